@@ -1,0 +1,66 @@
+-- Statistics for dashboards, refreshed together. Row-level security does not reach into a materialised view, so no role
+-- but the owner may read them.
+
+create materialized view memory.user_stats as
+with per_user_relationships as (
+  select user_id, count(*) as relationship_count from memory.relationships group by user_id
+)
+select n.user_id,
+       count(*) as node_count,
+       coalesce(max(r.relationship_count), 0) as relationship_count,
+       count(*) filter (where n.context_type = 'domain_entity') as entity_count,
+       array_agg(distinct n.context_type) as context_types,
+       avg(n.importance) as average_importance,
+       sum(n.access_count)::bigint as total_accesses,
+       min(n.created_at) as earliest_node,
+       max(n.created_at) as latest_node
+from memory.nodes n
+left join per_user_relationships r on r.user_id = n.user_id
+group by n.user_id;
+
+create materialized view memory.context_type_stats as
+select user_id, context_type,
+       count(*) as node_count,
+       avg(importance) as average_importance,
+       sum(access_count)::bigint as total_accesses,
+       min(created_at) as earliest_node,
+       max(created_at) as latest_node
+from memory.nodes
+group by user_id, context_type;
+
+create materialized view memory.entity_stats as
+select user_id, entity_system, coalesce(entity_type, '') as entity_type,
+       count(*) as entity_count,
+       sum(access_count)::bigint as total_accesses,
+       max(updated_at) as latest_update
+from memory.nodes
+where context_type = 'domain_entity'
+group by user_id, entity_system, coalesce(entity_type, '');
+
+-- REFRESH ... CONCURRENTLY needs them.
+create unique index user_stats_key on memory.user_stats (user_id);
+create unique index context_type_stats_key on memory.context_type_stats (user_id, context_type);
+create unique index entity_stats_key on memory.entity_stats (user_id, entity_system, entity_type);
+
+-- Refreshes all three without blocking their readers; false when another session is at it. Without the scope the
+-- owner's own refresh would see no user and empty the views.
+create function memory.refresh_stats() returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_table oid := (select tableoid from memory.deployment);
+  v_scope text := coalesce(current_setting('memory.scope', true), '');
+begin
+  if not pg_try_advisory_xact_lock(hashtextextended('hybrid_memory.stats.' || v_table, 0)) then
+    return false;
+  end if;
+  perform memory.set_scope('all');
+  refresh materialized view concurrently memory.user_stats;
+  refresh materialized view concurrently memory.context_type_stats;
+  refresh materialized view concurrently memory.entity_stats;
+  perform memory.set_scope(v_scope);
+  update memory.deployment set stats_refreshed_at = clock_timestamp();
+  return true;
+end
+$$;
+revoke all on function memory.refresh_stats() from public;

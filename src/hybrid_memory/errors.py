@@ -1,0 +1,42 @@
+"""Everything this library raises on purpose.
+
+    HybridMemoryError
+     +- ConfigurationError    the settings, the server or its rights do not fit; the text says what to do
+     +- SchemaMismatch        the database's schema is not the one this version works with
+     +- StorageUnavailable    the database did not answer in time; trying again can help
+     +- StorageRejected       the database refused the data; trying again cannot help
+
+Catch the base class to catch them all. Driver exceptions never reach a caller; the cause is kept in `__cause__`.
+"""
+
+
+class HybridMemoryError(Exception):
+    """Base of every error of this library."""
+
+
+class ConfigurationError(HybridMemoryError):
+    """The settings, the server or its rights do not fit; the text says what to do."""
+
+
+class SchemaMismatch(HybridMemoryError):
+    """The schema in the database is not the one this version works with."""
+
+
+class StorageUnavailable(HybridMemoryError):
+    """The database did not answer in time.
+
+    `outcome_unknown` is True when the statement may have taken effect although no answer came.
+    """
+
+    def __init__(self, message: str, *, outcome_unknown: bool = False, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.outcome_unknown = outcome_unknown
+        self.sqlstate = sqlstate
+
+
+class StorageRejected(HybridMemoryError):
+    """The database refused the data; sending it again cannot help."""
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate

@@ -1,0 +1,1 @@
+"""The durable truth: connections, schema and the embedded server."""

@@ -1,0 +1,235 @@
+"""The connection pool: bound transactions, named queries, a deadline on everything.
+
+A pool belongs to the event loop that opened it. Within a transaction every statement sees the users it is bound to
+and nobody else. A call that runs out of time, loses its connection or is cancelled gives the connection up instead of
+waiting for a server that may not answer: the server rolls back what was not committed.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+import asyncpg
+from pgvector.asyncpg import register_vector
+
+from hybrid_memory import queries
+from hybrid_memory.errors import HybridMemoryError, StorageUnavailable
+from hybrid_memory.observability import Events
+from hybrid_memory.postgres.failures import is_failure, translate
+from hybrid_memory.postgres.target import Target, Targets
+from hybrid_memory.queries import Query
+from hybrid_memory.settings import Settings
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
+
+APPLICATION = "hybrid-memory"
+_ROLLBACK_SECONDS = 1.0
+
+
+class Transaction:
+    """An open transaction; its methods take the name of a query and its parameters as keywords."""
+
+    def __init__(self, connection: "Connection", known: Mapping[str, Query], events: Events) -> None:
+        self._connection = connection
+        self._queries = known
+        self._events = events
+
+    async def fetch(self, name: str, /, **values: object) -> list[asyncpg.Record]:
+        """All rows."""
+        query = self._queries[name]
+        with self._reported(name) as report:
+            rows = await self._connection.fetch(query.text, *query.arguments(values))
+            report["rows"] = len(rows)
+        return rows
+
+    async def fetchrow(self, name: str, /, **values: object) -> asyncpg.Record | None:
+        """The first row, if there is one."""
+        query = self._queries[name]
+        with self._reported(name):
+            return await self._connection.fetchrow(query.text, *query.arguments(values))
+
+    async def fetchval(self, name: str, /, **values: object) -> Any:
+        """The first column of the first row."""
+        query = self._queries[name]
+        with self._reported(name):
+            return await self._connection.fetchval(query.text, *query.arguments(values))
+
+    async def execute(self, name: str, /, **values: object) -> int:
+        """Run it; how many rows it touched."""
+        query = self._queries[name]
+        with self._reported(name):
+            status = await self._connection.execute(query.text, *query.arguments(values))
+        last = status.rpartition(" ")[2]
+        return int(last) if last.isdigit() else 0
+
+    @contextmanager
+    def _reported(self, name: str) -> Iterator[dict[str, Any]]:
+        start, report = time.perf_counter(), {"query": name}
+        yield report
+        self._events.debug("postgres_statement", **report, duration_ms=round((time.perf_counter() - start) * 1000, 3))
+
+
+class Database:
+    """Postgres through a pool. Open it with `await Database.open(...)` on the loop that will use it."""
+
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        known: Mapping[str, Query],
+        settings: Settings,
+        events: Events,
+    ) -> None:
+        self._pool = pool
+        self._queries = known
+        self._settings = settings
+        self._events = events
+
+    @classmethod
+    async def open(
+        cls, targets: Targets, settings: Settings, events: Events, *, vector_schema: str = "public"
+    ) -> "Database":
+        """Connect; the schema must be there (see `hybrid_memory.postgres.schema`).
+
+        Raises:
+            StorageUnavailable: the server did not answer within the connect timeout.
+            ConfigurationError: it refused the role, the password or the database.
+        """
+        arguments = connection_arguments(targets.runtime, settings, pooled=targets.pooled)
+
+        async def prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+            await register_vector(connection, schema=vector_schema)
+
+        async def keep_session(connection: "Connection") -> None:
+            """Every setting is local to its transaction, so a released connection has nothing to reset."""
+
+        pool = asyncpg.create_pool(
+            **arguments,
+            min_size=min(settings.postgres_pool_min_size, settings.postgres_pool_size),
+            max_size=settings.postgres_pool_size,
+            init=prepare,
+            reset=keep_session,
+        )
+        try:
+            async with asyncio.timeout(settings.connect_timeout_seconds):
+                await pool
+        except BaseException as error:
+            pool.terminate()
+            if is_failure(error):
+                raise translate(error, f"a connection to {targets.runtime.display}") from error
+            raise
+        return cls(pool, queries.load("postgres", settings.schema_name, vector_schema), settings, events)
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Wait for running calls, but not for a server that does not answer."""
+        try:
+            async with asyncio.timeout(self._settings.close_timeout_seconds if timeout is None else timeout):
+                await self._pool.close()
+        except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def transaction(
+        self,
+        users: Sequence[str] = (),
+        *,
+        timeout: float | None = None,
+        isolation: Literal["read_committed", "repeatable_read"] = "read_committed",
+    ) -> AsyncIterator[Transaction]:
+        """A transaction bound to `users`, committed when the block ends and rolled back when it raises.
+
+        Args:
+            users: whose rows it may see and write.
+            timeout: deadline for the whole block, waiting for a connection included; the setting when None.
+            isolation: `repeatable_read` for several reads of one moment.
+
+        Raises:
+            StorageUnavailable: no answer in time. Only `outcome_unknown` leaves open whether it was committed.
+            StorageRejected: Postgres refused the data.
+            ConfigurationError: schema, rights or settings do not fit.
+        """
+        committing = False
+        try:
+            async with asyncio.timeout(self._settings.command_timeout_seconds if timeout is None else timeout):
+                async with self._connection() as connection:
+                    await connection.execute(
+                        "begin" if isolation == "read_committed" else "begin isolation level repeatable read"
+                    )
+                    transaction = Transaction(connection, self._queries, self._events)
+                    if users:
+                        await transaction.execute("users.bind", users=sorted(set(users)))
+                    yield transaction
+                    committing = True
+                    await connection.execute("commit")
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise _settled(translate(error, "a transaction"), committing=committing) from error
+
+    async def call(self, name: str, /, *, timeout: float | None = None, **values: object) -> list[asyncpg.Record]:
+        """One statement in its own transaction, for tables without users and functions that bind by themselves."""
+        try:
+            async with asyncio.timeout(self._settings.command_timeout_seconds if timeout is None else timeout):
+                async with self._connection() as connection:
+                    return await Transaction(connection, self._queries, self._events).fetch(name, **values)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise translate(error, name) from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
+        """A pooled connection that is given up, not waited for, when the block fails in any but the ordinary way."""
+        connection = await self._pool.acquire()
+        healthy = False
+        try:
+            yield connection
+            healthy = True
+        except BaseException as error:
+            healthy = await _rolled_back(connection, error)
+            raise
+        finally:
+            if not healthy:
+                connection.terminate()
+            await self._pool.release(connection)
+
+
+def connection_arguments(target: Target, settings: Settings, *, pooled: bool) -> dict[str, Any]:
+    """Keywords for asyncpg that are the same for the pool and for single connections."""
+    server_settings = {"application_name": APPLICATION}
+    arguments = target.asyncpg_arguments() | {"timeout": settings.connect_timeout_seconds}
+    if pooled:
+        # A pooler in transaction mode hands sessions around, with their statements and settings.
+        return arguments | {"statement_cache_size": 0, "server_settings": server_settings}
+    milliseconds = int(settings.command_timeout_seconds * 1000) + 5_000
+    server_settings |= {
+        "statement_timeout": str(milliseconds),
+        "idle_in_transaction_session_timeout": str(milliseconds),
+    }
+    return arguments | {"server_settings": server_settings}
+
+
+async def _rolled_back(connection: "PoolConnectionProxy[asyncpg.Record]", error: BaseException) -> bool:
+    """Whether the connection can be used again after `error`."""
+    interrupted = isinstance(error, (asyncio.CancelledError, TimeoutError, OSError, GeneratorExit))
+    if interrupted or connection.is_closed():
+        return False
+    if not connection.is_in_transaction():
+        return True
+    try:
+        async with asyncio.timeout(_ROLLBACK_SECONDS):
+            await connection.execute("rollback")
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return True
+
+
+def _settled(error: HybridMemoryError, *, committing: bool) -> HybridMemoryError:
+    """Before COMMIT was sent, nothing can have been written, whatever happened to the connection."""
+    if isinstance(error, StorageUnavailable) and not committing:
+        error.outcome_unknown = False
+    return error

@@ -1,0 +1,189 @@
+"""Bringing the schema in Postgres up to date.
+
+Migrations run on a direct connection, one migrator at a time under a polled advisory lock. A database that is already
+up to date is recognised without any lock.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from hybrid_memory import migrations, queries
+from hybrid_memory.errors import ConfigurationError, SchemaMismatch, StorageUnavailable
+from hybrid_memory.migrations import Migration
+from hybrid_memory.observability import Events
+from hybrid_memory.postgres.database import connection_arguments
+from hybrid_memory.postgres.failures import is_failure, translate
+from hybrid_memory.postgres.inspection import ServerState, inspect
+from hybrid_memory.postgres.target import Target, Targets
+from hybrid_memory.settings import Settings
+
+_POLL_SECONDS = 0.05
+_LOCK_ATTEMPTS = 40
+
+
+@asynccontextmanager
+async def connected(target: Target, settings: Settings) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A single direct connection, closed within its deadline.
+
+    Raises:
+        StorageUnavailable: the server did not answer.
+        ConfigurationError: it refused the role, the password or the database.
+    """
+    connection: asyncpg.Connection[asyncpg.Record] | None = None
+    try:
+        async with asyncio.timeout(settings.connect_timeout_seconds):
+            connection = await asyncpg.connect(
+                **connection_arguments(target, settings, pooled=False)
+                | {"command_timeout": settings.command_timeout_seconds}
+            )
+        yield connection
+    except BaseException as error:
+        if is_failure(error):
+            raise translate(error, f"a connection to {target.display}") from error
+        raise
+    finally:
+        if connection is not None:
+            await _close(connection, settings)
+
+
+async def ensure(targets: Targets, settings: Settings, events: Events) -> ServerState:
+    """Bring the schema up to date and describe the result. Safe to call from many processes at once.
+
+    A running role that is not the migrating one is given the rights it needs.
+
+    Raises:
+        ConfigurationError: server or rights do not fit; the text names the line an administrator has to run.
+        SchemaMismatch: the schema is not ours, newer than this version, or was altered.
+        StorageUnavailable: the server did not answer, or another process migrates for too long.
+    """
+    shipped = migrations.load("postgres")
+    async with connected(targets.migration, settings) as connection:
+        state = await inspect(connection, settings.schema_name)
+        state.check_server()
+        if state.pending(shipped) or state.vector_version is None:
+            async with _migrating(connection, settings):
+                await _prepare(connection, settings.schema_name)
+                await _apply_pending(connection, shipped, settings, events)
+            state = await inspect(connection, settings.schema_name)
+        if targets.runtime.user not in (None, state.role) and state.is_owner:
+            await grant_runtime(connection, settings.schema_name, str(targets.runtime.user))
+    for text in state.warnings:
+        events.warning("postgres_warning", text=text)
+    return state
+
+
+async def grant_runtime(connection: "asyncpg.Connection[asyncpg.Record]", schema: str, role: str) -> bool:
+    """Give `role` what the library needs at run time; False when it had it already.
+
+    Raises:
+        ConfigurationError: there is no such role.
+    """
+    known = queries.load("postgres", schema)
+    if role in await connection.fetchval(known["schema.runtime_roles"].text):
+        return False
+    if await connection.fetchval(known["server.role_exists"].text, role) is None:
+        raise ConfigurationError(
+            f"there is no role {role!r}: run CREATE ROLE {queries.quote(role)} LOGIN PASSWORD '...';"
+        )
+    await connection.execute(known["schema.grant_runtime"].text, role)
+    return True
+
+
+async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]", schema: str) -> None:
+    """The extension and the schema, made by us where the administrator has not made them."""
+    known = queries.load("postgres", schema)
+    state = await inspect(connection, schema)
+    if state.vector_version is None:
+        try:
+            await connection.execute(known["server.create_vector"].text)
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.FeatureNotSupportedError) as error:
+            raise ConfigurationError(
+                f"Role {state.role!r} may not install pgvector: run in database {state.database!r} as a superuser: "
+                "CREATE EXTENSION vector;"
+            ) from error
+    if not state.schema_present:
+        if not state.may_create_schema:
+            raise ConfigurationError(
+                f"Role {state.role!r} may not create a schema: run in database {state.database!r} as its owner: "
+                f"CREATE SCHEMA {queries.quote(schema)} AUTHORIZATION {queries.quote(state.role)};"
+            )
+        await connection.execute(known["schema.create"].text)
+
+
+async def _apply_pending(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+    shipped: Sequence[Migration],
+    settings: Settings,
+    events: Events,
+) -> None:
+    schema = settings.schema_name
+    state = await inspect(connection, schema)
+    todo = state.pending(shipped)
+    if not todo:
+        return
+    if not state.is_owner:
+        raise SchemaMismatch(
+            f"{state.where} needs {len(todo)} migration(s) and role {state.role!r} does not own it: run "
+            f"`hybrid-memory init` as {state.schema_owner!r}, or set HYBRID_MEMORY_MIGRATION_URL to that role."
+        )
+    known = queries.load("postgres", schema)
+    for migration in todo:
+        with events.timed("migration_applied", number=migration.number, migration=migration.name, schema=schema):
+            events.debug("migration_started", number=migration.number, migration=migration.name)
+            await _apply(connection, migration, schema, state.vector_schema or "public")
+    await connection.execute(known["schema.regrant"].text)
+
+
+async def _apply(
+    connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration, schema: str, vector_schema: str
+) -> None:
+    known = queries.load("postgres", schema)
+    record = (known["schema.record"].text, migration.number, migration.name, migration.checksum)
+    if not migration.transactional:
+        for statement in migration.statements:
+            await connection.execute(queries.render(statement, schema, vector_schema), timeout=None)
+        await connection.execute(*record)
+        return
+    for attempt in range(1, _LOCK_ATTEMPTS + 1):
+        try:
+            async with connection.transaction():
+                await connection.execute(known["schema.pin_search_path"].text)
+                await connection.execute(known["schema.limit_lock_wait"].text)
+                await connection.execute(queries.render(migration.text, schema, vector_schema))
+                await connection.execute(*record)
+        except asyncpg.LockNotAvailableError:
+            if attempt == _LOCK_ATTEMPTS:
+                raise
+            await asyncio.sleep(_POLL_SECONDS * attempt)
+        else:
+            return
+
+
+@asynccontextmanager
+async def _migrating(connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings) -> AsyncIterator[None]:
+    known = queries.load("postgres", settings.schema_name)
+    try:
+        async with asyncio.timeout(settings.migration_timeout_seconds):
+            while not await connection.fetchval(known["schema.try_lock"].text, settings.schema_name):
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError as error:
+        raise StorageUnavailable(
+            f"Another process has been migrating schema {settings.schema_name!r} for more than "
+            f"{settings.migration_timeout_seconds:g} s; look for it in pg_stat_activity, then start again."
+        ) from error
+    try:
+        yield
+    finally:
+        # A connection that broke has lost the lock with its session.
+        if not connection.is_closed():
+            await connection.execute(known["schema.unlock"].text, settings.schema_name)
+
+
+async def _close(connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings) -> None:
+    try:
+        await connection.close(timeout=settings.close_timeout_seconds)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()

@@ -1,0 +1,228 @@
+"""The settings: the one place that reads the environment and `.env`."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from hybrid_memory.errors import ConfigurationError
+
+PREFIX = "HYBRID_MEMORY_"
+
+Percent = Annotated[float, Field(ge=0, le=100)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class Settings(BaseSettings):
+    """How this process reaches its databases and how it behaves.
+
+    Keywords beat the environment, the environment beats a `.env` file in the working directory. A keyword is the
+    variable's name in lower case, without the `HYBRID_MEMORY_` prefix where it has one. Empty variables count as
+    not set. The object is frozen; passwords and keys do not show in its `repr`.
+
+    Raises:
+        ConfigurationError: one line per bad value, naming the variable and what is allowed.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    database_url: SecretStr | None = Field(
+        None,
+        validation_alias="DATABASE_URL",
+        description="Postgres as one URL; wins over the `POSTGRES_*` parts. Several hosts are separated by commas",
+    )
+    postgres_host: str = Field(
+        "localhost",
+        validation_alias="POSTGRES_HOST",
+        description="Host, socket directory, or several hosts separated by commas",
+    )
+    postgres_port: Port = Field(5432, validation_alias="POSTGRES_PORT", description="Port")
+    postgres_db: str | None = Field(
+        None, validation_alias="POSTGRES_DB", description="Database; the user's name when not set"
+    )
+    postgres_user: str | None = Field(
+        None, validation_alias="POSTGRES_USER", description="Role; the system user when not set"
+    )
+    postgres_password: SecretStr | None = Field(
+        None, validation_alias="POSTGRES_PASSWORD", description="Password of that role"
+    )
+    postgres_pool_size: Annotated[int, Field(ge=1, le=1000)] = Field(
+        20, validation_alias="POSTGRES_POOL_SIZE", description="Most connections this process opens"
+    )
+    postgres_pool_min_size: Annotated[int, Field(ge=0, le=1000)] = Field(
+        2, validation_alias="POSTGRES_POOL_MIN_SIZE", description="Connections kept open"
+    )
+    postgres_ssl: Literal["false", "true", "require", "verify-full"] = Field(
+        "false",
+        validation_alias="POSTGRES_SSL",
+        description="`false`, `true` and `require` (encrypted, certificate not checked) or `verify-full`; "
+        "beats the URL's `sslmode` when set",
+    )
+    postgres_ssl_root_cert: Path | None = Field(
+        None,
+        validation_alias="POSTGRES_SSL_ROOT_CERT",
+        description="Certificate authority for `verify-full`; the system's trust store when not set",
+    )
+    postgres_listen_url: SecretStr | None = Field(
+        None,
+        validation_alias="POSTGRES_LISTEN_URL",
+        description="A direct connection when the main one goes through a pooler; migrations use it too",
+    )
+    memory_type: Literal["hybrid", "postgres", "sqlite"] = Field(
+        "hybrid",
+        validation_alias="MEMORY_TYPE",
+        description="`hybrid` (`postgres` means the same) or `sqlite`: local only, no Postgres",
+    )
+    openai_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="OPENAI_API_KEY",
+        description="Key for OpenAI embeddings; alone it sends nothing anywhere",
+    )
+
+    data_dir: Path = Field(Path("./.hybrid_memory"), description="Where local data lives")
+    # Postgres cuts identifiers at 63 bytes without an error.
+    schema_name: str = Field(
+        "memory",
+        alias="schema",
+        validation_alias=f"{PREFIX}SCHEMA",
+        description="Postgres schema of all tables",
+    )
+    migration_url: SecretStr | None = Field(
+        None, description="Connection of the role that owns the schema, when it is not the running one"
+    )
+    pooler: bool | None = Field(
+        None,
+        description="`true` behind PgBouncer in transaction mode; assumed when `POSTGRES_LISTEN_URL` is set",
+    )
+    connect_timeout_seconds: Seconds = Field(10, description="Deadline for opening a connection")
+    command_timeout_seconds: Seconds = Field(30, description="Deadline for one call to Postgres, waiting included")
+    close_timeout_seconds: Seconds = Field(10, description="Deadline for closing")
+    migration_timeout_seconds: Seconds = Field(120, description="Longest wait for another process's migration")
+    max_staleness_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        60, description="Age at which a cached memory is compared with Postgres again"
+    )
+    rollout_percent: Percent = Field(100, description="Share of users persisted to Postgres, stable per user")
+    allowed_types: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Types that checkpoints may restore, `module:Name,...`"
+    )
+    embedder: str = Field("none", description="`none`, `auto` (OpenAI when its key is set) or `provider:model`")
+    checkpointer: Literal["hybrid", "upstream"] = Field(
+        "hybrid", description="`hybrid` or `upstream`: the stock `AsyncSqliteSaver`"
+    )
+    store_search: Literal["hybrid", "vector"] = Field(
+        "hybrid", description="`hybrid` (lexical and vector) or `vector` (cosine scores only)"
+    )
+    max_content_bytes: Annotated[int, Field(ge=1, le=50_000_000)] = Field(
+        1_000_000, description="Largest content of one memory"
+    )
+    max_user_id_bytes: Annotated[int, Field(ge=1, le=1_000)] = Field(256, description="Longest user id")
+    max_key_bytes: Annotated[int, Field(ge=1, le=2_000)] = Field(1_000, description="Longest key with its namespace")
+    max_depth: Annotated[int, Field(ge=1, le=1_000)] = Field(200, description="Deepest nesting of a content")
+
+    if not TYPE_CHECKING:  # type checkers keep the keywords that pydantic derives from the fields
+
+        def __init__(self, **keywords: Any) -> None:
+            names = {keyword_of(field): _input_name(field) for field in Settings.model_fields} | {
+                "_env_file": "_env_file"
+            }
+            unknown = sorted(set(keywords) - set(names))
+            if unknown:
+                raise ConfigurationError("\n".join(_unknown_keyword(name) for name in unknown))
+            try:
+                super().__init__(**{names[keyword]: value for keyword, value in keywords.items()})
+            except ValidationError as error:
+                raise ConfigurationError(_explain(error)) from None
+
+    @field_validator("schema_name")
+    @classmethod
+    def _schema_fits_an_identifier(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", value) or value.lower().startswith("pg_"):
+            raise ValueError("letters, digits and _, at most 63, not beginning with a digit or pg_")
+        return value
+
+    @field_validator("allowed_types", mode="before")
+    @classmethod
+    def _split_types(cls, value: object) -> object:
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("allowed_types")
+    @classmethod
+    def _types_have_a_module(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[\w.]+:[\w.]+", name):
+                raise ValueError("`module:Name`, several separated by commas")
+        return value
+
+    @field_validator("embedder")
+    @classmethod
+    def _embedder_has_a_provider(cls, value: str) -> str:
+        if value not in ("none", "auto") and not re.fullmatch(r"[^:\s]+:\S+", value):
+            raise ValueError("`none`, `auto` or `provider:model`")
+        return value
+
+    @property
+    def server_is_configured(self) -> bool:
+        """Whether somebody named a Postgres server; then the embedded one is never used instead."""
+        named = {"database_url", "postgres_host", "postgres_db", "postgres_user", "postgres_password"}
+        return any(getattr(self, name) for name in named & self.model_fields_set)
+
+    @property
+    def behind_pooler(self) -> bool:
+        """Whether the main connection goes through a pooler that shares sessions."""
+        return self.postgres_listen_url is not None if self.pooler is None else self.pooler
+
+
+def variable_of(field: str) -> str:
+    """The environment variable of a field of `Settings`."""
+    alias = Settings.model_fields[field].validation_alias
+    return str(alias) if alias else PREFIX + field.upper()
+
+
+def keyword_of(field: str) -> str:
+    """The keyword of a field of `Settings`."""
+    return variable_of(field).removeprefix(PREFIX).lower()
+
+
+def misspelled(environment: Mapping[str, str] | None = None) -> list[str]:
+    """One line per variable that carries our prefix and is no setting."""
+    known = [variable_of(field) for field in Settings.model_fields]
+    found = sorted(name for name in (os.environ if environment is None else environment) if name.startswith(PREFIX))
+    return [f"{name} is not a setting{_suggestion(name, known)}" for name in found if name not in known]
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _unknown_keyword(name: str) -> str:
+    known = [keyword_of(field) for field in Settings.model_fields]
+    return f"Settings() has no keyword {name!r}{_suggestion(name, known)}"
+
+
+def _input_name(field: str) -> str:
+    return str(Settings.model_fields[field].validation_alias or field)
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        where = str(problem["loc"][0])
+        variable = variable_of(where) if where in Settings.model_fields else where
+        allowed = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        lines.append(f"{variable}: allowed is {allowed}")
+    return "\n".join(lines)
