@@ -1,0 +1,105 @@
+"""What every test can ask for: a clean environment, a seed, real servers and fresh databases."""
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.target import Targets
+from hybrid_memory.settings import Settings, variable_of
+from tests.support.recording import Recorded
+from tests.support.servers import Server, running_server
+
+VERSIONS = (18, 16)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, default=None, help="seed of every random test; printed in the header")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.option.seed} (repeat with --seed={config.option.seed})"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Randomness that the printed seed repeats, different in every test."""
+    return random.Random(f"{request.config.option.seed}:{request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of whoever runs the tests reaches them, and no test writes into the checkout."""
+    ours = {variable_of(field) for field in Settings.model_fields}
+    for name in list(os.environ):
+        if name in ours or name.startswith(("HYBRID_MEMORY_", "POSTGRES_", "PG")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def server_of() -> Iterator[Callable[[int], Server]]:
+    """The server of a version, started when it is first asked for."""
+    with ExitStack() as running:
+        yield cache(lambda version: running.enter_context(running_server(version)))
+
+
+@pytest.fixture
+def server(server_of: Callable[[int], Server]) -> Server:
+    """The Postgres of this run, of the version that the library uses."""
+    return server_of(18)
+
+
+@pytest.fixture(params=VERSIONS, ids=[f"postgres{version}" for version in VERSIONS])
+def each_server(request: pytest.FixtureRequest, server_of: Callable[[int], Server]) -> Server:
+    """One server of each version in turn."""
+    return server_of(request.param)
+
+
+@pytest.fixture
+def events() -> Recorded:
+    return Recorded()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path / "data", command_timeout_seconds=10)
+
+
+@pytest.fixture
+async def targets(server: Server) -> AsyncIterator[Targets]:
+    """A fresh database with the whole schema."""
+    async with server.migrated_database() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+async def each_targets(each_server: Server) -> AsyncIterator[Targets]:
+    """A fresh database with the whole schema, on each server version in turn."""
+    async with each_server.migrated_database() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+async def empty_targets(each_server: Server) -> AsyncIterator[Targets]:
+    """A fresh database with nothing but the extension, on each server version in turn."""
+    async with each_server.empty_database() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+async def database(targets: Targets, settings: Settings, events: Recorded) -> AsyncIterator[Database]:
+    """The library's pool on a fresh database."""
+    opened = await Database.open(targets, settings, events)
+    yield opened
+    await opened.close()

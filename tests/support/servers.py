@@ -1,0 +1,108 @@
+"""Real Postgres servers for the tests: one per version and run, and a fresh database per test."""
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+
+from hybrid_memory.observability import Events
+from hybrid_memory.postgres import schema
+from hybrid_memory.postgres.embedded import EmbeddedServer
+from hybrid_memory.postgres.target import Target, Targets
+from hybrid_memory.settings import Settings
+
+# A test's data need not survive the machine.
+_UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@dataclass
+class Server:
+    """A running server whose databases come and go."""
+
+    version: int
+    embedded: EmbeddedServer
+    targets: Targets
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    _template: str | None = None
+
+    @asynccontextmanager
+    async def empty_database(self) -> AsyncIterator[Targets]:
+        """A database with the extension and nothing else, owned by the migrating role."""
+        async with self._database("template0") as targets:
+            async with administration(targets) as connection:
+                await connection.execute("create extension vector")
+            yield targets
+
+    @asynccontextmanager
+    async def migrated_database(self) -> AsyncIterator[Targets]:
+        """A database with the whole schema, copied from a template."""
+        if self._template is None:
+            await self._make_template()
+        async with self._database(str(self._template)) as targets:
+            yield targets
+
+    async def _make_template(self) -> None:
+        name = "migrated"
+        async with administration(self.targets) as connection:
+            await connection.execute(f"create database {name} owner hybrid_memory_owner template template0")
+        targets = in_database(self.targets, name)
+        async with administration(targets) as connection:
+            await connection.execute("create extension vector")
+        await schema.ensure(targets, Settings(_env_file=None), Events())
+        self._template = name
+
+    @asynccontextmanager
+    async def _database(self, template: str) -> AsyncIterator[Targets]:
+        name = f"test_{next(self._numbers)}"
+        async with administration(self.targets) as connection:
+            await connection.execute(f"create database {name} owner hybrid_memory_owner template {template}")
+        try:
+            yield in_database(self.targets, name)
+        finally:
+            async with administration(self.targets) as connection:
+                await connection.execute(f"drop database {name} with (force)")
+
+
+@contextmanager
+def running_server(version: int, **options: str) -> Iterator[Server]:
+    """A server in a temporary directory, stopped and removed at the end."""
+    directory = Path(tempfile.mkdtemp(prefix=f"hm{version}-"))
+    embedded = EmbeddedServer(directory / "postgres", Events(), version=version, settings=_UNSAFE_AND_FAST | options)
+    try:
+        yield Server(version, embedded, embedded.start())
+    finally:
+        embedded.leave()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def in_database(targets: Targets, name: str) -> Targets:
+    """The same roles in another database."""
+    return replace(
+        targets,
+        runtime=targets.runtime.to_database(name),
+        migration=targets.migration.to_database(name),
+        direct=targets.direct.to_database(name),
+        administration=targets.administration.to_database(name),
+    )
+
+
+@asynccontextmanager
+async def connection_to(target: Target) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A bare connection, for looking at things from outside."""
+    connection = await asyncpg.connect(**target.asyncpg_arguments())
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def administration(targets: Targets) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A superuser's connection."""
+    async with connection_to(targets.administration) as connection:
+        yield connection
