@@ -41,7 +41,7 @@ class Migration:
     def statements(self) -> list[str]:
         """The single statements of a migration that runs outside a transaction."""
         body = "\n".join(line for line in self.text.splitlines() if not line.startswith("--"))
-        return [statement.strip() for statement in body.split(";\n") if statement.strip(" \n;")]
+        return [statement.strip(" \n;") for statement in body.split(";\n") if statement.strip(" \n;")]
 
 
 @dataclass(frozen=True, slots=True)

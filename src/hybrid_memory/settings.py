@@ -7,13 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from hybrid_memory.errors import ConfigurationError
 
 PREFIX = "HYBRID_MEMORY_"
 
+
+def _hidden(value: object) -> object:
+    return SecretStr(value) if isinstance(value, str) else value
+
+
+# Callers may give a plain string; it is kept as a SecretStr, which does not show.
+Secret = Annotated[SecretStr | str, BeforeValidator(_hidden)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -40,98 +47,102 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    database_url: SecretStr | None = Field(
-        None,
+    database_url: Secret | None = Field(
+        default=None,
         validation_alias="DATABASE_URL",
         description="Postgres as one URL; wins over the `POSTGRES_*` parts. Several hosts are separated by commas",
     )
     postgres_host: str = Field(
-        "localhost",
+        default="localhost",
         validation_alias="POSTGRES_HOST",
         description="Host, socket directory, or several hosts separated by commas",
     )
-    postgres_port: Port = Field(5432, validation_alias="POSTGRES_PORT", description="Port")
+    postgres_port: Port = Field(default=5432, validation_alias="POSTGRES_PORT", description="Port")
     postgres_db: str | None = Field(
-        None, validation_alias="POSTGRES_DB", description="Database; the user's name when not set"
+        default=None, validation_alias="POSTGRES_DB", description="Database; the user's name when not set"
     )
     postgres_user: str | None = Field(
-        None, validation_alias="POSTGRES_USER", description="Role; the system user when not set"
+        default=None, validation_alias="POSTGRES_USER", description="Role; the system user when not set"
     )
-    postgres_password: SecretStr | None = Field(
-        None, validation_alias="POSTGRES_PASSWORD", description="Password of that role"
+    postgres_password: Secret | None = Field(
+        default=None, validation_alias="POSTGRES_PASSWORD", description="Password of that role"
     )
     postgres_pool_size: Annotated[int, Field(ge=1, le=1000)] = Field(
-        20, validation_alias="POSTGRES_POOL_SIZE", description="Most connections this process opens"
+        default=20, validation_alias="POSTGRES_POOL_SIZE", description="Most connections this process opens"
     )
     postgres_pool_min_size: Annotated[int, Field(ge=0, le=1000)] = Field(
-        2, validation_alias="POSTGRES_POOL_MIN_SIZE", description="Connections kept open"
+        default=2, validation_alias="POSTGRES_POOL_MIN_SIZE", description="Connections kept open"
     )
     postgres_ssl: Literal["false", "true", "require", "verify-full"] = Field(
-        "false",
+        default="false",
         validation_alias="POSTGRES_SSL",
         description="`false`, `true` and `require` (encrypted, certificate not checked) or `verify-full`; "
         "beats the URL's `sslmode` when set",
     )
     postgres_ssl_root_cert: Path | None = Field(
-        None,
+        default=None,
         validation_alias="POSTGRES_SSL_ROOT_CERT",
         description="Certificate authority for `verify-full`; the system's trust store when not set",
     )
-    postgres_listen_url: SecretStr | None = Field(
-        None,
+    postgres_listen_url: Secret | None = Field(
+        default=None,
         validation_alias="POSTGRES_LISTEN_URL",
         description="A direct connection when the main one goes through a pooler; migrations use it too",
     )
     memory_type: Literal["hybrid", "postgres", "sqlite"] = Field(
-        "hybrid",
+        default="hybrid",
         validation_alias="MEMORY_TYPE",
         description="`hybrid` (`postgres` means the same) or `sqlite`: local only, no Postgres",
     )
-    openai_api_key: SecretStr | None = Field(
-        None,
+    openai_api_key: Secret | None = Field(
+        default=None,
         validation_alias="OPENAI_API_KEY",
         description="Key for OpenAI embeddings; alone it sends nothing anywhere",
     )
 
-    data_dir: Path = Field(Path("./.hybrid_memory"), description="Where local data lives")
+    data_dir: Path = Field(default=Path("./.hybrid_memory"), description="Where local data lives")
     # Postgres cuts identifiers at 63 bytes without an error.
     schema_name: str = Field(
-        "memory",
+        default="memory",
         alias="schema",
         validation_alias=f"{PREFIX}SCHEMA",
         description="Postgres schema of all tables",
     )
-    migration_url: SecretStr | None = Field(
-        None, description="Connection of the role that owns the schema, when it is not the running one"
+    migration_url: Secret | None = Field(
+        default=None, description="Connection of the role that owns the schema, when it is not the running one"
     )
     pooler: bool | None = Field(
-        None,
+        default=None,
         description="`true` behind PgBouncer in transaction mode; assumed when `POSTGRES_LISTEN_URL` is set",
     )
-    connect_timeout_seconds: Seconds = Field(10, description="Deadline for opening a connection")
-    command_timeout_seconds: Seconds = Field(30, description="Deadline for one call to Postgres, waiting included")
-    close_timeout_seconds: Seconds = Field(10, description="Deadline for closing")
-    migration_timeout_seconds: Seconds = Field(120, description="Longest wait for another process's migration")
+    connect_timeout_seconds: Seconds = Field(default=10, description="Deadline for opening a connection")
+    command_timeout_seconds: Seconds = Field(
+        default=30, description="Deadline for one call to Postgres, waiting included"
+    )
+    close_timeout_seconds: Seconds = Field(default=10, description="Deadline for closing")
+    migration_timeout_seconds: Seconds = Field(default=120, description="Longest wait for another process's migration")
     max_staleness_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
-        60, description="Age at which a cached memory is compared with Postgres again"
+        default=60, description="Age at which a cached memory is compared with Postgres again"
     )
-    rollout_percent: Percent = Field(100, description="Share of users persisted to Postgres, stable per user")
+    rollout_percent: Percent = Field(default=100, description="Share of users persisted to Postgres, stable per user")
     allowed_types: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Types that checkpoints may restore, `module:Name,...`"
+        default=(), description="Types that checkpoints may restore, `module:Name,...`"
     )
-    embedder: str = Field("none", description="`none`, `auto` (OpenAI when its key is set) or `provider:model`")
+    embedder: str = Field(default="none", description="`none`, `auto` (OpenAI when its key is set) or `provider:model`")
     checkpointer: Literal["hybrid", "upstream"] = Field(
-        "hybrid", description="`hybrid` or `upstream`: the stock `AsyncSqliteSaver`"
+        default="hybrid", description="`hybrid` or `upstream`: the stock `AsyncSqliteSaver`"
     )
     store_search: Literal["hybrid", "vector"] = Field(
-        "hybrid", description="`hybrid` (lexical and vector) or `vector` (cosine scores only)"
+        default="hybrid", description="`hybrid` (lexical and vector) or `vector` (cosine scores only)"
     )
     max_content_bytes: Annotated[int, Field(ge=1, le=50_000_000)] = Field(
-        1_000_000, description="Largest content of one memory"
+        default=1_000_000, description="Largest content of one memory"
     )
-    max_user_id_bytes: Annotated[int, Field(ge=1, le=1_000)] = Field(256, description="Longest user id")
-    max_key_bytes: Annotated[int, Field(ge=1, le=2_000)] = Field(1_000, description="Longest key with its namespace")
-    max_depth: Annotated[int, Field(ge=1, le=1_000)] = Field(200, description="Deepest nesting of a content")
+    max_user_id_bytes: Annotated[int, Field(ge=1, le=1_000)] = Field(default=256, description="Longest user id")
+    max_key_bytes: Annotated[int, Field(ge=1, le=2_000)] = Field(
+        default=1_000, description="Longest key with its namespace"
+    )
+    max_depth: Annotated[int, Field(ge=1, le=1_000)] = Field(default=200, description="Deepest nesting of a content")
 
     if not TYPE_CHECKING:  # type checkers keep the keywords that pydantic derives from the fields
 
@@ -146,6 +157,11 @@ class Settings(BaseSettings):
                 super().__init__(**{names[keyword]: value for keyword, value in keywords.items()})
             except ValidationError as error:
                 raise ConfigurationError(_explain(error)) from None
+
+    @classmethod
+    def without_environment(cls, **keywords: Any) -> "Settings":
+        """Keywords and defaults alone: neither the environment nor `.env` is read."""
+        return _KeywordsOnly(**keywords)
 
     @field_validator("schema_name")
     @classmethod
@@ -184,6 +200,24 @@ class Settings(BaseSettings):
     def behind_pooler(self) -> bool:
         """Whether the main connection goes through a pooler that shares sessions."""
         return self.postgres_listen_url is not None if self.pooler is None else self.pooler
+
+
+class _KeywordsOnly(Settings):
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+def revealed(secret: SecretStr | str) -> str:
+    """The text of a secret setting, for the driver that needs it."""
+    return secret.get_secret_value() if isinstance(secret, SecretStr) else secret
 
 
 def variable_of(field: str) -> str:

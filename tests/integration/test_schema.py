@@ -1,7 +1,7 @@
 """The schema on each server version, as a non-superuser owner and a runtime role."""
 
-from tests.support.servers import administration, connection_to
 from hybrid_memory.postgres.target import Targets
+from tests.support.servers import administration, connection_to
 
 
 async def test_first(each_targets: Targets) -> None:

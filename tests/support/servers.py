@@ -53,7 +53,7 @@ class Server:
         targets = in_database(self.targets, name)
         async with administration(targets) as connection:
             await connection.execute("create extension vector")
-        await schema.ensure(targets, Settings(_env_file=None), Events())
+        await schema.ensure(targets, Settings(), Events())
         self._template = name
 
     @asynccontextmanager

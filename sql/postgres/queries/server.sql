@@ -24,6 +24,10 @@ create extension if not exists vector;
 -- Whether --create-database has anything to do.
 select exists (select from pg_database where datname = :database);
 
+-- name: create_database_statement
+-- CREATE DATABASE takes no parameters, so the server quotes the name.
+select format('create database %I', :database::text);
+
 -- name: role_exists
 -- Whether a role can be granted anything.
 select r.rolsuper or r.rolbypassrls from pg_roles r where r.rolname = :role;

@@ -67,12 +67,14 @@ def translate(error: BaseException, doing: str) -> HybridMemoryError:
     if kind is Failure.PERMANENT:
         constraint = getattr(error, "constraint_name", None)
         where = f", constraint {constraint}" if constraint else ""
-        return StorageRejected(f"Postgres refused the data while {doing} ({what}{where})", sqlstate=sqlstate)
+        return StorageRejected(f"Postgres refused the data of {doing} ({what}{where})", sqlstate=sqlstate)
     if kind is Failure.MISCONFIGURED:
-        return ConfigurationError(f"Postgres cannot serve {doing} ({what}): {_advice(error, sqlstate)}")
+        return ConfigurationError(f"{doing} failed ({what}): {_advice(error, sqlstate)}")
     unknown = kind is Failure.UNKNOWN_OUTCOME
     return StorageUnavailable(
-        f"Postgres did not {'answer' if unknown else 'take'} {doing} ({what})",
+        f"no answer from Postgres to {doing} ({what})"
+        if unknown
+        else f"Postgres is not available for {doing} ({what})",
         outcome_unknown=unknown,
         sqlstate=sqlstate,
     )

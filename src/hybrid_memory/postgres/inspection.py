@@ -94,9 +94,10 @@ class ServerState:
                 f"Postgres {self.version} is too old: hybrid-memory needs {OLDEST_POSTGRES} to {NEWEST_POSTGRES}."
             )
         if self.vector_version is None and self.vector_available is None:
+            major = self.version_number // 10_000
             raise ConfigurationError(
-                "pgvector is not installed on this server: install its package (Debian: postgresql-"
-                f"{self.version_number // 10_000}-pgvector; image: pgvector/pgvector:pg{self.version_number // 10_000}), "
+                f"pgvector is not installed on this server: install its package (Debian: postgresql-{major}-pgvector; "
+                f"image: pgvector/pgvector:pg{major}), "
                 f"then run in database {self.database!r} as a superuser: CREATE EXTENSION vector;"
             )
         offered = self.vector_version or self.vector_available or ""

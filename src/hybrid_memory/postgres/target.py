@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import SecretStr
 
 from hybrid_memory.errors import ConfigurationError
-from hybrid_memory.settings import Settings
+from hybrid_memory.settings import Secret, Settings, revealed
 
 EMBEDDED_DATABASE = "hybrid_memory"
 EMBEDDED_OWNER = "hybrid_memory_owner"
@@ -36,7 +36,7 @@ class Target:
     ports: tuple[int, ...]
     database: str | None
     user: str | None
-    password: SecretStr | None = None
+    password: Secret | None = None
     tls: str | None = None
     tls_root: Path | None = None
     options: dict[str, str] = field(default_factory=dict)
@@ -67,14 +67,14 @@ class Target:
             "port": list(self.ports) if several else self.ports[0],
             "database": self.database,
             "user": self.user,
-            "password": self.password.get_secret_value() if self.password else None,
+            "password": revealed(self.password) if self.password else None,
             "ssl": False if self.is_socket else self._tls_argument(),
             "target_session_attrs": self.options.get("target_session_attrs", "read-write" if several else "any"),
         }
 
     def psql_environment(self) -> dict[str, str]:
         """Variables that make `psql` connect the same way."""
-        password = self.password.get_secret_value() if self.password else None
+        password = revealed(self.password) if self.password else None
         values = {
             "PGHOST": ",".join(self.hosts),
             "PGPORT": ",".join(map(str, self.ports)),
@@ -163,7 +163,7 @@ def _runtime_target(settings: Settings) -> Target:
 
 
 def _from_setting(settings: Settings, field_name: str, otherwise: Target) -> Target:
-    url: SecretStr | None = getattr(settings, field_name)
+    url: Secret | None = getattr(settings, field_name)
     if url is None:
         return otherwise
     variable = {"postgres_listen_url": "POSTGRES_LISTEN_URL", "migration_url": "HYBRID_MEMORY_MIGRATION_URL"}
@@ -178,9 +178,9 @@ def _with_tls(settings: Settings, target: Target) -> Target:
     return replace(target, tls=mode, tls_root=settings.postgres_ssl_root_cert or target.tls_root)
 
 
-def _parse(variable: str, url: SecretStr) -> Target:
+def _parse(variable: str, url: Secret) -> Target:
     try:
-        return _parsed(url.get_secret_value())
+        return _parsed(revealed(url))
     except ValueError as error:
         # The message must not quote the URL, which may hold a password; our own reasons name a part of it.
         reason = str(error) if str(error).startswith("the ") else "its form"

@@ -1,0 +1,69 @@
+-- name: insert
+-- One memory as it is, at the version its transaction was given.
+insert into memory.nodes (
+  user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
+  external_id, thread_id, seq, namespace, key, version, written_at, written_by, expires_at
+) values (
+  :user_id, :node_id, :context_type, :content::jsonb, :content_kind, :summary, :tags, :metadata::jsonb, :importance,
+  :confidence, :external_id, :thread_id, :seq, :namespace, :key, :version, :written_at, :written_by, :expires_at
+);
+
+-- name: get
+-- One memory.
+select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+       access_count, expires_at
+from memory.nodes
+where user_id = :user_id and node_id = :node_id;
+
+-- name: changed_since
+-- What a cache at `version` is missing; at -1 everything.
+select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+       access_count, expires_at
+from memory.nodes
+where user_id = :user_id and version > :version
+order by version, node_id;
+
+-- name: newest
+-- The latest memories, of some types or of all.
+select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+       access_count, expires_at
+from memory.nodes
+where user_id = :user_id
+  and (:context_type::text is null or context_type = :context_type)
+  and (expires_at is null or expires_at > :at)
+order by created_at desc
+limit :most;
+
+-- name: of_thread
+-- A conversation in its order.
+select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+       access_count, expires_at
+from memory.nodes
+where user_id = :user_id and thread_id = :thread_id
+order by seq desc
+limit :most;
+
+-- name: entity
+-- An entity by the identity it has in its own system.
+select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+       access_count, expires_at
+from memory.nodes
+where user_id = :user_id and entity_system = :entity_system and entity_id = :entity_id
+  and context_type = 'domain_entity';
+
+-- name: expired
+-- What the sweep removes.
+select node_id from memory.nodes
+where user_id = :user_id and expires_at <= :at
+order by expires_at
+limit :most;
+
+-- name: counts
+-- How many rows a user has, to be compared with the counters in `user_metadata`.
+select (select count(*) from memory.nodes where user_id = :user_id) as nodes,
+       (select count(*) from memory.relationships where user_id = :user_id) as relationships;

@@ -1,0 +1,22 @@
+-- name: insert
+-- One relationship; both ends must be memories of the same user.
+insert into memory.relationships (
+  user_id, from_node_id, to_node_id, relationship_type, strength, metadata, version, written_at, written_by
+) values (
+  :user_id, :from_node_id, :to_node_id, :relationship_type, :strength, :metadata::jsonb, :version, :written_at,
+  :written_by
+);
+
+-- name: changed_since
+-- What a cache at `version` is missing; at -1 everything.
+select from_node_id, to_node_id, relationship_type, strength, metadata, version, created_at, updated_at
+from memory.relationships
+where user_id = :user_id and version > :version
+order by version, from_node_id, to_node_id, relationship_type;
+
+-- name: leading_to
+-- The relationships that end at a memory.
+select from_node_id, to_node_id, relationship_type, strength, metadata, version, created_at, updated_at
+from memory.relationships
+where user_id = :user_id and to_node_id = :node_id
+order by from_node_id, relationship_type;

@@ -1,0 +1,93 @@
+"""The table `nodes`: memories in and out."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from hybrid_memory.models import MemoryNode
+from hybrid_memory.postgres.database import Transaction
+
+
+class Nodes:
+    """One user's memories within one bound transaction."""
+
+    def __init__(self, transaction: Transaction, user_id: str) -> None:
+        self._transaction = transaction
+        self._user_id = user_id
+
+    async def insert(self, node: MemoryNode, version: int) -> None:
+        """Write a new memory."""
+        await self._transaction.execute(
+            "nodes.insert",
+            user_id=self._user_id,
+            node_id=UUID(node.node_id),
+            context_type=node.context_type,
+            content=json.dumps(node.content),
+            content_kind=node.content_kind,
+            summary=node.summary,
+            tags=list(node.tags),
+            metadata=json.dumps(dict(node.metadata)),
+            importance=node.importance,
+            confidence=node.confidence,
+            external_id=node.external_id,
+            thread_id=node.thread_id,
+            seq=node.seq,
+            namespace=list(node.namespace) if node.namespace is not None else None,
+            key=node.key,
+            version=version,
+            written_at=node.written_at,
+            written_by=UUID(node.written_by),
+            expires_at=node.expires_at,
+        )
+
+    async def get(self, node_id: str) -> MemoryNode | None:
+        """One memory."""
+        row = await self._transaction.fetchrow("nodes.get", user_id=self._user_id, node_id=UUID(node_id))
+        return self._node(row) if row else None
+
+    async def entity(self, entity_system: str, entity_id: str) -> MemoryNode | None:
+        """An entity by the identity it has in its own system."""
+        row = await self._transaction.fetchrow(
+            "nodes.entity", user_id=self._user_id, entity_system=entity_system, entity_id=entity_id
+        )
+        return self._node(row) if row else None
+
+    async def changed_since(self, version: int = -1) -> list[MemoryNode]:
+        """What came or changed after `version`, in that order; everything by default."""
+        return self._nodes(await self._transaction.fetch("nodes.changed_since", user_id=self._user_id, version=version))
+
+    async def newest(self, at: datetime, *, context_type: str | None = None, most: int = 50) -> list[MemoryNode]:
+        """The latest memories that have not expired at `at`, newest first."""
+        return self._nodes(
+            await self._transaction.fetch(
+                "nodes.newest", user_id=self._user_id, context_type=context_type, at=at, most=most
+            )
+        )
+
+    async def of_thread(self, thread_id: str, *, most: int = 50) -> list[MemoryNode]:
+        """The latest memories of a thread, in their order."""
+        rows = await self._transaction.fetch("nodes.of_thread", user_id=self._user_id, thread_id=thread_id, most=most)
+        return self._nodes(reversed(rows))
+
+    async def expired(self, at: datetime, *, most: int = 1000) -> list[str]:
+        """Ids of memories whose time is over."""
+        rows = await self._transaction.fetch("nodes.expired", user_id=self._user_id, at=at, most=most)
+        return [str(row["node_id"]) for row in rows]
+
+    def _nodes(self, rows: Iterable[asyncpg.Record]) -> list[MemoryNode]:
+        return [self._node(row) for row in rows]
+
+    def _node(self, row: asyncpg.Record) -> MemoryNode:
+        values = dict(row)
+        values |= {
+            "node_id": str(row["node_id"]),
+            "written_by": str(row["written_by"]),
+            "content": json.loads(row["content"]),
+            "metadata": json.loads(row["metadata"]),
+            "tags": tuple(row["tags"]),
+            "namespace": tuple(row["namespace"]) if row["namespace"] is not None else None,
+        }
+        return MemoryNode(user_id=self._user_id, **values)

@@ -1,0 +1,62 @@
+"""The table `relationships`: edges in and out."""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from hybrid_memory.models import Relationship
+from hybrid_memory.postgres.database import Transaction
+
+
+class Relationships:
+    """One user's relationships within one bound transaction."""
+
+    def __init__(self, transaction: Transaction, user_id: str) -> None:
+        self._transaction = transaction
+        self._user_id = user_id
+
+    async def insert(self, edge: Relationship, version: int, *, written_at: datetime, written_by: str) -> None:
+        """Write a new relationship; the database refuses ends that are not memories of this user."""
+        await self._transaction.execute(
+            "relationships.insert",
+            user_id=self._user_id,
+            from_node_id=UUID(edge.from_node_id),
+            to_node_id=UUID(edge.to_node_id),
+            relationship_type=edge.relationship_type,
+            strength=edge.strength,
+            metadata=json.dumps(dict(edge.metadata)),
+            version=version,
+            written_at=written_at,
+            written_by=UUID(written_by),
+        )
+
+    async def changed_since(self, version: int = -1) -> list[Relationship]:
+        """What came or changed after `version`; everything by default."""
+        return self._edges(
+            await self._transaction.fetch("relationships.changed_since", user_id=self._user_id, version=version)
+        )
+
+    async def leading_to(self, node_id: str) -> list[Relationship]:
+        """The relationships that end at a memory."""
+        return self._edges(
+            await self._transaction.fetch("relationships.leading_to", user_id=self._user_id, node_id=UUID(node_id))
+        )
+
+    def _edges(self, rows: Iterable[asyncpg.Record]) -> list[Relationship]:
+        return [
+            Relationship(
+                user_id=self._user_id,
+                from_node_id=str(row["from_node_id"]),
+                to_node_id=str(row["to_node_id"]),
+                relationship_type=row["relationship_type"],
+                strength=row["strength"],
+                metadata=json.loads(row["metadata"]),
+                version=row["version"],
+                created_at=row["created_at"],
+                updated_at=row["updated_at"],
+            )
+            for row in rows
+        ]
