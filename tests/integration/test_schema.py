@@ -215,9 +215,9 @@ class TestRowSecurity:
     ) -> None:
         async with administration(each_targets) as connection:
             rows = await connection.fetch(
-                "select p.proname::text as name, p.prosecdef as definer, p.proconfig as config,"
-                " exists (select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0)"
-                " as is_public from pg_proc p where p.pronamespace = 'memory'::regnamespace"
+                "select p.proname::text as name, p.prosecdef as definer, p.proconfig as config, exists (select"
+                " from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a where a.grantee = 0) as is_public"
+                " from pg_proc p where p.pronamespace = 'memory'::regnamespace"
             )
         assert rows
         assert [row["name"] for row in rows if row["is_public"]] == []

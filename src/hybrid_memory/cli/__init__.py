@@ -14,7 +14,7 @@ from hybrid_memory.observability import configure_logging
 app = typer.Typer(
     help="Checkpoints, store and memory graph for LangGraph agents.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
     add_completion=False,
 )
 app.command("demo")(demo.demo)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import apsw
 import typer
 from rich.table import Table
+from rich.text import Text
 
 import hybrid_memory
 from hybrid_memory import migrations, queries
@@ -143,7 +144,7 @@ def _print(report: Report) -> None:
     rows += [(f"  {name}", size(count)) for name, count in local["files"].items()]
     for name, value in rows:
         if value is not None:
-            table.add_row(name, str(value))
+            table.add_row(name, Text(str(value)))
     console.print(table)
     for text in [*report["warnings"], *postgres.get("warnings", [])]:
         warn(text)

@@ -44,9 +44,9 @@ class Target:
     @property
     def display(self) -> str:
         """The connection as a URL without its password."""
-        where = ",".join(f"{host}:{port}" for host, port in zip(self.hosts, self.ports, strict=True))
         if self.is_socket:
-            where = f"[{self.hosts[0]}]"
+            return f"postgresql://{self.user or ''}@/{self.database or ''}?host={self.hosts[0]}"
+        where = ",".join(f"{host}:{port}" for host, port in zip(self.hosts, self.ports, strict=True))
         return f"postgresql://{self.user or ''}@{where}/{self.database or ''}"
 
     @property

@@ -1,0 +1,205 @@
+"""The command, as a user runs it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from typer.main import get_command
+
+from hybrid_memory.cli import app
+from hybrid_memory.postgres.target import Target, Targets
+from tests.support.servers import Server, administration, connection_to
+
+COMMAND = Path(sys.executable).with_name("hybrid-memory")
+
+
+def run(*arguments: str, code: int = 0, **environment: str) -> str:
+    return run_with(environment, *arguments, code=code)
+
+
+def run_with(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
+    """What the command printed; both streams, since a terminal shows both."""
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+def url(target: Target, password: str = "") -> str:
+    return f"postgresql://{target.user}:{password}@/{target.database}?host={quote(target.hosts[0])}"
+
+
+@pytest.fixture
+async def empty(server: Server) -> AsyncIterator[Targets]:
+    async with server.empty_database() as targets:
+        yield targets
+
+
+@pytest.fixture
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working directory that Postgres' account may reach: pytest's own are closed anew by every other run."""
+    with tempfile.TemporaryDirectory(prefix="hm-") as name:
+        monkeypatch.chdir(name)
+        yield Path(name)
+        run("stop")
+
+
+def test_the_demo_runs_in_a_place_of_its_own(tmp_path: Path) -> None:
+    said = run("demo", DATABASE_URL="postgresql://nobody@127.0.0.1:1/x", HYBRID_MEMORY_DATA_DIR=str(tmp_path / "mine"))
+    assert said.splitlines()[0].startswith("A demo with an embedded Postgres server of its own")
+    assert "'Nick looks after the GenePoint account.' relates_to 'GenePoint'" in said
+    assert "asked for nick's rows and got none" in said
+    assert list(tmp_path.iterdir()) == []
+    directory = Path(said.split("Its data live in ")[1].split(" ")[0])
+    assert directory.is_absolute()
+    assert not directory.exists(), "removed at the end"
+
+
+def test_the_demo_keeps_and_finds_what_it_kept(place: Path) -> None:
+    run("demo", "--keep", "kept")
+    assert "here from an earlier run" in run("demo", "--keep", "kept")
+    found = run("psql", "-c", "select user_id, summary from memory.nodes", HYBRID_MEMORY_DATA_DIR=str(place / "kept"))
+    assert "nick    | GenePoint" in found
+
+
+def test_the_demo_does_not_move_in_with_other_files(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").touch()
+    assert "holds other files" in run("demo", "--keep", str(tmp_path), code=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_the_embedded_server_from_nothing(place: Path) -> None:
+    assert "not created" in run("status")
+    assert "it is not running" in run("init", "--check")
+    assert list(place.iterdir()) == [], "neither wrote anything"
+    said = run("init")
+    assert str(place / ".hybrid_memory" / "postgres") in said
+    assert "applied migration 0001" in said
+    assert "nothing is pending" in run("init")
+    assert json.loads(run("status", "--json"))["postgres"]["state"] == "stopped"
+    assert "postgres" in run("psql", "-A", "-t", "-c", "select current_user")
+
+
+@pytest.mark.usefixtures("place")
+def test_psql_hands_on_its_options_and_its_exit_code() -> None:
+    run("init")
+    assert run("psql", "-A", "-t", "-c", "select 40 + 2").strip() == "42"
+    assert "syntax error" in run("psql", "-v", "ON_ERROR_STOP=1", "-c", "nonsense", code=1)
+
+
+async def test_a_configured_server(empty: Targets) -> None:
+    environment = {"DATABASE_URL": url(empty.migration, "s3cret")}
+    assert "5 pending" in run_with(environment, "init", "--check")
+    async with connection_to(empty.administration) as connection:
+        assert await connection.fetchval("select to_regnamespace('memory')") is None, "--check wrote nothing"
+    assert "run `hybrid-memory init`" in run_with(environment, "status")
+    said = run_with(environment, "init", "--runtime-role", "hybrid_memory")
+    assert "role 'hybrid_memory' was given what the library needs" in said
+    assert "role 'hybrid_memory' has what the library needs" in run_with(
+        environment, "init", "--runtime-role", "hybrid_memory"
+    )
+    running = {"DATABASE_URL": url(empty.runtime)}
+    report = json.loads(run_with(running, "status", "--json"))["postgres"]
+    assert (report["state"], report["role"], report["row_security"]) == ("up", "hybrid_memory", "in force")
+    assert report["migrations"] == 5
+    assert report["pending"] == []
+    assert "nodes" in {relation["relation"] for relation in report["relations"]}
+    assert "s3cret" not in said + run_with(environment, "status") + run_with(environment, "status", "--json")
+
+
+async def test_the_owner_migrates_and_the_running_role_is_given_its_rights(empty: Targets) -> None:
+    environment = {"DATABASE_URL": url(empty.runtime), "HYBRID_MEMORY_MIGRATION_URL": url(empty.migration)}
+    run_with(environment, "init")
+    async with connection_to(empty.runtime) as connection:
+        assert await connection.fetchval("select count(*) from memory.nodes") == 0
+
+
+async def test_recreate_names_what_it_drops_and_wants_a_yes(targets: Targets) -> None:
+    environment = {"DATABASE_URL": url(targets.migration)}
+    async with administration(targets) as connection:
+        await connection.execute(
+            "insert into memory.nodes (user_id, content) select 'nick', '{}' from generate_series(1, 3)"
+        )
+    assert "3 nodes" in run_with(environment, "init", "--recreate", code=1)
+    async with administration(targets) as connection:
+        assert await connection.fetchval("select count(*) from memory.nodes") == 3
+        run_with(environment, "init", "--recreate", "--yes")
+        assert await connection.fetchval("select count(*) from memory.nodes") == 0
+
+
+async def test_recreate_does_not_drop_what_is_not_ours(empty: Targets) -> None:
+    async with connection_to(empty.migration) as connection:
+        await connection.execute("create schema memory; create table memory.nodes (node_id uuid)")
+        said = run("init", "--recreate", "--yes", code=1, DATABASE_URL=url(empty.migration))
+        assert "was not made by hybrid-memory" in said
+        assert "HYBRID_MEMORY_SCHEMA" in said
+        assert await connection.fetchval("select count(*) from memory.nodes") == 0
+
+
+async def test_a_database_is_made_on_request(server: Server, empty: Targets) -> None:
+    name = 'new "one"'
+    target = empty.administration.to_database(quote(name))
+    assert "--create-database" in run("init", code=1, DATABASE_URL=url(target))
+    async with administration(server.targets) as connection:
+        try:
+            assert "created database" in run("init", "--create-database", DATABASE_URL=url(target))
+            assert "is there" in run("init", "--create-database", DATABASE_URL=url(target))
+        finally:
+            await connection.execute('drop database "new ""one""" with (force)')
+
+
+def test_a_server_that_is_away_is_one_line_and_exit_code_1() -> None:
+    away = {"DATABASE_URL": "postgresql://me:s3cret@127.0.0.1:1/db"}
+    for command in (["init"], ["init", "--check"], ["status"], ["psql", "-c", "select 1"]):
+        said = run_with(away, *command, code=2 if command[0] == "psql" else 1)
+        assert "s3cret" not in said
+        assert "127.0.0.1" in said
+    assert json.loads(run_with(away, "status", "--json", code=1))["postgres"]["state"] == "failing"
+
+
+def test_bad_settings_are_one_line() -> None:
+    assert run("status", code=1, POSTGRES_PORT="many").startswith("error: POSTGRES_PORT: allowed is")
+    assert "did you mean HYBRID_MEMORY_DATA_DIR" in run("status", HYBRID_MEMORY_DATADIR="x")
+
+
+def test_local_only_needs_no_server() -> None:
+    assert "no Postgres is needed" in run("init", "--check", MEMORY_TYPE="sqlite")
+    assert json.loads(run("status", "--json", MEMORY_TYPE="sqlite"))["postgres"] == {"state": "off"}
+    assert "MEMORY_TYPE=sqlite" in run("psql", code=1, MEMORY_TYPE="sqlite")
+
+
+def test_the_schema_is_printed_for_the_configured_name() -> None:
+    assert "create table memory.nodes" in run("schema")
+    assert 'create table "agents".nodes' in run("schema", HYBRID_MEMORY_SCHEMA="agents")
+
+
+def test_every_command_and_option_explains_itself() -> None:
+    assert "Usage: hybrid-memory" in run("--help")
+    commands: dict[str, Any] = vars(get_command(app))["commands"]
+    assert len(commands) == 6
+    for name, command in commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_events_can_be_watched() -> None:
+    lines = [line for line in run("--log-json", "demo").splitlines() if line.startswith("{")]
+    events = [json.loads(line)["event"] for line in lines]
+    assert events[0] == "embedded_server_chosen"
+    assert events[-1] == "embedded_server_stopped"

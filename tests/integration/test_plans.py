@@ -1,0 +1,138 @@
+"""The hot queries use the index made for them, as the runtime role sees the tables: with row security."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from hybrid_memory import queries
+from hybrid_memory.postgres.target import Targets
+from tests.support.servers import Server, administration, connection_to
+
+USERS = 40
+PER_USER = 500
+EDGES_PER_NODE = 4
+
+
+@pytest.fixture
+async def filled(each_server: Server) -> AsyncIterator[Targets]:
+    """Forty users with five hundred memories each, in threads of fifty, of ten types, a few with an expiry."""
+    async with each_server.migrated_database() as targets:
+        async with administration(targets) as connection:
+            await connection.execute(
+                """
+                insert into memory.nodes (user_id, node_id, context_type, content, tags, thread_id, seq, version,
+                                          created_at, expires_at)
+                select 'u' || u, md5(u || ':' || i)::uuid,
+                       case when i % 10 = 0 then 'domain_entity' else 't' || i % 10 end,
+                       jsonb_build_object('entity_system', 's', 'entity_id', i::text), array['tag' || i % 20],
+                       'thread' || i / 50, i, i, now() - i * interval '1 minute',
+                       case when i % 50 = 0 then now() + i * interval '1 minute' end
+                from generate_series(1, $1::int) u, generate_series(1, $2::int) i
+                """,
+                USERS,
+                PER_USER,
+            )
+            await connection.execute(
+                """
+                insert into memory.relationships (user_id, from_node_id, to_node_id, relationship_type, version)
+                select 'u' || u, md5(u || ':' || i)::uuid, md5(u || ':' || (i * 7 + j) % $2::int + 1)::uuid, 'led_to', i
+                from generate_series(1, $1::int) u, generate_series(1, $2::int) i, generate_series(1, $3::int) j
+                """,
+                USERS,
+                PER_USER,
+                EDGES_PER_NODE,
+            )
+            await connection.execute(
+                "insert into memory.tombstones (user_id, node_id, version, written_at, written_by)"
+                " select user_id, node_id, version, now(), written_by from memory.nodes"
+            )
+            await connection.execute("insert into memory.user_metadata select 'u' || u from generate_series(1, 2000) u")
+            await connection.execute("vacuum analyze")
+        yield targets
+
+
+ONE_ID = UUID("00000000-0000-0000-0000-000000000001")
+HOT: list[tuple[str, dict[str, object], str]] = [
+    ("nodes.get", {"node_id": ONE_ID}, "nodes_pkey"),
+    ("nodes.changed_since", {"version": 490}, "nodes_version"),
+    ("nodes.newest", {"context_type": None, "at": "2026-01-01", "most": 10}, "nodes_created"),
+    ("nodes.newest", {"context_type": "t3", "at": "2026-01-01", "most": 10}, "nodes_type_created"),
+    ("nodes.of_thread", {"thread_id": "thread3", "most": 10}, "nodes_thread"),
+    ("nodes.entity", {"entity_system": "s", "entity_id": "40"}, "nodes_entity"),
+    ("nodes.expired", {"at": "2026-01-01", "most": 100}, "nodes_expiry"),
+    ("relationships.changed_since", {"version": 490}, "relationships_version"),
+    ("relationships.leading_to", {"node_id": ONE_ID}, "relationships_reverse"),
+    ("users.lock", {}, "user_metadata_pkey"),
+    ("users.state", {}, "user_metadata_pkey"),
+    ("users.deleted_since", {"version": 490}, "tombstones_version"),
+]
+
+
+async def test_each_hot_query_uses_its_index_and_each_index_has_its_query(filled: Targets) -> None:
+    used: dict[str, set[str]] = {}
+    async with connection_to(filled.runtime) as connection, connection.transaction():
+        await connection.execute("select memory.bind_users($1)", ["u7"])
+        for name, values, index in HOT:
+            plan = await explained(connection, name, {"user_id": "u7"} | values)
+            assert index in indexes_of(plan), f"{name} {values}:\n{json.dumps(plan, indent=1)}"
+            assert "Seq Scan" not in json.dumps(plan), name
+            used.setdefault(index, set()).add(name)
+        rows = await connection.fetch(
+            "select indexrelid::regclass::text as index from pg_index i join pg_class c on c.oid = i.indrelid"
+            " where c.relnamespace = 'memory'::regnamespace and c.relkind = 'r'"
+        )
+    existing = {row["index"].removeprefix("memory.") for row in rows}
+    # Keys without a hot query: uniqueness is what they are for. Vectors are read by the part that will write them.
+    keys = {name for name in existing if name.endswith("_pkey")} | {"embeddings_version"}
+    assert existing - keys == used.keys() - keys
+
+
+async def test_a_whole_user_is_read_without_touching_others(filled: Targets) -> None:
+    async with connection_to(filled.runtime) as connection, connection.transaction():
+        await connection.execute("select memory.bind_users($1)", ["u7"])
+        for name, rows in (
+            ("nodes.changed_since", PER_USER),
+            ("relationships.changed_since", PER_USER * EDGES_PER_NODE),
+        ):
+            plan = await explained(connection, name, {"user_id": "u7", "version": -1}, analyze=True)
+            assert plan["Actual Rows"] == rows
+            assert "Seq Scan" not in json.dumps(plan), name
+
+
+async def test_row_security_keeps_a_tag_index_from_being_used(filled: Targets) -> None:
+    """Why there is none: array operators may leak their input, so the policy is checked first."""
+    async with administration(filled) as connection:
+        await connection.execute("create index by_tag on memory.nodes using gin (tags)")
+        await connection.execute("analyze memory.nodes")
+    async with connection_to(filled.runtime) as connection, connection.transaction():
+        await connection.execute("select memory.bind_users($1)", ["u7"])
+        await connection.execute("set local enable_seqscan = off")
+        text = "select node_id from memory.nodes where user_id = 'u7' and tags @> array['tag3']"
+        plan = await connection.fetchval(f"explain (format json) {text}")
+    assert "by_tag" not in indexes_of(json.loads(plan)[0]["Plan"])
+
+
+async def explained(connection: Any, name: str, values: dict[str, object], *, analyze: bool = False) -> dict[str, Any]:
+    """The plan of a named query with these values, as its own text literal parameters would get it."""
+    query = queries.load("postgres")[name]
+    text = query.text
+    for number, parameter in reversed(list(enumerate(query.parameters, start=1))):
+        text = text.replace(f"${number}", literal(values[parameter]))
+    plan = json.loads(await connection.fetchval(f"explain (format json{', analyze' if analyze else ''}) {text}"))
+    found: dict[str, Any] = plan[0]["Plan"]
+    return found
+
+
+def literal(value: object) -> str:
+    if value is None:
+        return "null"
+    return str(value) if isinstance(value, int) else f"'{value}'"
+
+
+def indexes_of(plan: dict[str, Any]) -> set[str]:
+    """The indexes a plan uses."""
+    own = {plan["Index Name"]} if "Index Name" in plan else set()
+    return own.union(*(indexes_of(child) for child in plan.get("Plans", [])))
