@@ -35,8 +35,12 @@ class StorageUnavailable(HybridMemoryError):
 
 
 class StorageRejected(HybridMemoryError):
-    """The database refused the data; sending it again cannot help."""
+    """The database refused the data; sending it again cannot help.
+
+    `operation` is the user and number of the write that is at fault, where that is known.
+    """
 
     def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
         super().__init__(message)
         self.sqlstate = sqlstate
+        self.operation: tuple[str, int] | None = None

@@ -1,27 +1,25 @@
 """The physical limit: raw asyncpg, and what our binding, mapping and deadlines add to it."""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from itertools import count
 
 import asyncpg
 from langchain_core.utils.uuid import uuid7
 
 from hybrid_memory import Settings
-from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
+from hybrid_memory.postgres.batches import Batches, Operation
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.target import Targets
 from tests.benchmarks.runner import Benchmark, Contender
 from tests.support.servers import running_server
 
-Pool = TypeVar("Pool")
 ROWS = 10_000
 WRITERS = 32
 INSERT = "insert into memory.nodes (user_id, node_id, content) values ($1, $2, $3)"
+UNNEST = "insert into memory.nodes (user_id, node_id, content) select $1, * from unnest($2::uuid[], $3::jsonb[])"
 READ = "select node_id, context_type, content, summary, tags, metadata from memory.nodes where user_id = $1"
 
 
@@ -43,19 +41,20 @@ async def _measure(benchmark: Benchmark, targets: Targets) -> None:
             " from generate_series(1, $1::int) i",
             ROWS,
         )
+        writer = _Writer(database)
         await benchmark.compare(
-            "write one row, one caller",
+            "write one row",
             [
                 Contender("asyncpg, transaction + insert", lambda: _raw_insert(raw)),
                 Contender("asyncpg, autocommit insert", lambda: _raw_autocommit(raw)),
-                Contender("hybrid-memory, bound transaction", lambda: _insert(database)),
+                Contender("hybrid-memory, batch of one", writer.write),
             ],
         )
         await benchmark.compare(
-            f"write one row each, {WRITERS} callers",
+            f"write {WRITERS} rows of one user at once",
             [
-                Contender("asyncpg, transaction + insert", lambda: _many(_raw_insert, raw), WRITERS),
-                Contender("hybrid-memory, bound transaction", lambda: _many(_insert, database), WRITERS),
+                Contender("asyncpg, insert from unnest", lambda: _raw_unnest(raw), WRITERS),
+                Contender(f"hybrid-memory, batch of {WRITERS}", lambda: writer.write(WRITERS), WRITERS),
             ],
         )
         await benchmark.compare(
@@ -80,20 +79,38 @@ async def _raw_insert(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         await connection.execute(INSERT, "writer", uuid7(), '{"text": "a fact"}')
 
 
-async def _insert(database: Database) -> None:
-    node = MemoryNode(
-        user_id="writer",
-        node_id=str(uuid7()),
-        context_type="conversation_fact",
-        content={"text": "a fact"},
-        written_at=datetime.now(UTC),
-    )
-    async with database.transaction(["writer"]) as transaction:
-        await Nodes(transaction, "writer").insert(node, 1)
+class _Writer:
+    """The write path, with the numbers and stamps that a manager gives its operations."""
+
+    def __init__(self, database: Database) -> None:
+        self.instance = str(uuid7())
+        self.batches = Batches(database, self.instance)
+        self._numbers = count(1)
+
+    async def write(self, many: int = 1) -> None:
+        await self.batches.apply({"writer": [self._operation() for _ in range(many)]})
+
+    def _operation(self) -> Operation:
+        row = {
+            "node_id": str(uuid7()),
+            "context_type": "conversation_fact",
+            "content": {"text": "a fact"},
+            "content_kind": "text",
+            "summary": "a fact",
+            "tags": [],
+            "metadata": {},
+            "importance": 0.5,
+            "confidence": 1,
+            "written_at": datetime.now(UTC).isoformat(),
+            "written_by": self.instance,
+        }
+        return Operation(next(self._numbers), "nodes", row)
 
 
-async def _many(insert: Callable[[Pool], Awaitable[None]], pool: Pool) -> None:
-    await asyncio.gather(*(insert(pool) for _ in range(WRITERS)))
+async def _raw_unnest(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+    ids = [uuid7() for _ in range(WRITERS)]
+    async with pool.acquire() as connection:
+        await connection.execute(UNNEST, "writer", ids, ['{"text": "a fact"}'] * WRITERS)
 
 
 async def _raw_read(pool: "asyncpg.Pool[asyncpg.Record]") -> None:

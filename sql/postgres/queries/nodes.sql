@@ -1,13 +1,3 @@
--- name: insert
--- One memory as it is, at the version its transaction was given.
-insert into memory.nodes (
-  user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
-  external_id, thread_id, seq, namespace, key, version, written_at, written_by, expires_at
-) values (
-  :user_id, :node_id, :context_type, :content::jsonb, :content_kind, :summary, :tags, :metadata::jsonb, :importance,
-  :confidence, :external_id, :thread_id, :seq, :namespace, :key, :version, :written_at, :written_by, :expires_at
-);
-
 -- name: get
 -- One memory.
 select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,

@@ -1,12 +1,3 @@
--- name: insert
--- One relationship; both ends must be memories of the same user.
-insert into memory.relationships (
-  user_id, from_node_id, to_node_id, relationship_type, strength, metadata, version, written_at, written_by
-) values (
-  :user_id, :from_node_id, :to_node_id, :relationship_type, :strength, :metadata::jsonb, :version, :written_at,
-  :written_by
-);
-
 -- name: changed_since
 -- What a cache at `version` is missing; at -1 everything.
 select from_node_id, to_node_id, relationship_type, strength, metadata, version, created_at, updated_at

@@ -13,9 +13,9 @@ from langchain_core.utils.uuid import uuid7
 
 from hybrid_memory.cli.output import console, done, note
 from hybrid_memory.errors import ConfigurationError, HybridMemoryError, StorageRejected
-from hybrid_memory.models import MemoryNode, Relationship
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres import schema
+from hybrid_memory.postgres.batches import Batches, Operation
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.reach import reached
@@ -24,6 +24,13 @@ from hybrid_memory.postgres.users import Users
 from hybrid_memory.settings import Settings
 
 _INSTANCE = str(uuid7())
+_FACT = {"context_type": "conversation_fact", "content_kind": "text"}
+_GENEPOINT = {
+    "entity_id": "001GENEPOINT",
+    "entity_system": "salesforce",
+    "entity_type": "account",
+    "entity_name": "GenePoint",
+}
 
 
 def demo(
@@ -78,29 +85,19 @@ async def _remember(database: Database) -> None:
             f"nick's memory is here from an earlier run ({earlier.created_at:%Y-%m-%d %H:%M}), nothing new was written"
         )
         return
-    now = datetime.now(UTC)
-    fact = _node(now, "conversation_fact", {"text": "Nick looks after the GenePoint account."}, "text", "fact", "sales")
-    entity = _node(
-        now,
-        "domain_entity",
-        {
-            "entity_id": "001GENEPOINT",
-            "entity_system": "salesforce",
-            "entity_type": "account",
-            "entity_name": "GenePoint",
-        },
-        "json",
-        "sales",
-    )
-    edge = Relationship(
-        user_id="nick", from_node_id=fact.node_id, to_node_id=entity.node_id, relationship_type="relates_to"
-    )
-    async with database.transaction(["nick"]) as transaction, Users(transaction, "nick").advancing(now) as advance:
-        await Nodes(transaction, "nick").insert(fact, advance.version)
-        await Nodes(transaction, "nick").insert(entity, advance.version)
-        await Relationships(transaction, "nick").insert(edge, advance.version, written_at=now, written_by=_INSTANCE)
-        advance.nodes, advance.entities, advance.relationships = 2, 1, 1
+    fact, account = str(uuid7()), str(uuid7())
+    batches = Batches(database, str(uuid7()))
+    operations = [
+        Operation(1, "nodes", _memory(fact, {"text": "Nick looks after the GenePoint account."}) | _FACT),
+        Operation(2, "entities", _memory(account, _GENEPOINT)),
+        Operation(3, "edges", _relates(fact, account)),
+    ]
+    await batches.apply({"nick": operations})
     done("nick's agent stored a fact, a Salesforce account and how they relate, in one transaction")
+    again = (await batches.apply({"nick": operations}))["nick"]
+    if again.numbers:
+        raise HybridMemoryError("a repeated batch was applied again")
+    done("the same batch, sent again as after a lost answer, changed nothing")
 
 
 async def _find_again(database: Database) -> None:
@@ -120,19 +117,9 @@ async def _find_again(database: Database) -> None:
     if stolen:
         raise HybridMemoryError("another user's memory was visible")
     done("eve, bound to her own memory, asked for nick's rows and got none")
+    theft = Operation(1, "edges", _relates(edges[0].from_node_id, edges[0].to_node_id))
     try:
-        async with database.transaction(["eve"]) as transaction:
-            await Relationships(transaction, "eve").insert(
-                Relationship(
-                    user_id="eve",
-                    from_node_id=edges[0].from_node_id,
-                    to_node_id=edges[0].to_node_id,
-                    relationship_type="owns",
-                ),
-                1,
-                written_at=datetime.now(UTC),
-                written_by=_INSTANCE,
-            )
+        await Batches(database, str(uuid7())).apply({"eve": [theft]})
     except StorageRejected:
         done("eve tried to relate nick's memories to each other and the database refused")
     else:
@@ -141,15 +128,22 @@ async def _find_again(database: Database) -> None:
         done("the statistics views are refreshed")
 
 
-def _node(now: datetime, context_type: str, content: dict[str, str], kind: str, *tags: str) -> MemoryNode:
-    return MemoryNode(
-        user_id="nick",
-        node_id=str(uuid7()),
-        context_type=context_type,
-        content=content,
-        content_kind=kind,
-        summary=content.get("text") or content["entity_name"],
-        tags=tags,
-        written_at=now,
-        written_by=_INSTANCE,
-    )
+def _memory(node_id: str, content: dict[str, str]) -> dict[str, object]:
+    return {
+        "node_id": node_id,
+        "content": content,
+        "summary": content.get("text") or content["entity_name"],
+        "tags": ["sales"],
+        "metadata": {},
+        "importance": 0.5,
+        "confidence": 0.9,
+    } | _stamp()
+
+
+def _relates(from_id: str, to_id: str) -> dict[str, object]:
+    ends = {"from_node_id": from_id, "to_node_id": to_id}
+    return ends | {"relationship_type": "relates_to", "strength": 1, "metadata": {}} | _stamp()
+
+
+def _stamp() -> dict[str, str]:
+    return {"written_at": datetime.now(UTC).isoformat(), "written_by": _INSTANCE}

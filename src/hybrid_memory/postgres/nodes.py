@@ -1,4 +1,4 @@
-"""The table `nodes`: memories in and out."""
+"""The table `nodes`: memories as values."""
 
 import json
 from collections.abc import Iterable
@@ -17,31 +17,6 @@ class Nodes:
     def __init__(self, transaction: Transaction, user_id: str) -> None:
         self._transaction = transaction
         self._user_id = user_id
-
-    async def insert(self, node: MemoryNode, version: int) -> None:
-        """Write a new memory."""
-        await self._transaction.execute(
-            "nodes.insert",
-            user_id=self._user_id,
-            node_id=UUID(node.node_id),
-            context_type=node.context_type,
-            content=json.dumps(node.content),
-            content_kind=node.content_kind,
-            summary=node.summary,
-            tags=list(node.tags),
-            metadata=json.dumps(dict(node.metadata)),
-            importance=node.importance,
-            confidence=node.confidence,
-            external_id=node.external_id,
-            thread_id=node.thread_id,
-            seq=node.seq,
-            namespace=list(node.namespace) if node.namespace is not None else None,
-            key=node.key,
-            version=version,
-            written_at=node.written_at,
-            written_by=UUID(node.written_by),
-            expires_at=node.expires_at,
-        )
 
     async def get(self, node_id: str) -> MemoryNode | None:
         """One memory."""

@@ -1,8 +1,7 @@
-"""The table `relationships`: edges in and out."""
+"""The table `relationships`: edges as values."""
 
 import json
 from collections.abc import Iterable
-from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -17,21 +16,6 @@ class Relationships:
     def __init__(self, transaction: Transaction, user_id: str) -> None:
         self._transaction = transaction
         self._user_id = user_id
-
-    async def insert(self, edge: Relationship, version: int, *, written_at: datetime, written_by: str) -> None:
-        """Write a new relationship; the database refuses ends that are not memories of this user."""
-        await self._transaction.execute(
-            "relationships.insert",
-            user_id=self._user_id,
-            from_node_id=UUID(edge.from_node_id),
-            to_node_id=UUID(edge.to_node_id),
-            relationship_type=edge.relationship_type,
-            strength=edge.strength,
-            metadata=json.dumps(dict(edge.metadata)),
-            version=version,
-            written_at=written_at,
-            written_by=UUID(written_by),
-        )
 
     async def changed_since(self, version: int = -1) -> list[Relationship]:
         """What came or changed after `version`; everything by default."""

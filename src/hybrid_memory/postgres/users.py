@@ -1,11 +1,7 @@
 """The table `user_metadata`: versions, counters and what a cache compares itself with."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 
-from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.postgres.database import Transaction
 
 
@@ -21,43 +17,12 @@ class UserState:
     tombstone_floor: int
 
 
-@dataclass(slots=True)
-class Advance:
-    """The version a writing transaction gives its rows, and how many rows it added."""
-
-    version: int
-    nodes: int = 0
-    relationships: int = 0
-    entities: int = 0
-
-
 class Users:
     """One user's row within one bound transaction."""
 
     def __init__(self, transaction: Transaction, user_id: str) -> None:
         self._transaction = transaction
         self._user_id = user_id
-
-    @asynccontextmanager
-    async def advancing(self, at: datetime) -> AsyncIterator[Advance]:
-        """Hold the user's lock; the block writes rows at the new version and counts them."""
-        current = await self._transaction.fetchval("users.lock", user_id=self._user_id)
-        if current is None:
-            await self._transaction.execute("users.ensure", user_id=self._user_id)
-            current = await self._transaction.fetchval("users.lock", user_id=self._user_id)
-        if current is None:
-            raise StorageUnavailable("the user's row was removed while it was being locked; try again")
-        advance = Advance(current + 1)
-        yield advance
-        await self._transaction.execute(
-            "users.advance",
-            user_id=self._user_id,
-            version=advance.version,
-            at=at,
-            nodes=advance.nodes,
-            relationships=advance.relationships,
-            entities=advance.entities,
-        )
 
     async def state(self) -> UserState | None:
         """Where the user's memory stands; None for a user who never wrote."""

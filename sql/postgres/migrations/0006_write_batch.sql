@@ -1,0 +1,341 @@
+-- The write path: one user's numbered operations, applied exactly once and in order, in one call.
+
+-- The later of two clocks; a missing one is older than any. Clocks are fixed-width text, so they compare as bytes.
+create function memory.later(p_one text, p_other text) returns boolean
+language sql immutable parallel safe
+as $$ select coalesce(p_one, '') collate "C" > coalesce(p_other, '') collate "C" $$;
+
+-- The same clock for every key of an object, behind a prefix that says which object.
+create function memory.clocks_of(p_object jsonb, p_prefix text, p_clock text) returns jsonb
+language sql immutable parallel safe
+as $$ select coalesce(jsonb_object_agg(p_prefix || k, p_clock), '{}') from jsonb_object_keys(p_object) k $$;
+
+-- Two objects merged key by key, the later clock winning. Equal clocks are decided by the values, so that the result
+-- does not depend on the order of arrival.
+create function memory.merged(p_old jsonb, p_old_clocks jsonb, p_new jsonb, p_new_clocks jsonb, p_prefix text)
+returns jsonb
+language sql immutable parallel safe
+as $$
+  select coalesce(jsonb_object_agg(k, case
+           when not p_old ? k then p_new -> k
+           when not p_new ? k then p_old -> k
+           when memory.later(p_new_clocks ->> (p_prefix || k), p_old_clocks ->> (p_prefix || k)) then p_new -> k
+           when memory.later(p_old_clocks ->> (p_prefix || k), p_new_clocks ->> (p_prefix || k)) then p_old -> k
+           else greatest(p_old -> k, p_new -> k)
+         end), '{}')
+  from (select jsonb_object_keys(p_old) union select jsonb_object_keys(p_new)) as keys (k)
+$$;
+
+create function memory.merged_clocks(p_old jsonb, p_new jsonb) returns jsonb
+language sql immutable parallel safe
+as $$
+  select coalesce(jsonb_object_agg(k, case
+           when memory.later(p_new ->> k, p_old ->> k) then p_new -> k else p_old -> k
+         end), '{}')
+  from (select jsonb_object_keys(p_old) union select jsonb_object_keys(p_new)) as keys (k)
+$$;
+
+create function memory.merged_set(p_one text[], p_other text[]) returns text[]
+language sql immutable parallel safe
+as $$
+  select coalesce(array_agg(v order by v collate "C"), '{}')
+  from (select unnest(p_one) union select unnest(p_other)) as members (v)
+$$;
+
+-- An entity's content: `entity_data` key by key, `aliases` as a set, `update_count` as a sum, `base_confidence` as the
+-- greatest, the rest by key.
+create function memory.merged_entity(p_old jsonb, p_old_clocks jsonb, p_new jsonb, p_new_clocks jsonb) returns jsonb
+language sql immutable parallel safe
+as $$
+  select memory.merged(p_old, p_old_clocks, p_new, p_new_clocks, 'content.') || jsonb_build_object(
+    'entity_data', memory.merged(coalesce(p_old -> 'entity_data', '{}'), p_old_clocks,
+                                 coalesce(p_new -> 'entity_data', '{}'), p_new_clocks, 'data.'),
+    'aliases', to_jsonb(memory.merged_set(
+      array(select jsonb_array_elements_text(coalesce(p_old -> 'aliases', '[]'))),
+      array(select jsonb_array_elements_text(coalesce(p_new -> 'aliases', '[]'))))),
+    'update_count', coalesce((p_old ->> 'update_count')::bigint, 0) + coalesce((p_new ->> 'update_count')::bigint, 0),
+    'base_confidence', greatest((p_old ->> 'base_confidence')::double precision,
+                                (p_new ->> 'base_confidence')::double precision))
+$$;
+
+-- Every report of an entity raises its confidence a little above the best single one.
+create function memory.raised_confidence(p_old jsonb, p_new jsonb) returns double precision
+language sql immutable parallel safe
+as $$
+  select least(1, coalesce(greatest((p_old ->> 'base_confidence')::double precision,
+                                    (p_new ->> 'base_confidence')::double precision), 1)
+    + 0.05 * greatest(0, coalesce((p_old ->> 'update_count')::bigint, 0)
+                         + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
+$$;
+
+-- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
+-- sending a batch again changes nothing. `p_ops` holds lists of operations by kind, each operation with its number `n`:
+-- `all` (every operation's n and user_id), `nodes`, `entities`, `edges`, `vectors`, `deletes`. A key appears once per
+-- list; deletes run last, so a put after a delete of the same node belongs into the next batch. What lost against a
+-- later write or deletion is consumed like the rest. A missing end of a relationship raises 23503 with the operation
+-- in DETAIL.
+create function memory.apply_user_batch(
+  p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[]
+) returns table (o_user_id text, o_version bigint, o_mark bigint, o_applied bigint[])
+language plpgsql volatile
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
+  v_cutoff timestamptz := v_now + interval '60 seconds';
+  v_version bigint;
+  v_mark bigint;
+  v_fresh bigint[];
+  v_dead bigint[];
+  v_known uuid[];
+  v_gone uuid[];
+  v_missing bigint;
+  v_changed uuid[] := '{}';
+  v_nodes bigint := 0;
+  v_entities bigint := 0;
+  v_edges bigint := 0;
+  v_count bigint;
+  v_row record;
+begin
+  perform memory.bind_users(array[p_user]);
+  select version into v_version from memory.user_metadata where user_id = p_user for update;
+  if not found then
+    insert into memory.user_metadata (user_id) values (p_user) on conflict (user_id) do nothing;
+    select version into strict v_version from memory.user_metadata where user_id = p_user for update;
+  end if;
+  -- In a statement after the lock: one that waited for the lock would see the watermark from before the wait.
+  select coalesce(max(seq), 0) into v_mark from memory.applied_watermarks
+    where user_id = p_user and instance_id = p_instance;
+
+  if exists (select from jsonb_to_recordset(p_ops -> 'all') as o (user_id text) where o.user_id is distinct from p_user)
+  then
+    raise exception 'an operation of another user' using errcode = '22023';
+  end if;
+  if exists (select from jsonb_to_recordset(p_ops -> 'nodes') as o (context_type text)
+             where o.context_type = 'domain_entity')
+     or exists (select from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid)
+                join memory.nodes n on n.user_id = p_user and n.node_id = o.node_id
+                where n.context_type = 'domain_entity')
+  then
+    raise exception 'an entity is merged, not put' using errcode = '22023';
+  end if;
+  select array_agg(o.n order by o.n) into v_fresh from jsonb_to_recordset(p_ops -> 'all') as o (n bigint)
+    where o.n > v_mark;
+  if v_fresh is null then
+    return query select p_user, v_version, v_mark, '{}'::bigint[];
+    return;
+  end if;
+  v_version := v_version + 1;
+
+  -- Citus takes no outer or anti join between a table and jsonb, hence the arrays.
+  select coalesce(array_agg(o.n), '{}') into v_dead
+    from jsonb_to_recordset(coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]'))
+           as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
+    join memory.tombstones d on d.user_id = p_user and d.node_id = o.node_id
+    where (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+
+  for v_row in
+    insert into memory.nodes as t (
+      user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
+      external_id, thread_id, seq, namespace, key, content_hash, version, written_at, written_by, created_at,
+      updated_at, last_accessed_at, expires_at)
+    select p_user, o.node_id, o.context_type, o.content, o.content_kind, o.summary, o.tags, o.metadata, o.importance,
+           o.confidence, o.external_id, o.thread_id,
+           case when o.thread_id is not null then coalesce(o.seq, row_number() over (partition by o.thread_id order by o.n)
+             + (select coalesce(max(e.seq), 0) from memory.nodes e
+                where e.user_id = p_user and e.thread_id = o.thread_id)) end,
+           o.namespace, o.key, decode(o.content_hash, 'hex'), v_version, least(o.written_at, v_cutoff), o.written_by,
+           coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
+    from jsonb_to_recordset(p_ops -> 'nodes') as o (
+      n bigint, node_id uuid, context_type text, content jsonb, content_kind text, summary text, tags text[],
+      metadata jsonb, importance double precision, confidence double precision, external_id text, thread_id text,
+      seq bigint, namespace text[], key text, content_hash text, written_at timestamptz, written_by uuid,
+      created_at timestamptz, expires_at timestamptz)
+    where o.n > v_mark and o.n <> all (v_dead)
+    on conflict (user_id, node_id) do update set
+      context_type = excluded.context_type, content = excluded.content, content_kind = excluded.content_kind,
+      summary = excluded.summary, tags = excluded.tags, metadata = excluded.metadata,
+      importance = excluded.importance, confidence = excluded.confidence, external_id = excluded.external_id,
+      thread_id = excluded.thread_id, namespace = excluded.namespace, key = excluded.key,
+      content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
+      written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
+    where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+    returning t.node_id, (xmax = 0) as is_new
+  loop
+    v_nodes := v_nodes + v_row.is_new::int;
+    v_changed := v_changed || v_row.node_id;
+  end loop;
+
+  for v_row in
+    insert into memory.nodes as t (
+      user_id, node_id, context_type, content, summary, tags, metadata, importance, confidence, version, written_at,
+      written_by, field_clocks, created_at, updated_at, last_accessed_at, expires_at)
+    select p_user, o.node_id, 'domain_entity',
+           jsonb_build_object('update_count', 1, 'base_confidence', o.confidence) || o.content, o.summary, o.tags, o.metadata, o.importance, o.confidence,
+           v_version, least(o.written_at, v_cutoff), o.written_by,
+           memory.clocks_of(o.content, 'content.', c.clock)
+             || memory.clocks_of(coalesce(o.content -> 'entity_data', '{}'), 'data.', c.clock)
+             || memory.clocks_of(o.metadata, 'metadata.', c.clock)
+             || jsonb_build_object('row', c.clock),
+           coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
+    from jsonb_to_recordset(p_ops -> 'entities') as o (
+      n bigint, node_id uuid, content jsonb, summary text, tags text[], metadata jsonb, importance double precision,
+      confidence double precision, written_at timestamptz, written_by uuid, created_at timestamptz,
+      expires_at timestamptz)
+    cross join lateral (
+      select to_char(least(o.written_at, v_cutoff) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' ' || o.written_by
+    ) as c (clock)
+    where o.n > v_mark and o.n <> all (v_dead)
+    on conflict (user_id, entity_system, entity_id) where context_type = 'domain_entity' do update set
+      content = memory.merged_entity(t.content, t.field_clocks, excluded.content, excluded.field_clocks),
+      field_clocks = memory.merged_clocks(t.field_clocks, excluded.field_clocks),
+      metadata = memory.merged(t.metadata, t.field_clocks, excluded.metadata, excluded.field_clocks, 'metadata.'),
+      tags = memory.merged_set(t.tags, excluded.tags),
+      summary = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+                  then excluded.summary else t.summary end,
+      importance = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+                     then excluded.importance else t.importance end,
+      expires_at = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+                     then excluded.expires_at else t.expires_at end,
+      confidence = memory.raised_confidence(t.content, excluded.content),
+      content_hash = null, version = excluded.version, updated_at = excluded.updated_at,
+      written_at = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+                     then excluded.written_at else t.written_at end,
+      written_by = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+                     then excluded.written_by else t.written_by end
+    returning t.node_id, (xmax = 0) as is_new
+  loop
+    v_nodes := v_nodes + v_row.is_new::int;
+    v_entities := v_entities + v_row.is_new::int;
+    v_changed := v_changed || v_row.node_id;
+  end loop;
+
+  -- A vector of another text than the one that stands there now is worse than none.
+  delete from memory.embeddings e using memory.nodes n
+    where e.user_id = p_user and n.user_id = p_user and n.node_id = e.node_id and e.node_id = any (v_changed)
+      and (n.content_hash is null or e.content_hash is distinct from n.content_hash);
+
+  select coalesce(array_agg(n.node_id), '{}') into v_known from memory.nodes n
+    where n.user_id = p_user and n.node_id = any (
+      select o.node_id from jsonb_to_recordset(p_ops -> 'edges') as e (n bigint, from_node_id uuid, to_node_id uuid)
+        cross join lateral (values (e.from_node_id), (e.to_node_id)) as o (node_id) where e.n > v_mark
+      union
+      select o.node_id from jsonb_to_recordset(p_ops -> 'vectors') as o (n bigint, node_id uuid) where o.n > v_mark);
+  -- An end that was deleted after the relationship was written takes the relationship with it.
+  select coalesce(array_agg(distinct o.n), '{}') into v_dead
+    from jsonb_to_recordset(p_ops -> 'edges')
+           as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
+    join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
+    where d.node_id <> all (v_known)
+      and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+  select min(o.n) into v_missing
+    from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
+    where o.n > v_mark and o.n <> all (v_dead)
+      and not (o.from_node_id = any (v_known) and o.to_node_id = any (v_known));
+  if v_missing is not null then
+    raise exception 'an end of the relationship is missing'
+      using errcode = '23503', detail = jsonb_build_object('user_id', p_user, 'n', v_missing)::text;
+  end if;
+
+  for v_row in
+    insert into memory.relationships as t (
+      user_id, from_node_id, to_node_id, relationship_type, strength, metadata, version, written_at, written_by,
+      created_at, updated_at)
+    select p_user, o.from_node_id, o.to_node_id, o.relationship_type, o.strength, o.metadata, v_version,
+           least(o.written_at, v_cutoff), o.written_by, v_now, v_now
+    from jsonb_to_recordset(p_ops -> 'edges') as o (
+      n bigint, from_node_id uuid, to_node_id uuid, relationship_type text, strength double precision, metadata jsonb,
+      written_at timestamptz, written_by uuid)
+    where o.n > v_mark and o.n <> all (v_dead)
+    on conflict (user_id, from_node_id, to_node_id, relationship_type) do update set
+      strength = excluded.strength, metadata = excluded.metadata, version = excluded.version,
+      written_at = excluded.written_at, written_by = excluded.written_by, updated_at = excluded.updated_at
+    where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+    returning (xmax = 0) as is_new
+  loop
+    v_edges := v_edges + v_row.is_new::int;
+  end loop;
+
+  insert into memory.embeddings as t (
+    user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, version)
+  select p_user, o.node_id, o.field, o.model, o.dimensions,
+         case when o.dimensions <= 2000 then p_vectors[o.place] end,
+         case when o.dimensions > 2000 then p_halves[o.place] end,
+         decode(o.content_hash, 'hex'), v_version
+  from jsonb_to_recordset(p_ops -> 'vectors') as o (
+    n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
+  where o.n > v_mark and o.node_id = any (v_known)
+  on conflict (user_id, node_id, field, model) do update set
+    dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
+    content_hash = excluded.content_hash, version = excluded.version;
+
+  insert into memory.tombstones as t (user_id, node_id, version, written_at, written_by, deleted_at)
+  select p_user, o.node_id, v_version, least(o.written_at, v_cutoff), o.written_by, v_now
+  from jsonb_to_recordset(p_ops -> 'deletes') as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
+  where o.n > v_mark
+  on conflict (user_id, node_id) do update set
+    version = excluded.version, written_at = excluded.written_at, written_by = excluded.written_by,
+    deleted_at = excluded.deleted_at
+  where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by);
+  select coalesce(array_agg(n.node_id), '{}'), count(*), count(*) filter (where n.context_type = 'domain_entity')
+    into v_gone, v_count, v_missing
+    from jsonb_to_recordset(p_ops -> 'deletes') as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
+    join memory.nodes n on n.user_id = p_user and n.node_id = o.node_id
+    where o.n > v_mark and (n.written_at, n.written_by) <= (least(o.written_at, v_cutoff), o.written_by);
+  v_nodes := v_nodes - v_count;
+  v_entities := v_entities - v_missing;
+  delete from memory.relationships
+    where user_id = p_user and (from_node_id = any (v_gone) or to_node_id = any (v_gone));
+  get diagnostics v_count = row_count;
+  v_edges := v_edges - v_count;
+  delete from memory.nodes where user_id = p_user and node_id = any (v_gone);
+
+  update memory.user_metadata
+    set version = v_version, last_activity = v_now, node_count = node_count + v_nodes,
+        entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges
+    where user_id = p_user;
+  v_mark := v_fresh[array_upper(v_fresh, 1)];
+  insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
+    values (p_user, p_instance, v_mark, v_now)
+    on conflict (user_id, instance_id) do update set seq = excluded.seq, updated_at = excluded.updated_at;
+  return query select p_user, v_version, v_mark, v_fresh;
+end
+$$;
+
+revoke all on function memory.later(text, text) from public;
+revoke all on function memory.clocks_of(jsonb, text, text) from public;
+revoke all on function memory.merged(jsonb, jsonb, jsonb, jsonb, text) from public;
+revoke all on function memory.merged_clocks(jsonb, jsonb) from public;
+revoke all on function memory.merged_set(text[], text[]) from public;
+revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
+revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
+revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
+
+-- The runtime role needs what the write path calls.
+create or replace function memory.grant_runtime(p_role text) returns void
+language plpgsql volatile
+as $$
+declare
+  v_schema text := (select relnamespace::regnamespace from pg_class where oid = (select tableoid from memory.deployment));
+  v_table text;
+  v_function regprocedure;
+begin
+  execute format('grant usage on schema %s to %I', v_schema, p_role);
+  foreach v_table in array array['user_metadata', 'nodes', 'relationships', 'embeddings', 'tombstones',
+                                 'applied_watermarks', 'erasures'] loop
+    execute format('grant select, insert, update, delete on %s.%I to %I', v_schema, v_table, p_role);
+  end loop;
+  foreach v_table in array array['deployment', 'schema_migrations', 'entities'] loop
+    execute format('grant select on %s.%I to %I', v_schema, v_table, p_role);
+  end loop;
+  -- All functions but those for the owner's hands.
+  for v_function in
+    select p.oid from pg_proc p
+    where p.pronamespace = v_schema::regnamespace and p.proname not in ('set_scope', 'grant_runtime')
+  loop
+    execute format('grant execute on function %s to %I', v_function, p_role);
+  end loop;
+  update memory.deployment
+    set runtime_roles = array_append(array_remove(runtime_roles, p_role), p_role);
+end
+$$;

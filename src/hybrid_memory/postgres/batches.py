@@ -1,0 +1,133 @@
+"""The write path: numbered operations of one or several users, applied exactly once in one round trip."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from uuid import UUID
+
+from pgvector import HalfVector, Vector
+
+from hybrid_memory.errors import StorageRejected
+from hybrid_memory.postgres.database import Database
+
+Kind = Literal["nodes", "entities", "edges", "deletes"]
+LARGEST_VECTOR = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A vector of a node that the same operation writes; the hash says of which content."""
+
+    model: str
+    values: Sequence[float]
+    content_hash: str | None = None
+    field: str = "content"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One numbered write. `row` holds the columns by name, JSON values only, with `written_at` and `written_by`.
+
+    Numbers rise per user and instance and are never used again: what is at or below the last one applied is a repeat.
+    """
+
+    n: int
+    kind: Kind
+    row: Mapping[str, Any]
+    embeddings: tuple[Embedding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a user's operations: consumed up to `mark`, visible from `version` on."""
+
+    user_id: str
+    version: int
+    mark: int
+    numbers: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Vectors:
+    """All vectors of a call, by their place in the two arrays."""
+
+    whole: list[Vector] = field(default_factory=list)
+    half: list[HalfVector] = field(default_factory=list)
+
+    def place(self, values: Sequence[float]) -> int:
+        """Append to the array for this size; places count from one, as in Postgres."""
+        if len(values) <= LARGEST_VECTOR:
+            self.whole.append(Vector(list(values)))
+            return len(self.whole)
+        self.half.append(HalfVector(list(values)))
+        return len(self.half)
+
+
+class Batches:
+    """Applies batches for one instance, which is one run of one process."""
+
+    def __init__(self, database: Database, instance_id: str) -> None:
+        self._database = database
+        self._instance = UUID(instance_id)
+
+    async def apply(
+        self, batches: Mapping[str, Sequence[Operation]], *, timeout: float | None = None
+    ) -> dict[str, Applied]:
+        """Apply each user's operations, all or none of them, and say how far each user is.
+
+        Within a user's batch a key appears once per kind, and a node that is deleted is not put again.
+
+        Raises:
+            StorageUnavailable: sending the same batches again is safe, whatever became of them.
+            StorageRejected: an operation can never be applied; nothing of the call was.
+        """
+        vectors = _Vectors()
+        payloads = [json.dumps(_payload(user_id, ops, vectors)) for user_id, ops in batches.items()]
+        try:
+            rows = await self._database.call(
+                "batches.apply",
+                timeout=timeout,
+                users=list(batches),
+                ops=payloads,
+                instance=self._instance,
+                vectors=vectors.whole,
+                halves=vectors.half,
+            )
+        except StorageRejected as error:
+            error.operation = _operation_at_fault(error)
+            raise
+        return {
+            row["user_id"]: Applied(row["user_id"], row["version"], row["mark"], tuple(row["applied"])) for row in rows
+        }
+
+
+def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:
+    """What the function says in DETAIL; the server's own details are no JSON of that form."""
+    try:
+        detail = json.loads(getattr(error.__cause__, "detail", None) or "")
+        return detail["user_id"], detail["n"]
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _payload(user_id: str, operations: Iterable[Operation], vectors: _Vectors) -> dict[str, list[dict[str, Any]]]:
+    lists: dict[str, list[dict[str, Any]]] = {
+        "all": [], "nodes": [], "entities": [], "edges": [], "vectors": [], "deletes": []
+    }  # fmt: skip
+    for operation in operations:
+        lists["all"].append({"n": operation.n, "user_id": user_id})
+        lists[operation.kind].append({"n": operation.n, **operation.row})
+        for embedding in operation.embeddings:
+            lists["vectors"].append(
+                {
+                    "n": operation.n,
+                    "node_id": operation.row["node_id"],
+                    "field": embedding.field,
+                    "model": embedding.model,
+                    "dimensions": len(embedding.values),
+                    "place": vectors.place(embedding.values),
+                    "content_hash": embedding.content_hash,
+                }
+            )
+    return lists

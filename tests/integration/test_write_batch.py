@@ -1,0 +1,434 @@
+"""The write path on each server version: exactly once, last writer wins, entities merge, nothing half done."""
+
+import asyncio
+import itertools
+import json
+import random
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID, uuid4
+
+import pytest
+
+from hybrid_memory import Settings
+from hybrid_memory.errors import StorageRejected
+from hybrid_memory.postgres.batches import Batches, Embedding, Operation
+from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.target import Targets
+from tests.support.recording import Recorded
+from tests.support.servers import administration
+
+if TYPE_CHECKING:
+    import asyncpg
+
+# A superuser's bare connection.
+Eyes: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+START = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+class Writer:
+    """One instance: numbers its operations and stamps them with its clock."""
+
+    def __init__(self, database: Database) -> None:
+        self.instance = str(uuid4())
+        self.batches = Batches(database, self.instance)
+        self._numbers = itertools.count(1)
+
+    def node(self, node_id: str, text: str = "a fact", *, at: float = 0, **fields: Any) -> Operation:
+        row = {
+            "node_id": node_id,
+            "context_type": "conversation_fact",
+            "content": {"text": text},
+            "content_kind": "text",
+            "summary": text,
+            "tags": [],
+            "metadata": {},
+            "importance": 0.5,
+            "confidence": 1,
+        }
+        embeddings = fields.pop("embeddings", ())
+        return Operation(next(self._numbers), "nodes", row | self._stamp(at) | fields, embeddings)
+
+    def entity(self, node_id: str, data: Mapping[str, Any], *, at: float = 0, **fields: Any) -> Operation:
+        content = {"entity_id": "1", "entity_system": "s", "entity_type": "account", "entity_name": "GenePoint"}
+        row = {
+            "node_id": node_id,
+            "content": content | {"entity_data": data} | fields.pop("content", {}),
+            "summary": "GenePoint",
+            "tags": [],
+            "metadata": {},
+            "importance": 0.5,
+            "confidence": 0.7,
+        }
+        return Operation(next(self._numbers), "entities", row | self._stamp(at) | fields)
+
+    def edge(self, from_id: str, to_id: str, *, at: float = 0, **fields: Any) -> Operation:
+        row = {
+            "from_node_id": from_id,
+            "to_node_id": to_id,
+            "relationship_type": "led_to",
+            "strength": 1,
+            "metadata": {},
+        }
+        return Operation(next(self._numbers), "edges", row | self._stamp(at) | fields)
+
+    def delete(self, node_id: str, *, at: float = 0) -> Operation:
+        return Operation(next(self._numbers), "deletes", {"node_id": node_id} | self._stamp(at))
+
+    def _stamp(self, at: float) -> dict[str, str]:
+        return {"written_at": (START + timedelta(seconds=at)).isoformat(), "written_by": self.instance}
+
+    async def write(self, *operations: Operation, user: str = "nick") -> tuple[int, int]:
+        """The version and mark afterwards."""
+        applied = (await self.batches.apply({user: operations}))[user]
+        return applied.version, applied.mark
+
+
+@pytest.fixture
+async def batch_database(each_targets: Targets, settings: Settings, events: Recorded) -> AsyncIterator[Database]:
+    opened = await Database.open(each_targets, settings, events)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def writer(batch_database: Database) -> Writer:
+    return Writer(batch_database)
+
+
+@pytest.fixture
+def other(batch_database: Database) -> Writer:
+    """Another process."""
+    return Writer(batch_database)
+
+
+@pytest.fixture
+async def look(each_targets: Targets) -> AsyncIterator[Eyes]:
+    async with administration(each_targets) as connection:
+        yield connection
+
+
+def ids() -> Iterator[str]:
+    while True:
+        yield str(uuid4())
+
+
+async def texts(look: Eyes) -> dict[str, str]:
+    rows = await look.fetch("select node_id, content->>'text' as text from memory.nodes")
+    return {str(row["node_id"]): row["text"] for row in rows}
+
+
+async def one_row(look: Eyes, statement: str, *values: object) -> "asyncpg.Record":
+    row = await look.fetchrow(statement, *values)
+    assert row
+    return row
+
+
+async def counters(look: Eyes, user: str = "nick") -> tuple[int, int, int]:
+    row = await one_row(
+        look, "select node_count, relationship_count, entity_count from memory.user_metadata where user_id = $1", user
+    )
+    return row["node_count"], row["relationship_count"], row["entity_count"]
+
+
+async def recounted(look: Eyes, user: str = "nick") -> tuple[int, int, int]:
+    row = await one_row(
+        look,
+        "select (select count(*) from memory.nodes where user_id = $1) as nodes,"
+        " (select count(*) from memory.relationships where user_id = $1) as edges,"
+        " (select count(*) from memory.nodes where user_id = $1 and context_type = 'domain_entity') as entities",
+        user,
+    )
+    return row["nodes"], row["edges"], row["entities"]
+
+
+class TestExactlyOnce:
+    async def test_a_batch_sent_again_changes_nothing(self, writer: Writer, look: Eyes) -> None:
+        one, two = itertools.islice(ids(), 2)
+        batch = [writer.node(one), writer.node(two), writer.edge(one, two)]
+        assert await writer.write(*batch) == (1, 3)
+        assert await writer.write(*batch) == (1, 3)
+        assert await counters(look) == await recounted(look) == (2, 1, 0)
+
+    async def test_of_an_overlapping_batch_only_the_new_part_is_applied(self, writer: Writer, look: Eyes) -> None:
+        one, two = itertools.islice(ids(), 2)
+        first, second = writer.node(one, "first"), writer.node(two)
+        await writer.write(first)
+        await look.execute('update memory.nodes set content = \'{"text": "by hand"}\'')
+        applied = (await writer.batches.apply({"nick": [first, second]}))["nick"]
+        assert (applied.version, applied.mark, applied.numbers) == (2, 2, (2,))
+        assert (await texts(look))[one] == "by hand"
+
+    async def test_many_senders_of_one_batch(self, writer: Writer, look: Eyes) -> None:
+        batch = [writer.entity(str(uuid4()), {"n": number}, at=number) for number in range(1)]
+        answers = await asyncio.gather(*(writer.write(*batch) for _ in range(40)))
+        assert set(answers) == {(1, 1)}
+        assert await look.fetchval("select content->>'update_count' from memory.nodes") == "1"
+
+    async def test_two_users_in_one_call_stay_apart(self, writer: Writer, look: Eyes) -> None:
+        nick, eve = itertools.islice(ids(), 2)
+        applied = await writer.batches.apply({"nick": [writer.node(nick)], "eve": [writer.node(eve)]})
+        assert {user: one.version for user, one in applied.items()} == {"nick": 1, "eve": 1}
+        rows = await look.fetch("select user_id, node_id from memory.nodes")
+        assert {(row["user_id"], str(row["node_id"])) for row in rows} == {("nick", nick), ("eve", eve)}
+
+    async def test_an_operation_in_another_users_batch_is_refused(
+        self, batch_database: Database, writer: Writer, look: Eyes
+    ) -> None:
+        with pytest.raises(StorageRejected) as caught:
+            await batch_database.call(
+                "batches.apply",
+                users=["nick"],
+                ops=[json.dumps({"all": [{"n": 1, "user_id": "eve"}]})],
+                instance=UUID(writer.instance),
+                vectors=[],
+                halves=[],
+            )
+        assert caught.value.sqlstate == "22023"
+        assert await texts(look) == {}
+
+    async def test_callers_that_write_for_the_same_users_do_not_block_each_other(
+        self, batch_database: Database, look: Eyes, rng: random.Random
+    ) -> None:
+        users = ["ann", "bob", "eve", "nick"]
+
+        async def work(writer: Writer) -> None:
+            for _ in range(10):
+                chosen = rng.sample(users, 3)
+                await writer.batches.apply({user: [writer.node(str(uuid4()))] for user in chosen})
+
+        await asyncio.gather(*(work(Writer(batch_database)) for _ in range(8)))
+        for user in users:
+            assert await counters(look, user) == await recounted(look, user)
+        versions = await look.fetch("select user_id, version from memory.user_metadata")
+        distinct = await look.fetch("select user_id, count(distinct version) as n from memory.nodes group by user_id")
+        assert {row["user_id"]: row["n"] for row in distinct} == {row["user_id"]: row["version"] for row in versions}
+
+
+class TestLastWriterWins:
+    async def test_the_later_write_wins_whichever_comes_first(self, writer: Writer, other: Writer, look: Eyes) -> None:
+        one, two = itertools.islice(ids(), 2)
+        await writer.write(writer.node(one, "old", at=1), writer.node(two, "new", at=2))
+        assert await other.write(other.node(one, "new", at=2), other.node(two, "old", at=1)) == (2, 2)
+        assert await texts(look) == {one: "new", two: "new"}
+
+    async def test_a_clock_far_ahead_is_cut_to_a_minute(self, writer: Writer, look: Eyes) -> None:
+        one = str(uuid4())
+        await writer.write(writer.node(one, at=10 * 365 * 86_400))
+        ahead = await look.fetchval("select written_at - now() from memory.nodes")
+        assert timedelta(seconds=50) < ahead <= timedelta(seconds=60)
+
+    async def test_relationships_too(self, writer: Writer, other: Writer, look: Eyes) -> None:
+        one, two = itertools.islice(ids(), 2)
+        await writer.write(writer.node(one), writer.node(two), writer.edge(one, two, at=5, strength=0.5))
+        await other.write(other.edge(one, two, at=4, strength=0.4))
+        assert await look.fetchval("select strength from memory.relationships") == 0.5
+        await other.write(other.edge(one, two, at=6, strength=0.6))
+        assert await look.fetchval("select strength from memory.relationships") == 0.6
+        assert await counters(look) == (2, 1, 0)
+
+
+class TestDeletes:
+    async def test_a_delete_takes_relationships_and_leaves_a_tombstone(self, writer: Writer, look: Eyes) -> None:
+        one, two = itertools.islice(ids(), 2)
+        await writer.write(writer.node(one), writer.entity(two, {}), writer.edge(one, two), writer.edge(two, one))
+        await writer.write(writer.delete(two, at=1))
+        assert await counters(look) == await recounted(look) == (1, 0, 0)
+        tombstone = await one_row(look, "select node_id, version from memory.tombstones")
+        assert (str(tombstone["node_id"]), tombstone["version"]) == (two, 2)
+
+    async def test_a_late_write_does_not_bring_it_back_and_a_later_one_does(
+        self, writer: Writer, other: Writer, look: Eyes
+    ) -> None:
+        one = str(uuid4())
+        await writer.write(writer.node(one, at=1))
+        await writer.write(writer.delete(one, at=3))
+        assert await other.write(other.node(one, "late", at=2)) == (3, 1)
+        assert await texts(look) == {}
+        await other.write(other.node(one, "again", at=4))
+        assert await texts(look) == {one: "again"}
+        assert await counters(look) == (1, 0, 0)
+
+    async def test_a_late_delete_does_not_take_a_later_write(self, writer: Writer, other: Writer, look: Eyes) -> None:
+        one = str(uuid4())
+        await writer.write(writer.node(one, at=5))
+        await other.write(other.delete(one, at=4))
+        assert await texts(look) == {one: "a fact"}
+        assert await counters(look) == (1, 0, 0)
+
+    async def test_a_relationship_to_what_was_deleted_meanwhile_is_dropped(
+        self, writer: Writer, other: Writer, look: Eyes
+    ) -> None:
+        one, two = itertools.islice(ids(), 2)
+        await writer.write(writer.node(one), writer.node(two))
+        await writer.write(writer.delete(two, at=9))
+        assert await other.write(other.edge(one, two, at=8)) == (3, 1)
+        assert await counters(look) == await recounted(look) == (1, 0, 0)
+
+
+class TestEntities:
+    async def test_merging_does_not_depend_on_the_order(self, batch_database: Database, look: Eyes) -> None:
+        writers = [Writer(batch_database) for _ in range(4)]
+        reports: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            ({"phone": 1, "city": "Rome"}, {"tags": ["a"], "confidence": 0.6, "content": {"aliases": ["GP"]}}),
+            ({"phone": 2, "size": {"x": 1}}, {"tags": ["b"], "confidence": 0.9, "summary": "second"}),
+            ({"city": "Oslo"}, {"metadata": {"source": "crm"}, "content": {"entity_name": "GenePoint Inc"}}),
+            ({"phone": None}, {"metadata": {"source": "mail"}, "content": {"aliases": ["GPI", "GP"]}}),
+        ]
+        seen = set()
+        for order in itertools.permutations(range(4)):
+            user = "-".join(map(str, order))
+            node_id = str(uuid4())
+            for number in order:
+                data, fields = reports[number]
+                operation = writers[number].entity(node_id, data, at=number, **fields)
+                await writers[number].write(operation, user=user)
+            row = await one_row(
+                look,
+                "select content, summary, tags, metadata, confidence, field_clocks, written_at from memory.nodes"
+                " where user_id = $1",
+                user,
+            )
+            seen.add(tuple(str(value) for value in row))
+        assert len(seen) == 1
+        content = json.loads(row["content"])
+        assert content["entity_data"] == {"phone": None, "city": "Oslo", "size": {"x": 1}}
+        assert content["aliases"] == ["GP", "GPI"]
+        assert (content["entity_name"], content["update_count"]) == ("GenePoint", 4)
+        assert (row["summary"], row["tags"], json.loads(row["metadata"])) == (
+            "GenePoint",
+            ["a", "b"],
+            {"source": "mail"},
+        )
+        assert row["confidence"] == pytest.approx(1.0)
+
+    async def test_fifty_at_once_make_one_row_with_all_keys(self, batch_database: Database, look: Eyes) -> None:
+        node_id = str(uuid4())
+        writers = [Writer(batch_database) for _ in range(50)]
+        await asyncio.gather(
+            *(writer.write(writer.entity(node_id, {f"key{n}": n}, at=n)) for n, writer in enumerate(writers))
+        )
+        content = json.loads(await look.fetchval("select content from memory.nodes"))
+        assert content["entity_data"] == {f"key{n}": n for n in range(50)}
+        assert content["update_count"] == 50
+        assert await counters(look) == (1, 0, 1)
+
+    async def test_an_entity_cannot_be_overwritten_as_a_plain_memory(self, writer: Writer, look: Eyes) -> None:
+        one = str(uuid4())
+        await writer.write(writer.entity(one, {}))
+        for operation in (writer.node(one), writer.node(str(uuid4()), context_type="domain_entity")):
+            with pytest.raises(StorageRejected):
+                await writer.write(operation)
+        assert await counters(look) == await recounted(look) == (1, 0, 1)
+
+
+class TestNothingHalfDone:
+    @pytest.mark.parametrize(
+        ("fields", "sqlstate"),
+        [
+            ({"importance": 2}, "23514"),
+            ({"context_type": None}, "23502"),
+            ({"content": {"text": "\x00"}}, "22P05"),
+            ({"written_by": "no uuid"}, "22P02"),
+            ({"expires_at": "yesterday-ish"}, "22007"),
+            ({"importance": 1e400}, "22P02"),
+        ],
+    )
+    async def test_one_bad_operation_leaves_nothing(
+        self, writer: Writer, look: Eyes, fields: dict[str, Any], sqlstate: str
+    ) -> None:
+        good, bad = writer.node(str(uuid4())), writer.node(str(uuid4()), **fields)
+        with pytest.raises(StorageRejected) as caught:
+            await writer.write(good, bad)
+        assert caught.value.sqlstate == sqlstate
+        assert await texts(look) == {}
+        assert await writer.write(good) == (1, 1), "the watermark did not move"
+
+    async def test_a_missing_end_is_named(self, writer: Writer, look: Eyes) -> None:
+        one = str(uuid4())
+        bad = writer.edge(one, str(uuid4()))
+        with pytest.raises(StorageRejected) as caught:
+            await writer.write(writer.node(one), bad)
+        assert caught.value.sqlstate == "23503"
+        assert caught.value.operation == ("nick", bad.n)
+        assert await texts(look) == {}
+
+    async def test_another_users_node_is_a_missing_end(self, writer: Writer) -> None:
+        nick, eve = itertools.islice(ids(), 2)
+        await writer.batches.apply({"nick": [writer.node(nick)], "eve": [writer.node(eve)]})
+        with pytest.raises(StorageRejected):
+            await writer.write(writer.edge(nick, eve))
+
+
+class TestVectors:
+    async def test_a_vector_is_stored_with_its_memory_and_leaves_with_its_text(
+        self, writer: Writer, look: Eyes
+    ) -> None:
+        one, two = itertools.islice(ids(), 2)
+        await writer.write(
+            writer.node(one, content_hash="aa", embeddings=(Embedding("small", [1.0, 2.0], "aa"),)),
+            writer.node(two, content_hash="bb", embeddings=(Embedding("large", [0.5] * 3000, "bb"),)),
+        )
+        rows = await look.fetch("select node_id, model, dimensions, embedding::text as text from memory.embeddings")
+        found = {str(row["node_id"]): (row["model"], row["dimensions"], row["text"]) for row in rows}
+        assert found == {one: ("small", 2, "[1,2]"), two: ("large", 3000, None)}
+        await writer.write(
+            writer.node(one, "the same", at=1, content_hash="aa"), writer.node(two, at=1, content_hash="cc")
+        )
+        assert [str(row["node_id"]) for row in await look.fetch("select node_id from memory.embeddings")] == [one]
+
+    async def test_a_vector_of_a_memory_that_lost_is_not_stored(
+        self, writer: Writer, other: Writer, look: Eyes
+    ) -> None:
+        one = str(uuid4())
+        await writer.write(writer.node(one))
+        await writer.write(writer.delete(one, at=2))
+        await other.write(other.node(one, at=1, embeddings=(Embedding("m", [1.0]),)))
+        assert await look.fetchval("select count(*) from memory.embeddings") == 0
+
+
+async def test_a_threads_memories_are_numbered_in_order(writer: Writer, other: Writer, look: Eyes) -> None:
+    await writer.write(*(writer.node(str(uuid4()), text, thread_id="t") for text in ("one", "two")))
+    await other.write(other.node(str(uuid4()), "three", thread_id="t"), other.node(str(uuid4()), "x", thread_id="u"))
+    rows = await look.fetch("select content->>'text' as text, seq from memory.nodes order by thread_id, seq")
+    assert [(row["text"], row["seq"]) for row in rows] == [("one", 1), ("two", 2), ("three", 3), ("x", 1)]
+
+
+async def test_random_batches_agree_with_a_plain_model(
+    batch_database: Database, look: Eyes, rng: random.Random
+) -> None:
+    """Puts, relationships and deletes of three writers with crossing clocks, against dictionaries."""
+    writers = [Writer(batch_database) for _ in range(3)]
+    pool = [str(uuid4()) for _ in range(6)]
+    nodes: dict[str, tuple[tuple[float, str], str]] = {}
+    graves: dict[str, tuple[float, str]] = {}
+    edges: dict[tuple[str, str], tuple[tuple[float, str], float]] = {}
+    for step in range(120):
+        writer, at = rng.choice(writers), rng.randrange(60) + step / 1000
+        clock = (at, writer.instance)
+        one, two = rng.sample(pool, 2)
+        match rng.choice(["put", "put", "edge", "delete"]):
+            case "put":
+                await writer.write(writer.node(one, f"step {step}", at=at))
+                newer = one not in nodes or nodes[one][0] < clock
+                if newer and graves.get(one, (-1, "")) < clock:
+                    nodes[one] = (clock, f"step {step}")
+            case "edge" if one in nodes and two in nodes:
+                await writer.write(writer.edge(one, two, at=at, strength=step / 120))
+                if (one, two) not in edges or edges[one, two][0] < clock:
+                    edges[one, two] = (clock, step / 120)
+            case "delete":
+                await writer.write(writer.delete(one, at=at))
+                graves[one] = max(graves.get(one, (-1, "")), clock)
+                if one in nodes and nodes[one][0] <= clock:
+                    del nodes[one]
+                    edges = {ends: edge for ends, edge in edges.items() if one not in ends}
+            case _:
+                continue
+        assert await texts(look) == {node_id: text for node_id, (_, text) in nodes.items()}, step
+        rows = await look.fetch("select from_node_id, to_node_id, strength from memory.relationships")
+        found = {(str(row["from_node_id"]), str(row["to_node_id"])): row["strength"] for row in rows}
+        assert found == {ends: strength for ends, (_, strength) in edges.items()}, step
+        if nodes or graves:
+            assert await counters(look) == await recounted(look), step
