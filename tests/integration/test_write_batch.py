@@ -256,6 +256,7 @@ class TestDeletes:
         await other.write(other.delete(one, at=4))
         assert await texts(look) == {one: "a fact"}
         assert await counters(look) == (1, 0, 0)
+        assert await look.fetchval("select count(*) from memory.tombstones") == 0, "a cache would drop it"
 
     async def test_a_relationship_to_what_was_deleted_meanwhile_is_dropped(
         self, writer: Writer, other: Writer, look: Eyes
@@ -378,9 +379,13 @@ class TestVectors:
         )
         assert [str(row["node_id"]) for row in await look.fetch("select node_id from memory.embeddings")] == [one]
 
-    async def test_a_vector_of_a_memory_that_lost_is_not_stored(
-        self, writer: Writer, other: Writer, look: Eyes
-    ) -> None:
+    async def test_a_vector_of_a_text_that_lost_is_not_stored(self, writer: Writer, other: Writer, look: Eyes) -> None:
+        one = str(uuid4())
+        await writer.write(writer.node(one, "new", at=2, content_hash="aa"))
+        await other.write(other.node(one, "old", at=1, content_hash="bb", embeddings=(Embedding("m", [1.0], "bb"),)))
+        assert await look.fetchval("select count(*) from memory.embeddings") == 0
+
+    async def test_a_vector_of_a_deleted_memory_is_not_stored(self, writer: Writer, other: Writer, look: Eyes) -> None:
         one = str(uuid4())
         await writer.write(writer.node(one))
         await writer.write(writer.delete(one, at=2))
@@ -432,3 +437,5 @@ async def test_random_batches_agree_with_a_plain_model(
         assert found == {ends: strength for ends, (_, strength) in edges.items()}, step
         if nodes or graves:
             assert await counters(look) == await recounted(look), step
+        hidden = "select count(*) from memory.tombstones d join memory.nodes n using (user_id, node_id)"
+        assert await look.fetchval(f"{hidden} where d.version >= n.version") == 0, "a cache would drop what is alive"

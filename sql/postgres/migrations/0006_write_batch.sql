@@ -83,10 +83,12 @@ declare
   v_now timestamptz := clock_timestamp();
   -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
   v_cutoff timestamptz := v_now + interval '60 seconds';
+  v_written jsonb := coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]');
   v_version bigint;
   v_mark bigint;
   v_fresh bigint[];
-  v_dead bigint[];
+  v_dead bigint[] := '{}';
+  v_ids uuid[];
   v_known uuid[];
   v_gone uuid[];
   v_missing bigint;
@@ -104,191 +106,224 @@ begin
     select version into strict v_version from memory.user_metadata where user_id = p_user for update;
   end if;
   -- In a statement after the lock: one that waited for the lock would see the watermark from before the wait.
-  select coalesce(max(seq), 0) into v_mark from memory.applied_watermarks
-    where user_id = p_user and instance_id = p_instance;
+  select seq into v_mark from memory.applied_watermarks where user_id = p_user and instance_id = p_instance;
+  v_mark := coalesce(v_mark, 0);
 
-  if exists (select from jsonb_to_recordset(p_ops -> 'all') as o (user_id text) where o.user_id is distinct from p_user)
-  then
+  select array_agg(o.n order by o.n) filter (where o.n > v_mark),
+         count(*) filter (where o.user_id is distinct from p_user)
+    into v_fresh, v_count
+    from jsonb_to_recordset(p_ops -> 'all') as o (n bigint, user_id text);
+  if v_count > 0 then
     raise exception 'an operation of another user' using errcode = '22023';
   end if;
-  if exists (select from jsonb_to_recordset(p_ops -> 'nodes') as o (context_type text)
-             where o.context_type = 'domain_entity')
-     or exists (select from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid)
-                join memory.nodes n on n.user_id = p_user and n.node_id = o.node_id
-                where n.context_type = 'domain_entity')
-  then
-    raise exception 'an entity is merged, not put' using errcode = '22023';
-  end if;
-  select array_agg(o.n order by o.n) into v_fresh from jsonb_to_recordset(p_ops -> 'all') as o (n bigint)
-    where o.n > v_mark;
   if v_fresh is null then
     return query select p_user, v_version, v_mark, '{}'::bigint[];
     return;
   end if;
   v_version := v_version + 1;
 
-  -- Citus takes no outer or anti join between a table and jsonb, hence the arrays.
-  select coalesce(array_agg(o.n), '{}') into v_dead
-    from jsonb_to_recordset(coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]'))
-           as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
-    join memory.tombstones d on d.user_id = p_user and d.node_id = o.node_id
-    where (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
-
-  for v_row in
-    insert into memory.nodes as t (
-      user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
-      external_id, thread_id, seq, namespace, key, content_hash, version, written_at, written_by, created_at,
-      updated_at, last_accessed_at, expires_at)
-    select p_user, o.node_id, o.context_type, o.content, o.content_kind, o.summary, o.tags, o.metadata, o.importance,
-           o.confidence, o.external_id, o.thread_id,
-           case when o.thread_id is not null then coalesce(o.seq, row_number() over (partition by o.thread_id order by o.n)
-             + (select coalesce(max(e.seq), 0) from memory.nodes e
-                where e.user_id = p_user and e.thread_id = o.thread_id)) end,
-           o.namespace, o.key, decode(o.content_hash, 'hex'), v_version, least(o.written_at, v_cutoff), o.written_by,
-           coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
-    from jsonb_to_recordset(p_ops -> 'nodes') as o (
-      n bigint, node_id uuid, context_type text, content jsonb, content_kind text, summary text, tags text[],
-      metadata jsonb, importance double precision, confidence double precision, external_id text, thread_id text,
-      seq bigint, namespace text[], key text, content_hash text, written_at timestamptz, written_by uuid,
-      created_at timestamptz, expires_at timestamptz)
-    where o.n > v_mark and o.n <> all (v_dead)
-    on conflict (user_id, node_id) do update set
-      context_type = excluded.context_type, content = excluded.content, content_kind = excluded.content_kind,
-      summary = excluded.summary, tags = excluded.tags, metadata = excluded.metadata,
-      importance = excluded.importance, confidence = excluded.confidence, external_id = excluded.external_id,
-      thread_id = excluded.thread_id, namespace = excluded.namespace, key = excluded.key,
-      content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
-      written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
-    where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-    returning t.node_id, (xmax = 0) as is_new
-  loop
-    v_nodes := v_nodes + v_row.is_new::int;
-    v_changed := v_changed || v_row.node_id;
-  end loop;
-
-  for v_row in
-    insert into memory.nodes as t (
-      user_id, node_id, context_type, content, summary, tags, metadata, importance, confidence, version, written_at,
-      written_by, field_clocks, created_at, updated_at, last_accessed_at, expires_at)
-    select p_user, o.node_id, 'domain_entity',
-           jsonb_build_object('update_count', 1, 'base_confidence', o.confidence) || o.content, o.summary, o.tags, o.metadata, o.importance, o.confidence,
-           v_version, least(o.written_at, v_cutoff), o.written_by,
-           memory.clocks_of(o.content, 'content.', c.clock)
-             || memory.clocks_of(coalesce(o.content -> 'entity_data', '{}'), 'data.', c.clock)
-             || memory.clocks_of(o.metadata, 'metadata.', c.clock)
-             || jsonb_build_object('row', c.clock),
-           coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
-    from jsonb_to_recordset(p_ops -> 'entities') as o (
-      n bigint, node_id uuid, content jsonb, summary text, tags text[], metadata jsonb, importance double precision,
-      confidence double precision, written_at timestamptz, written_by uuid, created_at timestamptz,
-      expires_at timestamptz)
-    cross join lateral (
-      select to_char(least(o.written_at, v_cutoff) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || ' ' || o.written_by
-    ) as c (clock)
-    where o.n > v_mark and o.n <> all (v_dead)
-    on conflict (user_id, entity_system, entity_id) where context_type = 'domain_entity' do update set
-      content = memory.merged_entity(t.content, t.field_clocks, excluded.content, excluded.field_clocks),
-      field_clocks = memory.merged_clocks(t.field_clocks, excluded.field_clocks),
-      metadata = memory.merged(t.metadata, t.field_clocks, excluded.metadata, excluded.field_clocks, 'metadata.'),
-      tags = memory.merged_set(t.tags, excluded.tags),
-      summary = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
-                  then excluded.summary else t.summary end,
-      importance = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
-                     then excluded.importance else t.importance end,
-      expires_at = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
-                     then excluded.expires_at else t.expires_at end,
-      confidence = memory.raised_confidence(t.content, excluded.content),
-      content_hash = null, version = excluded.version, updated_at = excluded.updated_at,
-      written_at = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-                     then excluded.written_at else t.written_at end,
-      written_by = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-                     then excluded.written_by else t.written_by end
-    returning t.node_id, (xmax = 0) as is_new
-  loop
-    v_nodes := v_nodes + v_row.is_new::int;
-    v_entities := v_entities + v_row.is_new::int;
-    v_changed := v_changed || v_row.node_id;
-  end loop;
-
-  -- A vector of another text than the one that stands there now is worse than none.
-  delete from memory.embeddings e using memory.nodes n
-    where e.user_id = p_user and n.user_id = p_user and n.node_id = e.node_id and e.node_id = any (v_changed)
-      and (n.content_hash is null or e.content_hash is distinct from n.content_hash);
-
-  select coalesce(array_agg(n.node_id), '{}') into v_known from memory.nodes n
-    where n.user_id = p_user and n.node_id = any (
-      select o.node_id from jsonb_to_recordset(p_ops -> 'edges') as e (n bigint, from_node_id uuid, to_node_id uuid)
-        cross join lateral (values (e.from_node_id), (e.to_node_id)) as o (node_id) where e.n > v_mark
-      union
-      select o.node_id from jsonb_to_recordset(p_ops -> 'vectors') as o (n bigint, node_id uuid) where o.n > v_mark);
-  -- An end that was deleted after the relationship was written takes the relationship with it.
-  select coalesce(array_agg(distinct o.n), '{}') into v_dead
-    from jsonb_to_recordset(p_ops -> 'edges')
-           as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
-    join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
-    where d.node_id <> all (v_known)
-      and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
-  select min(o.n) into v_missing
-    from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
-    where o.n > v_mark and o.n <> all (v_dead)
-      and not (o.from_node_id = any (v_known) and o.to_node_id = any (v_known));
-  if v_missing is not null then
-    raise exception 'an end of the relationship is missing'
-      using errcode = '23503', detail = jsonb_build_object('user_id', p_user, 'n', v_missing)::text;
+  -- Citus takes no outer or anti join between a table and jsonb, hence the arrays. The joins repeat the ids as an
+  -- array, so that they are looked up by key however large the user is.
+  if v_written <> '[]' then
+    select array_agg(o.node_id) into v_ids from jsonb_to_recordset(v_written) as o (node_id uuid);
+    select coalesce(array_agg(o.n), '{}') into v_dead
+      from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
+      join memory.tombstones d on d.user_id = p_user and d.node_id = o.node_id and d.node_id = any (v_ids)
+      where (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
   end if;
 
-  for v_row in
-    insert into memory.relationships as t (
-      user_id, from_node_id, to_node_id, relationship_type, strength, metadata, version, written_at, written_by,
-      created_at, updated_at)
-    select p_user, o.from_node_id, o.to_node_id, o.relationship_type, o.strength, o.metadata, v_version,
-           least(o.written_at, v_cutoff), o.written_by, v_now, v_now
-    from jsonb_to_recordset(p_ops -> 'edges') as o (
-      n bigint, from_node_id uuid, to_node_id uuid, relationship_type text, strength double precision, metadata jsonb,
-      written_at timestamptz, written_by uuid)
-    where o.n > v_mark and o.n <> all (v_dead)
-    on conflict (user_id, from_node_id, to_node_id, relationship_type) do update set
-      strength = excluded.strength, metadata = excluded.metadata, version = excluded.version,
-      written_at = excluded.written_at, written_by = excluded.written_by, updated_at = excluded.updated_at
-    where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-    returning (xmax = 0) as is_new
-  loop
-    v_edges := v_edges + v_row.is_new::int;
-  end loop;
+  if jsonb_array_length(p_ops -> 'nodes') > 0 then
+    select array_agg(o.node_id), count(*) filter (where o.context_type = 'domain_entity') into v_ids, v_count
+      from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid, context_type text);
+    if v_count > 0 or exists (select from memory.nodes
+                              where user_id = p_user and node_id = any (v_ids) and context_type = 'domain_entity')
+    then
+      raise exception 'an entity is merged, not put' using errcode = '22023';
+    end if;
+    for v_row in
+      insert into memory.nodes as t (
+        user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
+        external_id, thread_id, seq, namespace, key, content_hash, version, written_at, written_by, created_at,
+        updated_at, last_accessed_at, expires_at)
+      select p_user, o.node_id, o.context_type, o.content, o.content_kind, o.summary, o.tags, o.metadata, o.importance,
+             o.confidence, o.external_id, o.thread_id,
+             case when o.thread_id is not null then coalesce(o.seq,
+               row_number() over (partition by o.thread_id order by o.n)
+               + (select coalesce(max(e.seq), 0) from memory.nodes e
+                  where e.user_id = p_user and e.thread_id = o.thread_id)) end,
+             o.namespace, o.key, decode(o.content_hash, 'hex'), v_version, least(o.written_at, v_cutoff), o.written_by,
+             coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
+      from jsonb_to_recordset(p_ops -> 'nodes') as o (
+        n bigint, node_id uuid, context_type text, content jsonb, content_kind text, summary text, tags text[],
+        metadata jsonb, importance double precision, confidence double precision, external_id text, thread_id text,
+        seq bigint, namespace text[], key text, content_hash text, written_at timestamptz, written_by uuid,
+        created_at timestamptz, expires_at timestamptz)
+      where o.n > v_mark and o.n <> all (v_dead)
+      on conflict (user_id, node_id) do update set
+        context_type = excluded.context_type, content = excluded.content, content_kind = excluded.content_kind,
+        summary = excluded.summary, tags = excluded.tags, metadata = excluded.metadata,
+        importance = excluded.importance, confidence = excluded.confidence, external_id = excluded.external_id,
+        thread_id = excluded.thread_id, namespace = excluded.namespace, key = excluded.key,
+        content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
+        written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
+      where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+      returning t.node_id, (xmax = 0) as is_new
+    loop
+      v_nodes := v_nodes + v_row.is_new::int;
+      if not v_row.is_new then
+        v_changed := v_changed || v_row.node_id;
+      end if;
+    end loop;
+  end if;
 
-  insert into memory.embeddings as t (
-    user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, version)
-  select p_user, o.node_id, o.field, o.model, o.dimensions,
-         case when o.dimensions <= 2000 then p_vectors[o.place] end,
-         case when o.dimensions > 2000 then p_halves[o.place] end,
-         decode(o.content_hash, 'hex'), v_version
-  from jsonb_to_recordset(p_ops -> 'vectors') as o (
-    n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
-  where o.n > v_mark and o.node_id = any (v_known)
-  on conflict (user_id, node_id, field, model) do update set
-    dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
-    content_hash = excluded.content_hash, version = excluded.version;
+  if jsonb_array_length(p_ops -> 'entities') > 0 then
+    for v_row in
+      insert into memory.nodes as t (
+        user_id, node_id, context_type, content, summary, tags, metadata, importance, confidence, version, written_at,
+        written_by, field_clocks, created_at, updated_at, last_accessed_at, expires_at)
+      select p_user, o.node_id, 'domain_entity',
+             jsonb_build_object('update_count', 1, 'base_confidence', o.confidence) || o.content, o.summary, o.tags,
+             o.metadata, o.importance, o.confidence,
+             v_version, least(o.written_at, v_cutoff), o.written_by,
+             memory.clocks_of(o.content, 'content.', c.clock)
+               || memory.clocks_of(coalesce(o.content -> 'entity_data', '{}'), 'data.', c.clock)
+               || memory.clocks_of(o.metadata, 'metadata.', c.clock)
+               || jsonb_build_object('row', c.clock),
+             coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
+      from jsonb_to_recordset(p_ops -> 'entities') as o (
+        n bigint, node_id uuid, content jsonb, summary text, tags text[], metadata jsonb, importance double precision,
+        confidence double precision, written_at timestamptz, written_by uuid, created_at timestamptz,
+        expires_at timestamptz)
+      cross join lateral (
+        select to_char(least(o.written_at, v_cutoff) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US ') || o.written_by
+      ) as c (clock)
+      where o.n > v_mark and o.n <> all (v_dead)
+      on conflict (user_id, entity_system, entity_id) where context_type = 'domain_entity' do update set
+        content = memory.merged_entity(t.content, t.field_clocks, excluded.content, excluded.field_clocks),
+        field_clocks = memory.merged_clocks(t.field_clocks, excluded.field_clocks),
+        metadata = memory.merged(t.metadata, t.field_clocks, excluded.metadata, excluded.field_clocks, 'metadata.'),
+        tags = memory.merged_set(t.tags, excluded.tags),
+        summary = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+                    then excluded.summary else t.summary end,
+        importance = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+                       then excluded.importance else t.importance end,
+        expires_at = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+                       then excluded.expires_at else t.expires_at end,
+        confidence = memory.raised_confidence(t.content, excluded.content),
+        content_hash = null, version = excluded.version, updated_at = excluded.updated_at,
+        written_at = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+                       then excluded.written_at else t.written_at end,
+        written_by = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+                       then excluded.written_by else t.written_by end
+      returning t.node_id, (xmax = 0) as is_new
+    loop
+      v_nodes := v_nodes + v_row.is_new::int;
+      v_entities := v_entities + v_row.is_new::int;
+      if not v_row.is_new then
+        v_changed := v_changed || v_row.node_id;
+      end if;
+    end loop;
+  end if;
 
-  insert into memory.tombstones as t (user_id, node_id, version, written_at, written_by, deleted_at)
-  select p_user, o.node_id, v_version, least(o.written_at, v_cutoff), o.written_by, v_now
-  from jsonb_to_recordset(p_ops -> 'deletes') as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
-  where o.n > v_mark
-  on conflict (user_id, node_id) do update set
-    version = excluded.version, written_at = excluded.written_at, written_by = excluded.written_by,
-    deleted_at = excluded.deleted_at
-  where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by);
-  select coalesce(array_agg(n.node_id), '{}'), count(*), count(*) filter (where n.context_type = 'domain_entity')
-    into v_gone, v_count, v_missing
+  if v_changed <> '{}' then
+    -- A vector of another text than the one that stands there now is worse than none.
+    delete from memory.embeddings e using memory.nodes n
+      where e.user_id = p_user and n.user_id = p_user and n.node_id = e.node_id
+        and e.node_id = any (v_changed) and n.node_id = any (v_changed)
+        and (n.content_hash is null or e.content_hash is distinct from n.content_hash);
+  end if;
+
+  if jsonb_array_length(p_ops -> 'edges') > 0 then
+    select array_agg(o.from_node_id) || array_agg(o.to_node_id) into v_ids
+      from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
+      where o.n > v_mark;
+    select coalesce(array_agg(node_id), '{}') into v_known
+      from memory.nodes where user_id = p_user and node_id = any (v_ids);
+    -- An end that was deleted after the relationship was written takes the relationship with it.
+    select coalesce(array_agg(distinct o.n), '{}') into v_dead
+      from jsonb_to_recordset(p_ops -> 'edges')
+             as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
+      join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
+        and d.node_id = any (v_ids)
+      where d.node_id <> all (v_known)
+        and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+    select min(o.n) into v_missing
+      from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
+      where o.n > v_mark and o.n <> all (v_dead)
+        and not (o.from_node_id = any (v_known) and o.to_node_id = any (v_known));
+    if v_missing is not null then
+      raise exception 'an end of the relationship is missing'
+        using errcode = '23503', detail = jsonb_build_object('user_id', p_user, 'n', v_missing)::text;
+    end if;
+
+    for v_row in
+      insert into memory.relationships as t (
+        user_id, from_node_id, to_node_id, relationship_type, strength, metadata, version, written_at, written_by,
+        created_at, updated_at)
+      select p_user, o.from_node_id, o.to_node_id, o.relationship_type, o.strength, o.metadata, v_version,
+             least(o.written_at, v_cutoff), o.written_by, v_now, v_now
+      from jsonb_to_recordset(p_ops -> 'edges') as o (
+        n bigint, from_node_id uuid, to_node_id uuid, relationship_type text, strength double precision, metadata jsonb,
+        written_at timestamptz, written_by uuid)
+      where o.n > v_mark and o.n <> all (v_dead)
+      on conflict (user_id, from_node_id, to_node_id, relationship_type) do update set
+        strength = excluded.strength, metadata = excluded.metadata, version = excluded.version,
+        written_at = excluded.written_at, written_by = excluded.written_by, updated_at = excluded.updated_at
+      where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+      returning (xmax = 0) as is_new
+    loop
+      v_edges := v_edges + v_row.is_new::int;
+    end loop;
+  end if;
+
+  if jsonb_array_length(p_ops -> 'vectors') > 0 then
+    -- Not where another text has won.
+    select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'vectors') as o (node_id uuid);
+    insert into memory.embeddings as t (
+      user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, version)
+    select p_user, o.node_id, o.field, o.model, o.dimensions,
+           case when o.dimensions <= 2000 then p_vectors[o.place] end,
+           case when o.dimensions > 2000 then p_halves[o.place] end,
+           n.content_hash, v_version
+    from jsonb_to_recordset(p_ops -> 'vectors') as o (
+      n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
+    join memory.nodes n on n.user_id = p_user and n.node_id = o.node_id and n.node_id = any (v_ids)
+    where o.n > v_mark and n.content_hash is not distinct from decode(o.content_hash, 'hex')
+    on conflict (user_id, node_id, field, model) do update set
+      dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
+      content_hash = excluded.content_hash, version = excluded.version;
+  end if;
+
+  if jsonb_array_length(p_ops -> 'deletes') > 0 then
+    select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'deletes') as o (node_id uuid);
+    select coalesce(array_agg(n.node_id) filter (where not k.newer), '{}'),
+           coalesce(array_agg(n.node_id) filter (where k.newer), '{}'),
+           count(*) filter (where n.context_type = 'domain_entity' and not k.newer)
+      into v_gone, v_known, v_count
+      from jsonb_to_recordset(p_ops -> 'deletes')
+             as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
+      join memory.nodes n on n.user_id = p_user and n.node_id = o.node_id and n.node_id = any (v_ids)
+      cross join lateral (
+        select (n.written_at, n.written_by) > (least(o.written_at, v_cutoff), o.written_by)
+      ) as k (newer)
+      where o.n > v_mark;
+    v_nodes := v_nodes - cardinality(v_gone);
+    v_entities := v_entities - v_count;
+    -- A tombstone tells caches to drop the memory, so none for one that was written later than its deletion.
+    insert into memory.tombstones as t (user_id, node_id, version, written_at, written_by, deleted_at)
+    select p_user, o.node_id, v_version, least(o.written_at, v_cutoff), o.written_by, v_now
     from jsonb_to_recordset(p_ops -> 'deletes') as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
-    join memory.nodes n on n.user_id = p_user and n.node_id = o.node_id
-    where o.n > v_mark and (n.written_at, n.written_by) <= (least(o.written_at, v_cutoff), o.written_by);
-  v_nodes := v_nodes - v_count;
-  v_entities := v_entities - v_missing;
-  delete from memory.relationships
-    where user_id = p_user and (from_node_id = any (v_gone) or to_node_id = any (v_gone));
-  get diagnostics v_count = row_count;
-  v_edges := v_edges - v_count;
-  delete from memory.nodes where user_id = p_user and node_id = any (v_gone);
+    where o.n > v_mark and o.node_id <> all (v_known)
+    on conflict (user_id, node_id) do update set
+      version = excluded.version, written_at = excluded.written_at, written_by = excluded.written_by,
+      deleted_at = excluded.deleted_at
+    where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by);
+    delete from memory.relationships
+      where user_id = p_user and (from_node_id = any (v_gone) or to_node_id = any (v_gone));
+    get diagnostics v_count = row_count;
+    v_edges := v_edges - v_count;
+    delete from memory.nodes where user_id = p_user and node_id = any (v_gone);
+  end if;
 
   update memory.user_metadata
     set version = v_version, last_activity = v_now, node_count = node_count + v_nodes,

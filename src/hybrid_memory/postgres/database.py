@@ -181,6 +181,14 @@ class Database:
                 raise
             raise translate(error, name) from error
 
+    async def ping(self, *, timeout: float | None = None) -> None:
+        """Ask whether the server answers.
+
+        Raises:
+            StorageUnavailable: it does not, within `timeout`.
+        """
+        await self.call("server.ping", timeout=timeout)
+
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
         """A pooled connection that is given up, not waited for, when the block fails in any but the ordinary way."""
