@@ -12,6 +12,7 @@ import pytest
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.settings import Settings, variable_of
+from tests.support.proxy import FaultProxy, fault_proxy
 from tests.support.recording import Recorded
 from tests.support.servers import Server, running_server
 
@@ -95,6 +96,13 @@ async def empty_targets(each_server: Server) -> AsyncIterator[Targets]:
     """A fresh database with nothing but the extension, on each server version in turn."""
     async with each_server.empty_database() as fresh:
         yield fresh
+
+
+@pytest.fixture
+async def proxy(targets: Targets) -> AsyncIterator[FaultProxy]:
+    """A proxy that fails on command, in front of the fresh database; `proxy.targets(targets)` goes through it."""
+    async with fault_proxy(targets.runtime) as started:
+        yield started
 
 
 @pytest.fixture
