@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from typing import Self
 
 _POLL_SECONDS = 0.02
 
@@ -38,7 +39,7 @@ class Deadline:
         self.seconds = seconds
         self.took = 0.0
 
-    def __enter__(self) -> "Deadline":
+    def __enter__(self) -> Self:
         self._start = time.monotonic()
         return self
 
