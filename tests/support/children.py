@@ -34,7 +34,7 @@ class ChildFailed(Exception):
 class Child:
     """A running child process."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the ways in which a test wants its child
         self,
         function: Callable[..., Any],
         arguments: Mapping[str, Any],

@@ -1,8 +1,8 @@
 """A TCP proxy in front of a Postgres server that fails on command.
 
 It listens on 127.0.0.1 and forwards to the target, a Unix socket or a port. Every fault can be switched on and off
-while connections are open. A connection that has lost a byte never speaks again, also after `heal`: what would follow is
-not the stream the other side expects, and a firewall that forgot a connection behaves the same.
+while connections are open. A connection that has lost a byte never speaks again, also after `heal`: what would follow
+is not the stream the other side expects, and a firewall that forgot a connection behaves the same.
 """
 
 import asyncio

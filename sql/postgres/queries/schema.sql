@@ -27,6 +27,10 @@ set local search_path = pg_catalog, pg_temp;
 -- A migration waiting for a table lock blocks everybody behind it, so it gives up early and tries again.
 set local lock_timeout = '3s';
 
+-- name: allow_long_statements
+-- Building an index takes longer than a call may; the client has a deadline of its own.
+select set_config('statement_timeout', :milliseconds, false);
+
 -- name: applied
 -- The migrations this database has.
 select number, name, checksum from memory.schema_migrations order by number;

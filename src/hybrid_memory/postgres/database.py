@@ -2,13 +2,14 @@
 
 A pool belongs to the event loop that opened it. Within a transaction every statement sees the users it is bound to
 and nobody else. A call that runs out of time, loses its connection or is cancelled gives the connection up instead of
-waiting for a server that may not answer: the server rolls back what was not committed.
+waiting for a server that may not answer. In the background the server is told to stop and roll back, and the connection
+goes back to the pool if it answers within a second.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
@@ -17,8 +18,9 @@ from pgvector.asyncpg import register_vector
 from hybrid_memory import queries
 from hybrid_memory.errors import HybridMemoryError, StorageUnavailable
 from hybrid_memory.observability import Events
+from hybrid_memory.postgres.connecting import Connector, connection_arguments
 from hybrid_memory.postgres.failures import is_failure, translate
-from hybrid_memory.postgres.target import Target, Targets
+from hybrid_memory.postgres.target import Targets
 from hybrid_memory.queries import Query
 from hybrid_memory.settings import Settings
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 
-APPLICATION = "hybrid-memory"
 _ROLLBACK_SECONDS = 1.0
 
 
@@ -88,6 +89,7 @@ class Database:
         self._queries = known
         self._settings = settings
         self._events = events
+        self._recovering: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def open(
@@ -102,11 +104,18 @@ class Database:
         arguments = connection_arguments(targets.runtime, settings, pooled=targets.pooled)
 
         async def prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-            await register_vector(connection, schema=vector_schema)
+            try:
+                async with asyncio.timeout(settings.connect_timeout_seconds):
+                    await register_vector(connection, schema=vector_schema)
+            except BaseException:
+                # asyncpg would say goodbye to the server and wait for its answer, without a deadline.
+                connection.terminate()
+                raise
 
         async def keep_session(connection: "Connection") -> None:
             """Every setting is local to its transaction, so a released connection has nothing to reset."""
 
+        arguments["connect"] = Connector()
         pool = asyncpg.create_pool(
             **arguments,
             min_size=min(settings.postgres_pool_min_size, settings.postgres_pool_size),
@@ -131,6 +140,9 @@ class Database:
                 await self._pool.close()
         except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
             self._pool.terminate()
+        for task in self._recovering:
+            task.cancel()
+        await asyncio.gather(*self._recovering, return_exceptions=True)
 
     @asynccontextmanager
     async def transaction(
@@ -172,14 +184,16 @@ class Database:
 
     async def call(self, name: str, /, *, timeout: float | None = None, **values: object) -> list[asyncpg.Record]:
         """One statement in its own transaction, for tables without users and functions that bind by themselves."""
+        sending = False
         try:
             async with asyncio.timeout(self._settings.command_timeout_seconds if timeout is None else timeout):
                 async with self._connection() as connection:
+                    sending = True
                     return await Transaction(connection, self._queries, self._events).fetch(name, **values)
         except BaseException as error:
             if not is_failure(error):
                 raise
-            raise translate(error, name) from error
+            raise _settled(translate(error, name), committing=sending) from error
 
     async def ping(self, *, timeout: float | None = None) -> None:
         """Ask whether the server answers.
@@ -191,49 +205,35 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
-        """A pooled connection that is given up, not waited for, when the block fails in any but the ordinary way."""
+        """A pooled connection; taken back in the background when the block was interrupted."""
         connection = await self._pool.acquire()
-        healthy = False
         try:
             yield connection
-            healthy = True
         except BaseException as error:
-            healthy = await _rolled_back(connection, error)
+            if isinstance(error, Exception) and not isinstance(error, OSError):
+                await self._take_back(connection)
+            else:
+                task = asyncio.create_task(self._take_back(connection))
+                self._recovering.add(task)
+                task.add_done_callback(self._recovering.discard)
             raise
-        finally:
-            if not healthy:
+        await self._pool.release(connection)
+
+    async def _take_back(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        """Stop what the server still does for a failed call, then give the connection back, or up."""
+        try:
+            async with asyncio.timeout(_ROLLBACK_SECONDS):
+                # Waits until the driver's request to cancel has been answered; only then the state is known.
+                await connection.execute("")
+                if connection.is_in_transaction():
+                    await connection.execute("rollback")
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncio.CancelledError) as error:
+            # A connection that the server has closed is back in the pool already and takes no more calls.
+            with suppress(asyncpg.InterfaceError):
                 connection.terminate()
-            await self._pool.release(connection)
-
-
-def connection_arguments(target: Target, settings: Settings, *, pooled: bool) -> dict[str, Any]:
-    """Keywords for asyncpg that are the same for the pool and for single connections."""
-    server_settings = {"application_name": APPLICATION}
-    arguments = target.asyncpg_arguments() | {"timeout": settings.connect_timeout_seconds}
-    if pooled:
-        # A pooler in transaction mode hands sessions around, with their statements and settings.
-        return arguments | {"statement_cache_size": 0, "server_settings": server_settings}
-    milliseconds = int(settings.command_timeout_seconds * 1000) + 5_000
-    server_settings |= {
-        "statement_timeout": str(milliseconds),
-        "idle_in_transaction_session_timeout": str(milliseconds),
-    }
-    return arguments | {"server_settings": server_settings}
-
-
-async def _rolled_back(connection: "PoolConnectionProxy[asyncpg.Record]", error: BaseException) -> bool:
-    """Whether the connection can be used again after `error`."""
-    interrupted = isinstance(error, (asyncio.CancelledError, TimeoutError, OSError, GeneratorExit))
-    if interrupted or connection.is_closed():
-        return False
-    if not connection.is_in_transaction():
-        return True
-    try:
-        async with asyncio.timeout(_ROLLBACK_SECONDS):
-            await connection.execute("rollback")
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        return False
-    return True
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        await self._pool.release(connection)
 
 
 def _settled(error: HybridMemoryError, *, committing: bool) -> HybridMemoryError:

@@ -5,6 +5,7 @@ up to date is recognised without any lock.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from hybrid_memory import migrations, queries
 from hybrid_memory.errors import ConfigurationError, SchemaMismatch, StorageUnavailable
 from hybrid_memory.migrations import Migration
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.database import connection_arguments
+from hybrid_memory.postgres.connecting import Connector, connection_arguments
 from hybrid_memory.postgres.failures import is_failure, translate
 from hybrid_memory.postgres.inspection import ServerState, inspect
 from hybrid_memory.postgres.target import Target, Targets
@@ -35,12 +36,15 @@ async def connected(target: Target, settings: Settings) -> AsyncIterator["asyncp
     connection: asyncpg.Connection[asyncpg.Record] | None = None
     try:
         async with asyncio.timeout(settings.connect_timeout_seconds):
-            connection = await asyncpg.connect(
+            connection = await Connector()(
                 **connection_arguments(target, settings, pooled=False)
                 | {"command_timeout": settings.command_timeout_seconds}
             )
         yield connection
     except BaseException as error:
+        if connection is not None and isinstance(error, (OSError, asyncio.CancelledError)):
+            # No answer came, so none will come to a goodbye.
+            connection.terminate()
         if is_failure(error):
             raise translate(error, f"a connection to {target.display}") from error
         raise
@@ -49,17 +53,25 @@ async def connected(target: Target, settings: Settings) -> AsyncIterator["asyncp
             await _close(connection, settings)
 
 
-async def ensure(targets: Targets, settings: Settings, events: Events) -> ServerState:
+async def ensure(
+    targets: Targets, settings: Settings, events: Events, *, shipped: Sequence[Migration] | None = None
+) -> ServerState:
     """Bring the schema up to date and describe the result. Safe to call from many processes at once.
 
     A running role that is not the migrating one is given the rights it needs.
+
+    Args:
+        targets: where the database is.
+        settings: the name of the schema, and deadlines.
+        events: where to report.
+        shipped: the migrations to apply; this version's own when None.
 
     Raises:
         ConfigurationError: server or rights do not fit; the text names the line an administrator has to run.
         SchemaMismatch: the schema is not ours, newer than this version, or was altered.
         StorageUnavailable: the server did not answer, or another process migrates for too long.
     """
-    shipped = migrations.load("postgres")
+    shipped = migrations.load("postgres") if shipped is None else shipped
     async with connected(targets.migration, settings) as connection:
         state = await inspect(connection, settings.schema_name)
         state.check_server()
@@ -68,8 +80,11 @@ async def ensure(targets: Targets, settings: Settings, events: Events) -> Server
                 await _prepare(connection, settings.schema_name)
                 await _apply_pending(connection, shipped, settings, events)
             state = await inspect(connection, settings.schema_name)
-        if targets.runtime.user not in (None, state.role) and state.is_owner:
-            await grant_runtime(connection, settings.schema_name, str(targets.runtime.user))
+        role = targets.runtime.user
+        if role not in (None, state.role) and state.is_owner and not await _is_granted(connection, settings, str(role)):
+            # Two sessions that grant on the same table at once disturb each other.
+            async with _migrating(connection, settings):
+                await grant_runtime(connection, settings.schema_name, str(role))
     for text in state.warnings:
         events.warning("postgres_warning", text=text)
     return state
@@ -92,6 +107,11 @@ async def grant_runtime(connection: "asyncpg.Connection[asyncpg.Record]", schema
     return True
 
 
+async def _is_granted(connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings, role: str) -> bool:
+    known = queries.load("postgres", settings.schema_name)
+    return role in await connection.fetchval(known["schema.runtime_roles"].text)
+
+
 async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]", schema: str) -> None:
     """The extension and the schema, made by us where the administrator has not made them."""
     known = queries.load("postgres", schema)
@@ -104,6 +124,8 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]", schema: str
                 f"Role {state.role!r} may not install pgvector: run in database {state.database!r} as a superuser: "
                 "CREATE EXTENSION vector;"
             ) from error
+        except (asyncpg.UniqueViolationError, asyncpg.DuplicateObjectError):
+            pass  # A process that migrates another schema of this database was faster.
     if not state.schema_present:
         if not state.may_create_schema:
             raise ConfigurationError(
@@ -133,28 +155,32 @@ async def _apply_pending(
     for migration in todo:
         with events.timed("migration_applied", number=migration.number, migration=migration.name, schema=schema):
             events.debug("migration_started", number=migration.number, migration=migration.name)
-            await _apply(connection, migration, schema, state.vector_schema or "public")
+            await _apply(connection, migration, settings, state.vector_schema or "public")
     await connection.execute(known["schema.regrant"].text)
 
 
 async def _apply(
-    connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration, schema: str, vector_schema: str
+    connection: "asyncpg.Connection[asyncpg.Record]", migration: Migration, settings: Settings, vector_schema: str
 ) -> None:
-    known = queries.load("postgres", schema)
+    known = queries.load("postgres", settings.schema_name)
     record = (known["schema.record"].text, migration.number, migration.name, migration.checksum)
+    longest = settings.migration_timeout_seconds
     if not migration.transactional:
         for statement in migration.statements:
-            await connection.execute(queries.render(statement, schema, vector_schema), timeout=None)
+            await connection.execute(queries.render(statement, settings.schema_name, vector_schema), timeout=longest)
         await connection.execute(*record)
         return
+    text = queries.render(migration.text, settings.schema_name, vector_schema)
     for attempt in range(1, _LOCK_ATTEMPTS + 1):
         try:
-            async with connection.transaction():
-                await connection.execute(known["schema.pin_search_path"].text)
-                await connection.execute(known["schema.limit_lock_wait"].text)
-                await connection.execute(queries.render(migration.text, schema, vector_schema))
-                await connection.execute(*record)
+            await connection.execute("begin")
+            await connection.execute(known["schema.pin_search_path"].text)
+            await connection.execute(known["schema.limit_lock_wait"].text)
+            await connection.execute(text, timeout=longest)
+            await connection.execute(*record)
+            await connection.execute("commit")
         except asyncpg.LockNotAvailableError:
+            await connection.execute("rollback")
             if attempt == _LOCK_ATTEMPTS:
                 raise
             await asyncio.sleep(_POLL_SECONDS * attempt)
@@ -164,22 +190,20 @@ async def _apply(
 
 @asynccontextmanager
 async def _migrating(connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings) -> AsyncIterator[None]:
+    """Hold the lock of migrators, released at the end of the block or, when it fails, with the session."""
     known = queries.load("postgres", settings.schema_name)
-    try:
-        async with asyncio.timeout(settings.migration_timeout_seconds):
-            while not await connection.fetchval(known["schema.try_lock"].text, settings.schema_name):
-                await asyncio.sleep(_POLL_SECONDS)
-    except TimeoutError as error:
-        raise StorageUnavailable(
-            f"Another process has been migrating schema {settings.schema_name!r} for more than "
-            f"{settings.migration_timeout_seconds:g} s; look for it in pg_stat_activity, then start again."
-        ) from error
-    try:
-        yield
-    finally:
-        # A connection that broke has lost the lock with its session.
-        if not connection.is_closed():
-            await connection.execute(known["schema.unlock"].text, settings.schema_name)
+    longest = settings.migration_timeout_seconds
+    await connection.execute(known["schema.allow_long_statements"].text, str(int(longest * 1000) + 5_000))
+    deadline = time.monotonic() + longest
+    while not await connection.fetchval(known["schema.try_lock"].text, settings.schema_name):
+        if time.monotonic() > deadline:
+            raise StorageUnavailable(
+                f"Another process has been migrating schema {settings.schema_name!r} for more than {longest:g} s; "
+                "look for it in pg_stat_activity, then start again."
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+    yield
+    await connection.execute(known["schema.unlock"].text, settings.schema_name)
 
 
 async def _close(connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings) -> None:

@@ -92,7 +92,12 @@ class Target:
             return "prefer"
         if self.tls == "disable":
             return False
-        context = ssl.create_default_context(cafile=self.tls_root)
+        try:
+            context = ssl.create_default_context(cafile=self.tls_root)
+        except OSError as error:
+            raise ConfigurationError(
+                f"POSTGRES_SSL_ROOT_CERT: {self.tls_root} cannot be read as a certificate ({type(error).__name__})"
+            ) from error
         if self.tls != "verify-full":
             context.check_hostname = False
             if self.tls != "verify-ca":
