@@ -32,6 +32,7 @@ class _Faults:
     reset: bool = False
     cut_after: int | None = None
     cut_direction: Direction = "to_server"
+    cut_silently: bool = False
     at_commit: CommitFault | None = None
 
 
@@ -103,6 +104,10 @@ class FaultProxy:
     def cut_after(self, count: int, direction: Direction) -> None:
         """Every connection, open or new, passes `count` more bytes in that direction and is reset then."""
         self._become(_Faults(cut_after=count, cut_direction=direction))
+
+    def swallow_after(self, count: int, direction: Direction) -> None:
+        """The same, but into a black hole."""
+        self._become(_Faults(cut_after=count, cut_direction=direction, cut_silently=True))
 
     def at_commit(self, fault: CommitFault) -> None:
         """What happens to the next COMMITs.
@@ -205,17 +210,16 @@ class _Link:
 
     async def _pass_on(self, direction: Direction, data: bytes, writer: asyncio.StreamWriter) -> None:
         faults = self._proxy.faults
-        if faults.cut_after is not None and direction == faults.cut_direction:
-            data = data[: max(0, faults.cut_after - self.passed[direction])]
+        cut = faults.cut_after if direction == faults.cut_direction else None
+        if cut is not None:
+            data = data[: max(0, cut - self.passed[direction])]
         self.passed[direction] += len(data)
         writer.write(data)
         await writer.drain()
-        if (
-            faults.cut_after is not None
-            and direction == faults.cut_direction
-            and self.passed[direction] >= faults.cut_after
-        ):
-            raise ConnectionResetError
+        if cut is not None and self.passed[direction] >= cut:
+            if not faults.cut_silently:
+                raise ConnectionResetError
+            self._dead.update(_BOTH)
 
 
 class _Messages:

@@ -11,7 +11,12 @@ from hybrid_memory.postgres.target import Target
 from hybrid_memory.settings import Settings
 
 APPLICATION = "hybrid-memory"
-_NEXT_HOST = (OSError, asyncpg.CannotConnectNowError, TargetServerAttributeNotMatched)
+_NEXT_HOST = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    TargetServerAttributeNotMatched,
+)
 
 
 class Connector:

@@ -211,21 +211,20 @@ class Database:
             yield connection
         except BaseException as error:
             if isinstance(error, Exception) and not isinstance(error, OSError):
-                await self._take_back(connection)
+                await self._take_back(connection, interrupted=False)
             else:
-                task = asyncio.create_task(self._take_back(connection))
+                task = asyncio.create_task(self._take_back(connection, interrupted=True))
                 self._recovering.add(task)
                 task.add_done_callback(self._recovering.discard)
             raise
         await self._pool.release(connection)
 
-    async def _take_back(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+    async def _take_back(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, interrupted: bool) -> None:
         """Stop what the server still does for a failed call, then give the connection back, or up."""
         try:
             async with asyncio.timeout(_ROLLBACK_SECONDS):
-                # Waits until the driver's request to cancel has been answered; only then the state is known.
-                await connection.execute("")
-                if connection.is_in_transaction():
+                # After an interruption the driver first waits until its request to cancel has been answered.
+                if interrupted or connection.is_in_transaction():
                     await connection.execute("rollback")
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncio.CancelledError) as error:
             # A connection that the server has closed is back in the pool already and takes no more calls.
