@@ -157,7 +157,7 @@ class _Link:
             if "to_server" in self._proxy.faults.swallow:
                 await self._swallow_all()
                 return
-            server_reader, self._server = await _connect(target)
+            server_reader, self._server = await connect_to(target)
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump("to_server", self._client_reader, self._server))
                 pumps.create_task(self._pump("to_client", server_reader, self._client))
@@ -248,7 +248,8 @@ class _Messages:
                 found = True
 
 
-async def _connect(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect_to(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A bare connection to a Unix socket or a port."""
     if target.is_socket:
         return await asyncio.open_unix_connection(f"{target.hosts[0]}/.s.PGSQL.{target.ports[0]}")
     return await asyncio.open_connection(target.hosts[0], target.ports[0])

@@ -141,8 +141,9 @@ def is_failure(error: BaseException) -> bool:
 
 def _advice(error: BaseException, sqlstate: str | None) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
+        reason = getattr(error, "verify_message", "not trusted")
         return (
-            f"the server's certificate was refused ({error.verify_message}): set POSTGRES_SSL_ROOT_CERT to the "
+            f"the server's certificate was refused ({reason}): set POSTGRES_SSL_ROOT_CERT to the "
             "authority that signed it, and connect by the name it was made for."
         )
     if _refuses_tls(error):
