@@ -10,6 +10,7 @@ import importlib
 import inspect
 import json
 import os
+import pwd
 import queue
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class Child:
         copies: int = 0,
         user: str | None = None,
         environment: Mapping[str, str] | None = None,
+        interpreter: str = sys.executable,
     ) -> None:
         job = {
             "module": function.__module__,
@@ -54,9 +56,11 @@ class Child:
             "copies": copies,
         }
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
-        account: dict[str, Any] = {"user": user, "group": "nogroup", "extra_groups": []} if user else {}
+        account: dict[str, Any] = {}
+        if user:
+            account = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.children", json.dumps(job)],
+            [interpreter, "-m", "tests.support.children", json.dumps(job)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

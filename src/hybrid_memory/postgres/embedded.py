@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import secrets
 import shlex
 import shutil
 import socket
@@ -16,6 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -67,12 +69,11 @@ class EmbeddedServer:
         deadline = time.monotonic() + timeout
         self._account = permissions.server_account(self.directory)
         permissions.let_run(self.program("postgres"), self._account)
-        self._use = self._locked("embedded.lock", fcntl.LOCK_SH, deadline)
+        if self._use is None:
+            self._use = self._locked("embedded.lock", fcntl.LOCK_SH, deadline)
         try:
             with self._locked("start.lock", fcntl.LOCK_EX, deadline):
-                running = self.socket_directory()
-                if running is None:
-                    running = self._start(deadline)
+                running = self._settled(deadline) or self._start(deadline)
         except BaseException:
             self.leave()
             raise
@@ -97,9 +98,14 @@ class EmbeddedServer:
             return False
         self._account = permissions.server_account(self.directory)
         with self._locked("start.lock", fcntl.LOCK_EX, time.monotonic() + _START_SECONDS):
-            if self.socket_directory() is None:
+            if self._postmaster() is None:
                 return False
-            self._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-w", "-t", str(_START_SECONDS))
+            try:
+                self._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-w", "-t", str(_START_SECONDS))
+            except ConfigurationError:
+                # It may have been stopping already, and be gone before pg_ctl looked.
+                if self._postmaster() is not None:
+                    raise
         self._events.info("embedded_server_stopped", directory=str(self.directory))
         return True
 
@@ -155,10 +161,23 @@ class EmbeddedServer:
                 self._prepare(listening)
         return listening
 
+    def _settled(self, deadline: float) -> Path | None:
+        """Where the running server listens; None when there is none. One that is starting or stopping is waited for."""
+        while self._postmaster() is not None:
+            listening = self.socket_directory()
+            if listening is not None:
+                return listening
+            if time.monotonic() > deadline:
+                raise StorageUnavailable(f"the server in {self.directory} runs, but does not take connections")
+            time.sleep(_POLL_SECONDS)
+        return None
+
     def _create(self) -> None:
         """Create the data aside and move them in place, so that a kill in the middle leaves nothing half made."""
-        making = self.directory / "data.making"
-        shutil.rmtree(making, ignore_errors=True)
+        # A new name each time: the initdb of a killed process may still be writing into its own.
+        for left in self.directory.glob("data.making*"):
+            shutil.rmtree(left, ignore_errors=True)
+        making = self.directory / f"data.making-{secrets.token_hex(4)}"
         locale = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if self._version >= 17 else []  # noqa: PLR2004 - the release that has it
         making.mkdir(mode=0o700)
         permissions.give(making, self._account)
@@ -204,16 +223,33 @@ class EmbeddedServer:
         permissions.give(short, self._account)
         return short
 
-    def _forget_dead_postmaster(self) -> None:
-        """Remove a pid file whose number now belongs to another program, as after a restart of a container."""
-        pid_file = self._data / "postmaster.pid"
+    def _postmaster(self) -> int | None:
+        """The process that serves these data, whether it takes connections or not."""
         try:
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid = int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
         except (OSError, ValueError):
-            return
-        if b"postgres" not in command:
-            pid_file.unlink()
+            return None
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        process = Path(f"/proc/{pid}")
+        if process.exists():
+            # The number may belong to another program by now, as after a restart of a container. Postgres works in its
+            # data directory; where that may not be looked at, Postgres itself decides.
+            with suppress(OSError):
+                if b"postgres" not in (process / "cmdline").read_bytes():
+                    return None
+                if not (process / "cwd").samefile(self._data):
+                    return None
+        return pid
+
+    def _forget_dead_postmaster(self) -> None:
+        """Remove a pid file whose number belongs to another program, which would keep Postgres from starting."""
+        if self._postmaster() is None:
+            (self._data / "postmaster.pid").unlink(missing_ok=True)
 
     def _version_of_data(self) -> int:
         try:
