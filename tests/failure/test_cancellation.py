@@ -9,7 +9,15 @@ import pytest
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.settings import Settings
 from tests.support.probes import probed, sessions, write
+from tests.support.servers import administration
 from tests.support.waiting import Deadline, until
+
+
+@pytest.fixture
+async def targets(lasting_targets: Targets) -> Targets:
+    async with administration(lasting_targets) as outside:
+        await outside.execute("truncate memory.user_metadata, memory.erasures")
+    return lasting_targets
 
 
 @pytest.mark.parametrize("cancels", [200, pytest.param(10_000, marks=pytest.mark.campaign)])

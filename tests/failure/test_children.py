@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -28,12 +29,7 @@ def who(events: Events, index: int) -> list[int]:
     return [index, os.getpid()]
 
 
-def test_a_result_comes_back(tmp_path: object) -> None:
-    with Child(count_up, {"path": f"{tmp_path}/numbers", "last": 3}) as child:
-        assert child.result() == 3
-
-
-def test_killed_at_a_named_point(tmp_path: object) -> None:
+def test_killed_at_a_named_point(tmp_path: Path) -> None:
     path = f"{tmp_path}/numbers"
     with Child(count_up, {"path": path, "last": 5}, stop_at="counted", fields={"number": 3}) as child:
         assert child.reached() == {"number": 3}
@@ -43,7 +39,7 @@ def test_killed_at_a_named_point(tmp_path: object) -> None:
         assert file.read().split() == ["1", "2"]
 
 
-def test_going_on_after_a_point(tmp_path: object) -> None:
+def test_going_on_after_a_point(tmp_path: Path) -> None:
     path = f"{tmp_path}/numbers"
     with Child(count_up, {"path": path, "last": 5}, stop_at="counted", fields={"number": 3}) as child:
         child.reached()

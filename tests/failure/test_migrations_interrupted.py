@@ -4,7 +4,6 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -22,12 +21,6 @@ from tests.support.waiting import until
 SHIPPED = migrations.load("postgres")
 NUMBERS = [migration.number for migration in SHIPPED]
 NEXT = len(SHIPPED) + 1
-
-
-@pytest.fixture
-async def empty(server: Server) -> AsyncIterator[Targets]:
-    async with server.empty_database() as targets:
-        yield targets
 
 
 def place(targets: Targets) -> dict[str, str]:
@@ -68,20 +61,27 @@ async def test_sixteen_processes_start_at_once(server: Server, rounds: int) -> N
     )
 
 
-@pytest.mark.parametrize("number", [*NUMBERS, *(pytest.param(n, marks=pytest.mark.campaign) for n in NUMBERS * 9)])
-async def test_killed_in_a_migration(empty: Targets, settings: Settings, rng: random.Random, number: int) -> None:
+async def killed_in(number: int, server: Server, settings: Settings, rng: random.Random) -> None:
     """Before its first statement or, let go on, somewhere in it."""
-    with Child(start_up, place(empty), stop_at="migration_started", fields={"number": number}) as child:
-        await asyncio.to_thread(child.reached)
-        if rng.random() < 0.7:
-            child.go_on()
-            await asyncio.sleep(rng.uniform(0, 0.03))
-        child.kill()
-    events = Recorded()
-    await schema.ensure(empty, settings, events)
-    assert await recorded(empty) == NUMBERS
-    again = [event["number"] for event in events.named("migration_applied")]
-    assert again == NUMBERS[len(NUMBERS) - len(again) :]
+    async with server.empty_database() as targets:
+        with Child(start_up, place(targets), stop_at="migration_started", fields={"number": number}) as child:
+            await asyncio.to_thread(child.reached)
+            if rng.random() < 0.7:
+                child.go_on()
+                await asyncio.sleep(rng.uniform(0, 0.03))
+            child.kill()
+        events = Recorded()
+        await schema.ensure(targets, settings, events)
+        assert await recorded(targets) == NUMBERS
+        again = [event["number"] for event in events.named("migration_applied")]
+        assert again == NUMBERS[len(NUMBERS) - len(again) :]
+
+
+@pytest.mark.parametrize("rounds", [1, pytest.param(10, marks=pytest.mark.campaign)])
+async def test_killed_in_each_migration(server: Server, settings: Settings, rng: random.Random, rounds: int) -> None:
+    for _ in range(rounds):
+        await asyncio.gather(*(killed_in(number, server, settings, rng) for number in NUMBERS))
+    print(f"{rounds * len(NUMBERS)} kills in migrations: every next start completed them")
 
 
 async def waits(targets: Targets, beginning: str) -> bool:

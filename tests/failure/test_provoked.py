@@ -55,6 +55,13 @@ Provoke = Callable[[Database], Awaitable[object]]
 
 
 @pytest.fixture
+async def targets(lasting_targets: Targets) -> Targets:
+    async with administration(lasting_targets) as outside:
+        await outside.execute("truncate memory.user_metadata, memory.erasures")
+    return lasting_targets
+
+
+@pytest.fixture
 async def database(targets: Targets, settings: Settings) -> AsyncIterator[Database]:
     kept = settings.model_copy(update={"postgres_pool_min_size": 1})
     async with probed(targets, kept) as opened:

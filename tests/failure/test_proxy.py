@@ -11,6 +11,14 @@ from tests.support.proxy import Direction, FaultProxy
 from tests.support.servers import administration, connection_to
 from tests.support.waiting import until
 
+
+@pytest.fixture
+async def targets(lasting_targets: Targets) -> Targets:
+    async with administration(lasting_targets) as outside:
+        await outside.execute("truncate memory.user_metadata, memory.erasures")
+    return lasting_targets
+
+
 LOST = (OSError, asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError)
 
 
