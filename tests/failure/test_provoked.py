@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 
+import asyncpg
 import pytest
 
 from hybrid_memory.errors import ConfigurationError, HybridMemoryError, StorageRejected, StorageUnavailable
+from hybrid_memory.observability import Events
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.queries import parse
@@ -156,6 +159,22 @@ async def test_57p01_is_lost_and_not_written(database: Database) -> None:
             await transaction.execute("provoke.suicide")
     assert not caught.value.outcome_unknown
     await write(database, "afterwards")
+
+
+async def test_a_failure_that_the_block_swallowed_is_no_success(database: Database) -> None:
+    with pytest.raises(StorageRejected, match="nothing was written"):
+        async with database.transaction(["nick"]) as transaction:
+            await transaction.execute("users.ensure", user_id="nick")
+            with suppress(asyncpg.DataError):
+                await transaction.execute("probe.raise")
+    async with database.transaction(["nick"]) as transaction:
+        assert await transaction.fetch("probe.users") == []
+
+
+async def test_a_database_without_pgvector(targets: Targets, settings: Settings) -> None:
+    elsewhere = replace(targets, runtime=targets.runtime.to_database("template1"))
+    with pytest.raises(ConfigurationError, match="pgvector is not in schema 'public'"):
+        await Database.open(elsewhere, settings, Events())
 
 
 async def test_53300_too_many_connections(targets: Targets, settings: Settings) -> None:

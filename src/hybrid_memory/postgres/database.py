@@ -16,7 +16,7 @@ import asyncpg
 from pgvector.asyncpg import register_vector
 
 from hybrid_memory import queries
-from hybrid_memory.errors import HybridMemoryError, StorageUnavailable
+from hybrid_memory.errors import ConfigurationError, HybridMemoryError, StorageRejected, StorageUnavailable
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.connecting import Connector, connection_arguments
 from hybrid_memory.postgres.failures import is_failure, translate
@@ -107,9 +107,14 @@ class Database:
             try:
                 async with asyncio.timeout(settings.connect_timeout_seconds):
                     await register_vector(connection, schema=vector_schema)
-            except BaseException:
+            except BaseException as error:
                 # asyncpg would say goodbye to the server and wait for its answer, without a deadline.
                 connection.terminate()
+                if isinstance(error, ValueError):
+                    raise ConfigurationError(
+                        f"pgvector is not in schema {vector_schema!r} of {targets.runtime.display}: run `hybrid-memory "
+                        "init`, which makes it or says where it is."
+                    ) from error
                 raise
 
         async def keep_session(connection: "Connection") -> None:
@@ -176,7 +181,7 @@ class Database:
                         await transaction.execute("users.bind", users=sorted(set(users)))
                     yield transaction
                     committing = True
-                    await connection.execute("commit")
+                    await _commit(connection)
         except BaseException as error:
             if not is_failure(error):
                 raise
@@ -233,6 +238,12 @@ class Database:
             if isinstance(error, asyncio.CancelledError):
                 raise
         await self._pool.release(connection)
+
+
+async def _commit(connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+    # Postgres answers COMMIT with ROLLBACK, and no error, when a statement had failed before.
+    if await connection.execute("commit") != "COMMIT":
+        raise StorageRejected("nothing was written: a statement of the transaction had failed before", sqlstate="25P02")
 
 
 def _settled(error: HybridMemoryError, *, committing: bool) -> HybridMemoryError:
