@@ -17,7 +17,7 @@ import pytest
 
 from hybrid_memory.errors import ConfigurationError, StorageUnavailable
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres import schema
+from hybrid_memory.postgres import permissions, schema
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.target import embedded_targets, resolve
@@ -218,11 +218,12 @@ def test_a_directory_too_long_for_a_socket(folder: Path, place: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sleep", "postgres"])
-def test_a_pid_file_that_names_another_process(place: Path, name: str, tmp_path: Path) -> None:
+def test_a_pid_file_that_names_another_process(place: Path, folder: Path, name: str) -> None:
     """As after a restart of a container, where the same few numbers are given again."""
-    imposter = tmp_path / name
+    imposter = folder / name
     imposter.symlink_to(shutil.which("sleep") or "/bin/sleep")
-    with subprocess.Popen([imposter, "600"], cwd=tmp_path) as foreign:
+    account = permissions.run_as(permissions.server_account(place))
+    with subprocess.Popen([imposter, "600"], cwd="/", **account) as foreign:
         (place / "data" / "postmaster.pid").write_text(
             f"{foreign.pid}\n{place / 'data'}\n1700000000\n5432\n{place / 'data'}\n\n  1 1\nready\n"
         )
