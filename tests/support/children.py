@@ -1,24 +1,29 @@
 """Code of the tests in processes of its own, to be killed at a named point.
 
-A function at the top of a test module runs in a fresh interpreter; its first parameter is an `Events`, the others come
-as JSON. The product needs no fault code for it: the named points are its events. Told to stop at one, the child
-reports it and stands still inside the call that reported it, until it is killed or let go on.
+A function at the top of a test module runs in an interpreter that has done nothing but imports; its first parameter is
+an `Events`, the others come as JSON. The product needs no fault code for it: the named points are its events. Told to
+stop at one, the child reports it and stands still inside the call that reported it, until it is killed or let go on.
 """
 
 import asyncio
+import atexit
 import importlib
 import inspect
 import json
 import os
 import pwd
 import queue
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +31,7 @@ from hybrid_memory.observability import Event, Events
 
 ROOT = Path(__file__).parents[2]
 _SECONDS = 60.0
+_IMPORTED = ("pytest", "hybrid_memory.postgres.schema", "hybrid_memory.postgres.embedded", "tests.support.probes")
 
 
 class ChildFailed(Exception):
@@ -56,26 +62,26 @@ class Child:
             "copies": copies,
         }
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
-        account: dict[str, Any] = {}
-        if user:
-            account = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
-        self.process = subprocess.Popen(
-            [interpreter, "-m", "tests.support.children", json.dumps(job)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
-            text=True,
-            **account,
-        )
+        its_input, our_output = os.pipe()
+        our_input, its_output = os.pipe()
+        streams = (its_input, its_output, self._errors.fileno())
+        if user or environment or interpreter != sys.executable:
+            self.pid = _fresh(job, streams, user, environment or {}, interpreter)
+        else:
+            self.pid = _nursery().fork(job, streams)
+        # The number of a process that has ended may be given to another one; this handle is not.
+        self._handle = os.pidfd_open(self.pid)
+        os.close(its_input)
+        os.close(its_output)
+        self._input = os.fdopen(our_output, "w")
+        self._output = os.fdopen(our_input)
         self._lines: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     @property
-    def pid(self) -> int:
-        return self.process.pid
+    def alive(self) -> bool:
+        return not select.select([self._handle], [], [], 0)[0]
 
     def reached(self, seconds: float = _SECONDS) -> dict[str, Any]:
         """Wait until the child stands at its point; the fields of the event."""
@@ -84,9 +90,8 @@ class Child:
 
     def go_on(self) -> None:
         """Let a child that stands at its point continue."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self._input.write("\n")
+        self._input.flush()
 
     def result(self, seconds: float = _SECONDS) -> Any:
         """Wait for what the function returned.
@@ -98,20 +103,21 @@ class Child:
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
-        self.process.kill()
-        self.process.wait()
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        select.select([self._handle], [], [], _SECONDS)
+        assert not self.alive
 
     def end(self) -> None:
         """Kill it where it still runs, and close what belongs to it."""
         self.kill()
         self._reader.join()
-        for file in (self.process.stdin, self.process.stdout, self._errors):
-            if file is not None:
-                file.close()
+        os.close(self._handle)
+        for file in (self._input, self._output, self._errors):
+            file.close()
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self._output:
             self._lines.put(json.loads(line))
         self._lines.put(None)
 
@@ -123,7 +129,7 @@ class Child:
         if line is None:
             self._errors.seek(0)
             text = self._errors.read().decode(errors="replace")
-            raise ChildFailed(f"ended with {self.process.wait()} without a word:\n{text}")
+            raise ChildFailed(f"ended without a word:\n{text}")
         if "failed" in line:
             raise ChildFailed(line["failed"])
         assert kind in line, f"expected {kind}, not {line}"
@@ -183,7 +189,8 @@ def _run(job: Mapping[str, Any]) -> None:
     function = getattr(importlib.import_module(job["module"]), job["function"])
     if not job["copies"]:
         events = Events(_stop_at(job["stop_at"], job["fields"])) if job["stop_at"] else Events()
-        sys.exit(not _call(function, events, job["arguments"]))
+        _call(function, events, job["arguments"])
+        return
     # The copies wait on a pipe, whose end lets them all go at once.
     gate, release = os.pipe()
     pids = []
@@ -199,5 +206,78 @@ def _run(job: Mapping[str, Any]) -> None:
         os.waitpid(pid, 0)
 
 
+class _Nursery:
+    """An interpreter with everything imported, which forks itself for each child; a fresh one costs a second each."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.children", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        atexit.register(self._end)
+
+    def fork(self, job: Mapping[str, Any], streams: Sequence[int]) -> int:
+        socket.send_fds(self._socket, [json.dumps(job).encode()], streams)
+        return int(self._socket.recv(100))
+
+    def _end(self) -> None:
+        self._socket.close()
+        self._process.wait()
+
+
+@cache
+def _nursery() -> _Nursery:
+    return _Nursery()
+
+
+def _nurse(own: socket.socket) -> None:
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, streams, _, _ = socket.recv_fds(own, 100_000, 3)
+        if not message:
+            return
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            own.close()
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+                os.close(stream)
+            _run(json.loads(message))
+            os._exit(0)
+        for stream in streams:
+            os.close(stream)
+        own.send(str(pid).encode())
+
+
+def _fresh(
+    job: Mapping[str, Any], streams: Sequence[int], user: str | None, environment: Mapping[str, str], interpreter: str
+) -> int:
+    account: dict[str, Any] = {}
+    if user:
+        account = {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    process = subprocess.Popen(
+        [interpreter, "-m", "tests.support.children", json.dumps(job)],
+        stdin=streams[0],
+        stdout=streams[1],
+        stderr=streams[2],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        **account,
+    )
+    atexit.register(process.wait)
+    return process.pid
+
+
 if __name__ == "__main__":
-    _run(json.loads(sys.argv[1]))
+    if sys.argv[1].isdigit():
+        _nurse(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        _run(json.loads(sys.argv[1]))
