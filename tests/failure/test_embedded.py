@@ -25,13 +25,14 @@ from hybrid_memory.settings import Settings
 from tests.support.children import Child
 from tests.support.probes import write
 from tests.support.recording import Recorded
+from tests.support.servers import memory
 from tests.support.waiting import until_blocking
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A short path that any account may pass."""
-    made = Path(tempfile.mkdtemp(prefix="hme-"))
+    made = Path(tempfile.mkdtemp(prefix="hme-", dir=memory()))
     made.chmod(0o755)
     yield made
     assert not postmasters(made), "the test left a server behind"
@@ -41,7 +42,7 @@ def folder() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def prepared() -> Iterator[Path]:
     """Data as the first start leaves them; initdb takes longer than most of these tests."""
-    made = Path(tempfile.mkdtemp(prefix="hmp-"))
+    made = Path(tempfile.mkdtemp(prefix="hmp-", dir=memory()))
     made.chmod(0o755)
     server = EmbeddedServer(made / "postgres", Events(), settings={"fsync": "off"})
     server.start()

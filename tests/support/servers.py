@@ -74,7 +74,7 @@ class Server:
 def running_server(version: int, **options: str) -> Iterator[Server]:
     """A server in a temporary directory, stopped and removed at the end; in memory unless it is to be durable."""
     durable = options.get("fsync") == "on"
-    directory = Path(tempfile.mkdtemp(prefix=f"hm{version}-", dir=None if durable else _memory()))
+    directory = Path(tempfile.mkdtemp(prefix=f"hm{version}-", dir=None if durable else memory()))
     embedded = EmbeddedServer(directory / "postgres", Events(), version=version, settings=_UNSAFE_AND_FAST | options)
     try:
         yield Server(version, embedded, embedded.start())
@@ -83,7 +83,7 @@ def running_server(version: int, **options: str) -> Iterator[Server]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _memory() -> str | None:
+def memory() -> str | None:
     """A file system in memory, where making a database takes a tenth of the time; None where there is no room."""
     roomy = os.access("/dev/shm", os.W_OK | os.X_OK) and shutil.disk_usage("/dev/shm").free > _ROOM  # noqa: S108
     return "/dev/shm" if roomy else None  # noqa: S108 - mkdtemp makes a private directory below it
