@@ -28,8 +28,8 @@ async def test_random_cancellations(targets: Targets, settings: Settings, rng: r
 
         async def work(number: int) -> None:
             async with database.transaction([f"user-{number}"]) as transaction:
-                await transaction.execute("users.ensure", user_id=f"user-{number}")
-                await transaction.fetchval("users.lock", user_id=f"user-{number}")
+                await transaction.execute("probe.ensure", user_id=f"user-{number}")
+                await transaction.fetchval("probe.lock", user_id=f"user-{number}")
                 if number % 3 == 0:
                     await transaction.execute("probe.wait", seconds=5.0)
 
@@ -65,7 +65,7 @@ async def test_a_cancelled_call_lets_go_of_its_lock(targets: Targets, settings: 
 
         async def hold() -> None:
             async with database.transaction(["nick"]) as transaction:
-                await transaction.fetchval("users.lock", user_id="nick")
+                await transaction.fetchval("probe.lock", user_id="nick")
                 holding.set()
                 await transaction.execute("probe.wait", seconds=60.0)
 
@@ -76,7 +76,7 @@ async def test_a_cancelled_call_lets_go_of_its_lock(targets: Targets, settings: 
             await task
         with Deadline(1):
             async with database.transaction(["nick"]) as transaction:
-                assert await transaction.fetchval("users.lock", user_id="nick") == 0
+                assert await transaction.fetchval("probe.lock", user_id="nick") == 0
 
 
 async def test_a_caller_that_walks_away_from_the_block(targets: Targets, settings: Settings) -> None:
@@ -84,7 +84,7 @@ async def test_a_caller_that_walks_away_from_the_block(targets: Targets, setting
     async with probed(targets, settings) as database:
         with pytest.raises(LookupError, match="mine"):
             async with database.transaction(["nick"]) as transaction:
-                await transaction.execute("users.ensure", user_id="nick")
+                await transaction.execute("probe.ensure", user_id="nick")
                 raise LookupError("mine")
         assert database._pool.get_idle_size() == database._pool.get_size()
         async with database.transaction(["nick"]) as transaction:

@@ -72,9 +72,9 @@ async def test_black_hole_before_the_transaction(through: Database, proxy: Fault
 async def test_black_hole_inside_the_transaction(through: Database, proxy: FaultProxy, targets: Targets) -> None:
     with Deadline(SECONDS), pytest.raises(StorageUnavailable) as caught:
         async with through.transaction(["nick"]) as transaction:
-            await transaction.execute("users.ensure", user_id="nick")
+            await transaction.execute("probe.ensure", user_id="nick")
             proxy.black_hole()
-            await transaction.execute("users.touch", user_id="nick")
+            await transaction.execute("probe.touch", user_id="nick")
     assert not caught.value.outcome_unknown
     proxy.heal()
     await works_at_once(through)
@@ -102,12 +102,12 @@ async def test_a_connection_lost_before_commit_wrote_nothing(
 ) -> None:
     with Deadline(SECONDS), pytest.raises(StorageUnavailable) as caught:
         async with through.transaction(["nick"]) as transaction:
-            await transaction.execute("users.ensure", user_id="nick")
+            await transaction.execute("probe.ensure", user_id="nick")
             if fault == "reset":
                 proxy.reset()
             else:
                 proxy.cut_after(20, "to_server")
-            await transaction.execute("users.touch", user_id="nick")
+            await transaction.execute("probe.touch", user_id="nick")
     assert not caught.value.outcome_unknown
     assert "InterfaceError" not in str(caught.value), "the error that the caller sees is about the lost connection"
     proxy.heal()
@@ -193,10 +193,10 @@ async def test_the_server_stops_what_nobody_waits_for(through: Database, targets
     before = await sleeping(targets)
     with pytest.raises(StorageUnavailable):
         async with through.transaction(["nick"]) as transaction:
-            await transaction.fetchval("users.lock", user_id="nick")
+            await transaction.fetchval("probe.lock", user_id="nick")
             await transaction.execute("probe.wait", seconds=60.0)
     async with through.transaction(["nick"], timeout=2) as transaction:
-        assert await transaction.fetchval("users.lock", user_id="nick") == 0
+        assert await transaction.fetchval("probe.lock", user_id="nick") == 0
     assert await sleeping(targets) <= before
 
 

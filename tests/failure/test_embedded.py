@@ -23,7 +23,7 @@ from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.target import embedded_targets, resolve
 from hybrid_memory.settings import Settings
 from tests.support.children import Child
-from tests.support.probes import write
+from tests.support.probes import probed, write
 from tests.support.recording import Recorded
 from tests.support.servers import memory
 from tests.support.waiting import until_blocking
@@ -54,22 +54,24 @@ def prepared() -> Iterator[Path]:
 @pytest.fixture
 def place(prepared: Path) -> Iterator[Path]:
     """A directory whose server does not run, neither before nor after the test."""
-    assert not postmasters(prepared)
     yield prepared
-    assert not postmasters(prepared), "the test left a server behind"
+    left = postmasters(prepared)
+    EmbeddedServer(prepared, Events()).stop()
+    assert not left, "the test left a server behind"
 
 
 def postmasters(folder: Path) -> list[int]:
-    """Servers whose data are below `folder`."""
-    found = []
+    """Servers whose data are below `folder`; a server's own child looks the same until it has a title."""
+    parents = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().split(b"\0")
+            status = (process / "stat").read_text()
         except OSError:
             continue
         if words[0].endswith(b"postgres") and any(os.fsencode(folder) in word for word in words):
-            found.append(int(process.name))
-    return found
+            parents[int(process.name)] = int(status.rpartition(")")[2].split()[1])
+    return [pid for pid, parent in parents.items() if parent not in parents]
 
 
 async def use(events: Events, directory: str) -> int:
@@ -243,9 +245,8 @@ async def opened(place: Path) -> AsyncIterator[tuple[EmbeddedServer, Database]]:
     targets = await asyncio.to_thread(server.start)
     settings = Settings(command_timeout_seconds=5, postgres_pool_min_size=1)
     await schema.ensure(targets, settings, Events())
-    database = await Database.open(targets, settings, Events())
-    yield server, database
-    await database.close()
+    async with probed(targets, settings) as database:
+        yield server, database
     server.leave()
 
 
@@ -260,8 +261,8 @@ async def test_stopped_while_others_use_it(place: Path, opened: tuple[EmbeddedSe
     await asyncio.to_thread(server.start)
     await write(database, "after")
     async with database.transaction(["before", "after", "nobody"]) as transaction:
-        assert await transaction.fetchval("users.lock", user_id="before") == 0
-        assert await transaction.fetchval("users.lock", user_id="nobody") is None
+        assert await transaction.fetchval("probe.lock", user_id="before") == 0
+        assert await transaction.fetchval("probe.lock", user_id="nobody") is None
 
 
 def test_data_of_a_version_that_is_not_bundled(place: Path) -> None:

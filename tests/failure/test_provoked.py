@@ -119,7 +119,7 @@ async def deadlock(database: Database) -> None:
 async def locked(database: Database) -> None:
     await write(database, "nick")
     async with database.transaction(["nick"]) as holder:
-        await holder.fetchval("users.lock", user_id="nick")
+        await holder.fetchval("probe.lock", user_id="nick")
         async with database.transaction(["nick"]) as other:
             await other.execute("provoke.at_once", user_id="nick")
 
@@ -155,7 +155,7 @@ async def test_provoked(database: Database, sqlstate: str, provoke: Provoke, exp
 async def test_57p01_is_lost_and_not_written(database: Database) -> None:
     with pytest.raises(StorageUnavailable) as caught:
         async with database.transaction(["nick"]) as transaction:
-            await transaction.execute("users.ensure", user_id="nick")
+            await transaction.execute("probe.ensure", user_id="nick")
             await transaction.execute("provoke.suicide")
     assert not caught.value.outcome_unknown
     await write(database, "afterwards")
@@ -164,7 +164,7 @@ async def test_57p01_is_lost_and_not_written(database: Database) -> None:
 async def test_a_failure_that_the_block_swallowed_is_no_success(database: Database) -> None:
     with pytest.raises(StorageRejected, match="nothing was written"):
         async with database.transaction(["nick"]) as transaction:
-            await transaction.execute("users.ensure", user_id="nick")
+            await transaction.execute("probe.ensure", user_id="nick")
             with suppress(asyncpg.DataError):
                 await transaction.execute("probe.raise")
     async with database.transaction(["nick"]) as transaction:

@@ -121,8 +121,8 @@ async def test_schema_names(empty: Targets, name: str) -> None:
     given = Settings(schema=name)
     await schema.ensure(empty, given, Events())
     async with probed(empty, given) as database, database.transaction(["nick"]) as transaction:
-        await transaction.execute("users.ensure", user_id="nick")
-        assert await transaction.fetchval("users.lock", user_id="nick") == 0
+        await transaction.execute("probe.ensure", user_id="nick")
+        assert await transaction.fetchval("probe.lock", user_id="nick") == 0
     async with administration(empty) as outside:
         found = await outside.fetch(
             "select nspname from pg_namespace where nspname !~ '^(pg_|information_schema|public)'"
@@ -135,9 +135,9 @@ async def test_two_schemas_in_one_database(empty: Targets) -> None:
         await schema.ensure(empty, Settings(schema=name), Events())
     async with probed(empty, Settings(schema="one")) as one, probed(empty, Settings(schema="two")) as two:
         async with one.transaction(["nick"]) as transaction:
-            await transaction.execute("users.ensure", user_id="nick")
+            await transaction.execute("probe.ensure", user_id="nick")
         async with two.transaction(["nick"]) as transaction:
-            assert await transaction.fetchval("users.lock", user_id="nick") is None
+            assert await transaction.fetchval("probe.lock", user_id="nick") is None
 
 
 async def test_an_extension_in_a_schema_of_its_own(server: Server, settings: Settings) -> None:

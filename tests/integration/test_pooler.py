@@ -40,7 +40,7 @@ async def one_query(database: Database, rng: random.Random) -> None:
             seen = {row["user_id"] for row in await transaction.fetch("probe.users")}
             assert seen <= set(mine), f"bound to {mine}, saw {seen}"
             if kind == "count":
-                await transaction.fetchval("users.lock", user_id=mine[0])
+                await transaction.fetchval("probe.lock", user_id=mine[0])
 
 
 async def test_a_thousand_mixed_queries(

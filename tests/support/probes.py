@@ -8,7 +8,7 @@ import asyncpg
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
-from hybrid_memory.queries import parse
+from hybrid_memory.queries import parse, render
 from hybrid_memory.settings import Settings
 from tests.support.servers import administration
 
@@ -25,21 +25,35 @@ select 1;
 -- Whose rows are seen, whatever was asked for.
 select user_id from memory.user_metadata order by user_id;
 
+-- name: ensure
+-- The smallest write: a row for a user.
+insert into memory.user_metadata (user_id) values (:user_id) on conflict (user_id) do nothing;
+
+-- name: lock
+-- The version of a user, held until the transaction ends.
+select version from memory.user_metadata where user_id = :user_id for update;
+
+-- name: touch
+-- Another write, through a function.
+select memory.touch_user(:user_id);
+
 -- name: raise
 -- An error of one's choice.
 do $$ begin raise exception using errcode = '22000'; end $$;
-
--- name: deferred
--- A transaction that fails at COMMIT.
-insert into memory.deferred values (:id);
 """
+
+
+def knowing(database: Database, settings: Settings) -> Database:
+    """Teach it the queries above."""
+    probes = parse("probe", render(PROBES, settings.schema_name), "postgres")
+    database._queries = {**database._queries, **probes}
+    return database
 
 
 @asynccontextmanager
 async def probed(targets: Targets, settings: Settings, events: Events | None = None) -> AsyncIterator[Database]:
     """The library's pool, with the queries above as `probe.<name>`."""
-    database = await Database.open(targets, settings, events or Events())
-    database._queries = {**database._queries, **parse("probe", PROBES, "postgres")}
+    database = knowing(await Database.open(targets, settings, events or Events()), settings)
     try:
         yield database
     finally:
@@ -66,4 +80,4 @@ async def sessions(targets: Targets) -> list[asyncpg.Record]:
 async def write(database: Database, user: str, *, timeout: float | None = None) -> None:
     """The smallest write there is: a row for `user`."""
     async with database.transaction([user], timeout=timeout) as transaction:
-        await transaction.execute("users.ensure", user_id=user)
+        await transaction.execute("probe.ensure", user_id=user)
