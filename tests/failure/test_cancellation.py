@@ -49,10 +49,16 @@ async def test_random_cancellations(targets: Targets, settings: Settings, rng: r
         assert 2 <= database._pool.get_size() <= size
         assert database._pool.get_idle_size() == database._pool.get_size(), "a connection was not given back"
 
-        async def quiet() -> bool:
-            return {one["state"] for one in await sessions(targets)} <= {"idle"}
+        async def busy() -> list[tuple[str, str]]:
+            return [(one["state"], one["query"]) for one in await sessions(targets) if one["state"] != "idle"]
 
-        await until(quiet, "no session is in a transaction or still busy for nobody", seconds=3)
+        async def quiet() -> bool:
+            return not await busy()
+
+        try:
+            await until(quiet, "no session is in a transaction or still busy for nobody", seconds=3)
+        except AssertionError:
+            pytest.fail(f"still there for nobody: {await busy()}")
         assert len(await sessions(targets)) <= size
         assert asyncio.all_tasks() == before, "a task was left behind"
         print(f"{cancels} cancellations: {database._pool.get_size()} connections of {size}, all idle, no task left")

@@ -200,6 +200,21 @@ async def test_the_server_stops_what_nobody_waits_for(through: Database, targets
     assert await sleeping(targets) <= before
 
 
+async def test_the_server_notices_that_a_client_is_gone(through: Database, proxy: FaultProxy, targets: Targets) -> None:
+    """Also where no request to cancel gets through, as after SIGKILL."""
+    await write(through, "nick")
+    with pytest.raises(StorageUnavailable):
+        async with through.transaction(["nick"], timeout=5) as transaction:
+            await transaction.fetchval("probe.lock", user_id="nick")
+            waiting = asyncio.create_task(transaction.execute("probe.wait", seconds=60.0))
+            await until(lambda: sleeping(targets), "the server is at it")
+            proxy.reset()
+            await waiting
+    proxy.heal()
+    async with through.transaction(["nick"], timeout=3) as transaction:
+        assert await transaction.fetchval("probe.lock", user_id="nick") == 0
+
+
 async def test_the_deadline_of_a_slow_network(through: Database, proxy: FaultProxy) -> None:
     proxy.delay(0.1)
     with Deadline(2):

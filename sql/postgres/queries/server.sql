@@ -35,3 +35,13 @@ select r.rolsuper or r.rolbypassrls from pg_roles r where r.rolname = :role;
 -- name: ping
 -- Whether the server answers.
 select 1;
+
+-- name: notice_lost_clients
+-- The server stops what a client that has gone had begun, and its locks are free; servers on Windows cannot.
+do $$
+begin
+  if version() !~* 'mingw|visual|windows' then
+    set client_connection_check_interval = '1s';
+  end if;
+end
+$$;

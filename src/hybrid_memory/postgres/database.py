@@ -102,11 +102,14 @@ class Database:
             ConfigurationError: it refused the role, the password or the database.
         """
         arguments = connection_arguments(targets.runtime, settings, pooled=targets.pooled)
+        known = queries.load("postgres", settings.schema_name, vector_schema)
 
         async def prepare(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
             try:
                 async with asyncio.timeout(settings.connect_timeout_seconds):
                     await register_vector(connection, schema=vector_schema)
+                    if not targets.pooled:
+                        await connection.execute(known["server.notice_lost_clients"].text)
             except BaseException as error:
                 # asyncpg would say goodbye to the server and wait for its answer, without a deadline.
                 connection.terminate()
@@ -136,7 +139,7 @@ class Database:
             if is_failure(error):
                 raise translate(error, f"a connection to {targets.runtime.display}") from error
             raise
-        return cls(pool, queries.load("postgres", settings.schema_name, vector_schema), settings, events)
+        return cls(pool, known, settings, events)
 
     async def close(self, timeout: float | None = None) -> None:
         """Wait for running calls, but not for a server that does not answer."""

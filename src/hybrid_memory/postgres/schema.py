@@ -193,7 +193,8 @@ async def _migrating(connection: "asyncpg.Connection[asyncpg.Record]", settings:
     """Hold the lock of migrators, released at the end of the block or, when it fails, with the session."""
     known = queries.load("postgres", settings.schema_name)
     longest = settings.migration_timeout_seconds
-    await connection.execute(known["schema.allow_long_statements"].text, str(int(longest * 1000) + 5_000))
+    await connection.execute(known["schema.allow_long_statements"].text)
+    await connection.execute(known["server.notice_lost_clients"].text)
     deadline = time.monotonic() + longest
     while not await connection.fetchval(known["schema.try_lock"].text, settings.schema_name):
         if time.monotonic() > deadline:
