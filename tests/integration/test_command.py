@@ -13,10 +13,12 @@ from urllib.parse import quote
 import pytest
 from typer.main import get_command
 
+from hybrid_memory import migrations
 from hybrid_memory.cli import app
 from hybrid_memory.postgres.target import Target, Targets
 from tests.support.servers import Server, administration, connection_to
 
+SHIPPED = len(migrations.load("postgres"))
 COMMAND = Path(sys.executable).with_name("hybrid-memory")
 
 
@@ -104,7 +106,7 @@ def test_psql_hands_on_its_options_and_its_exit_code() -> None:
 
 async def test_a_configured_server(empty: Targets) -> None:
     environment = {"DATABASE_URL": url(empty.migration, "s3cret")}
-    assert "5 pending" in run_with(environment, "init", "--check")
+    assert f"{SHIPPED} pending" in run_with(environment, "init", "--check")
     async with connection_to(empty.administration) as connection:
         assert await connection.fetchval("select to_regnamespace('memory')") is None, "--check wrote nothing"
     assert "run `hybrid-memory init`" in run_with(environment, "status")
@@ -116,7 +118,7 @@ async def test_a_configured_server(empty: Targets) -> None:
     running = {"DATABASE_URL": url(empty.runtime)}
     report = json.loads(run_with(running, "status", "--json"))["postgres"]
     assert (report["state"], report["role"], report["row_security"]) == ("up", "hybrid_memory", "in force")
-    assert report["migrations"] == 5
+    assert report["migrations"] == SHIPPED
     assert report["pending"] == []
     assert "nodes" in {relation["relation"] for relation in report["relations"]}
     assert "s3cret" not in said + run_with(environment, "status") + run_with(environment, "status", "--json")
