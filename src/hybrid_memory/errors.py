@@ -5,6 +5,8 @@
      +- SchemaMismatch        the database's schema is not the one this version works with
      +- StorageUnavailable    the database did not answer in time; trying again can help
      +- StorageRejected       the database refused the data; trying again cannot help
+     +- StateDamaged          state.db is damaged; what could be read was saved, or will be at the next start
+     +- InvalidInput          an argument that cannot be stored as it is (a ValueError too)
 
 Catch the base class to catch them all. Driver exceptions never reach a caller; the cause is kept in `__cause__`.
 """
@@ -44,3 +46,15 @@ class StorageRejected(HybridMemoryError):
         super().__init__(message)
         self.sqlstate = sqlstate
         self.operation: tuple[str, int] | None = None
+
+
+class StateDamaged(HybridMemoryError):
+    """`state.db` is damaged; the text says what was saved and where the damaged file is.
+
+    Raised by the open that found the damage, after it had set the file aside and saved every intact row: opening again
+    goes on with those. A process that meets the damage while it works gets it too, and the next start saves the rows.
+    """
+
+
+class InvalidInput(HybridMemoryError, ValueError):
+    """An argument that cannot be stored as it is; the text names it and says why."""

@@ -21,7 +21,7 @@ _OUTSIDE = "-- transactional: no"
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file of `sql/<dialect>/migrations`."""
+    """One file of `sql/postgres/migrations` or `sql/sqlite/migrations/<database>`."""
 
     number: int
     name: str
@@ -53,10 +53,10 @@ class Applied:
     checksum: str
 
 
-def load(dialect: Dialect) -> list[Migration]:
-    """All migrations of a dialect, in order."""
+def load(dialect: Dialect, database: str = "") -> list[Migration]:
+    """All migrations of a dialect, in order; of one of its databases where each has a chain of its own."""
     found = []
-    for file in (sql_root() / dialect / "migrations").iterdir():
+    for file in (sql_root() / dialect / "migrations" / database).iterdir():
         match = _FILE.fullmatch(file.name)
         if match is None:
             raise ValueError(f"{file.name}: a migration is named 0001_what_it_does.sql")
@@ -64,7 +64,7 @@ def load(dialect: Dialect) -> list[Migration]:
         found.append(Migration(int(match[1]), match[2], text))
     found.sort(key=lambda migration: migration.number)
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
-        raise ValueError(f"the {dialect} migrations are not numbered 1, 2, 3, ... without a gap")
+        raise ValueError(f"the {dialect} {database} migrations are not numbered 1, 2, 3, ... without a gap")
     return found
 
 

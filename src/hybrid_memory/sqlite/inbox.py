@@ -1,0 +1,92 @@
+"""The line in front of the writer: bounded, first come first served, for callers of any thread and loop.
+
+At most `limit` jobs are queued; the callers of further ones stand in line behind them. A caller that stops waiting
+takes its job out again, so nothing in here is ever without a live caller.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from hybrid_memory.errors import StorageUnavailable
+from hybrid_memory.sqlite.connection import Statements
+
+T = TypeVar("T")
+
+
+class Ticket(Generic[T]):
+    """A job and the future its caller waits for."""
+
+    def __init__(self, job: Callable[[Statements], T]) -> None:
+        self.job = job
+        self.outcome: Future[T] = Future()
+
+
+class Inbox:
+    """Jobs on their way to one writer."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._queued: dict[Ticket[Any], None] = {}
+        self._in_line: dict[Ticket[Any], None] = {}
+        self._closed = False
+
+    @property
+    def queued(self) -> int:
+        """Jobs the writer will take."""
+        return len(self._queued)
+
+    @property
+    def in_line(self) -> int:
+        """Callers waiting for a place in the queue."""
+        return len(self._in_line)
+
+    def put(self, ticket: Ticket[Any]) -> None:
+        """Queue a job, or its caller when the queue is full.
+
+        Raises:
+            StorageUnavailable: the database is closed.
+        """
+        with self._changed:
+            if self._closed:
+                raise StorageUnavailable("the database is closed")
+            full = len(self._queued) >= self._limit
+            (self._in_line if full else self._queued)[ticket] = None
+            self._changed.notify()
+
+    def withdraw(self, ticket: Ticket[Any]) -> None:
+        """Take a job out that nobody waits for any more."""
+        with self._changed:
+            self._in_line.pop(ticket, None)
+            self._queued.pop(ticket, None)
+            self._move_up()
+
+    def take(self, most: int) -> list[Ticket[Any]]:
+        """The next jobs, up to `most`, as soon as there is one; none when it is closed and the last one was taken."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queued or self._closed)
+            taken = list(islice(self._queued, most))
+            for ticket in taken:
+                del self._queued[ticket]
+            self._move_up()
+            return taken
+
+    def close(self) -> None:
+        """Take nothing more in; what is inside is still handed out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def drained(self) -> bool:
+        """Whether it is closed and empty."""
+        return self._closed and not self._queued
+
+    def _move_up(self) -> None:
+        while self._in_line and len(self._queued) < self._limit:
+            ticket = next(iter(self._in_line))
+            del self._in_line[ticket]
+            self._queued[ticket] = None
