@@ -10,6 +10,7 @@ together with whatever else was waiting. A job must do nothing but work on the d
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,16 +23,19 @@ from hybrid_memory.observability import Events
 from hybrid_memory.sqlite import failures, files
 from hybrid_memory.sqlite.connection import Connection, Patience, Statements, connect_reader
 from hybrid_memory.sqlite.files import Kind
-from hybrid_memory.sqlite.inbox import Inbox, Ticket
+from hybrid_memory.sqlite.inbox import Inbox
 from hybrid_memory.sqlite.opening import Opener
 from hybrid_memory.sqlite.presence import Presence
 from hybrid_memory.sqlite.readers import Readers
+from hybrid_memory.sqlite.tickets import LoopTicket, ThreadTicket, Ticket
 from hybrid_memory.sqlite.version import require_safe, sqlite_version
 from hybrid_memory.sqlite.writer import Writer
 
 T = TypeVar("T")
 
 _READING_THREADS = 4
+# A look at the directory before every commit would make it a tenth slower.
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Database:
@@ -59,6 +63,7 @@ class Database:
         self._writer: Writer | None = None
         self._process = os.getpid()
         self._identity: tuple[int, int] | None = None
+        self._looked_at = 0.0
         self._damage: str | None = None
 
     def __enter__(self) -> Self:
@@ -113,28 +118,33 @@ class Database:
             StorageRejected: SQLite refused the data.
             StateDamaged: the file is damaged.
         """
-        ticket = self._submit(job)
+        self._ready_writer()
+        ticket = LoopTicket(job)
+        self._inbox.put(ticket)
         try:
-            async with asyncio.timeout(self._timeout if timeout is None else timeout) as deadline:
-                return await asyncio.wrap_future(ticket.outcome)
+            async with asyncio.timeout(self._timeout if timeout is None else timeout):
+                await ticket.settled
         except TimeoutError:
-            if deadline.expired():
-                self._raise_too_late(ticket)
+            self._raise_too_late(ticket)
+        except asyncio.CancelledError:
+            self._inbox.withdraw(ticket)
             raise
-        finally:
-            self._stop_waiting(ticket)
+        return ticket.outcome()
 
     def write_blocking(self, job: Callable[[Statements], T], *, timeout: float | None = None) -> T:
         """The same from any thread, that of an event loop included, whose other tasks wait meanwhile."""
-        ticket = self._submit(job)
+        ticket = ThreadTicket(job)
+        if self._ready_writer().run_now(ticket):
+            return ticket.outcome()
+        self._inbox.put(ticket)
         try:
-            return ticket.outcome.result(self._timeout if timeout is None else timeout)
-        except TimeoutError:
-            if not ticket.outcome.done():
-                self._raise_too_late(ticket)
+            settled = ticket.wait(self._timeout if timeout is None else timeout)
+        except BaseException:
+            self._inbox.withdraw(ticket)
             raise
-        finally:
-            self._stop_waiting(ticket)
+        if not settled:
+            self._raise_too_late(ticket)
+        return ticket.outcome()
 
     async def read(self, query: Callable[[Statements], T], *, timeout: float | None = None) -> T:
         """Run `query` in a reading thread, on one state of the file.
@@ -178,22 +188,16 @@ class Database:
         except (apsw.Error, UnicodeDecodeError) as error:
             raise failures.translate(error, self.kind) from error
 
-    def _submit(self, job: Callable[[Statements], T]) -> Ticket[T]:
+    def _ready_writer(self) -> Writer:
         self._check_process()
         if self._writer is None:
             raise StorageUnavailable(f"{self.kind.name} is not open")
         if self._writer.is_current_thread:
             raise RuntimeError("a job must not wait for another job")
-        ticket = Ticket(job)
-        self._inbox.put(ticket)
-        return ticket
-
-    def _stop_waiting(self, ticket: Ticket[Any]) -> None:
-        if ticket.outcome.cancel():
-            self._inbox.withdraw(ticket)
+        return self._writer
 
     def _raise_too_late(self, ticket: Ticket[Any]) -> NoReturn:
-        begun = not ticket.outcome.cancel()
+        begun = not self._inbox.withdraw(ticket)
         how = "it may still be committed" if begun else "it had not begun and was dropped"
         raise StorageUnavailable(
             f"{self.kind.name} did not take a write in time; {how}", outcome_unknown=begun
@@ -208,13 +212,21 @@ class Database:
 
     def _guard(self) -> None:
         """Let nothing be committed to a damaged file, or to one that is not at its path any more."""
-        moved = files.identity(self.path) != self._identity
-        if not moved and self._damage is None:
+        if self._damage is None and not self._has_moved():
             return
         reason = self._damage or "it was deleted or replaced while in use"
         if self.kind.disposable:
             raise apsw.CorruptError(reason)
         raise StateDamaged(f"{self.path} takes nothing more ({reason}): start again.")
+
+    def _has_moved(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked_at < _SECONDS_BETWEEN_LOOKS:
+            return False
+        moved = files.identity(self.path) != self._identity
+        if not moved:
+            self._looked_at = now
+        return moved
 
     def _repair(self, error: BaseException) -> Connection:
         """In the writer's thread: heal a cache; note the damage of a state file for the next start."""

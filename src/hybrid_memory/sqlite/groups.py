@@ -13,7 +13,7 @@ import apsw
 from hybrid_memory.sqlite import failures
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.files import Kind
-from hybrid_memory.sqlite.inbox import Ticket
+from hybrid_memory.sqlite.tickets import Ticket
 
 Verdict = tuple[Any, BaseException | None]
 
@@ -24,33 +24,50 @@ def run_group(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind
     Raises:
         apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError: the file is damaged; nothing was committed.
     """
+    if len(tickets) == 1:
+        return [_run_single(statements, tickets[0], kind)]
     try:
         return _run_together(statements, tickets, kind)
+    except apsw.BusyError as error:
+        return [(None, error)] * len(tickets)
     except (apsw.Error, _TransactionLostError) as error:
         if failures.is_damage(error, kind):
             raise
-        if len(tickets) == 1 or isinstance(error, apsw.BusyError):
-            return [(None, error.__cause__ if isinstance(error, _TransactionLostError) else error)] * len(tickets)
-    return [run_group(statements, [ticket], kind)[0] for ticket in tickets]
+    return [_run_single(statements, ticket, kind) for ticket in tickets]
 
 
 class _TransactionLostError(Exception):
     """A job's error made SQLite roll everything back."""
 
 
+def _run_single(statements: Statements, ticket: Ticket[Any], kind: Kind) -> Verdict:
+    """A job in a transaction of its own."""
+    connection = statements.connection
+    try:
+        connection.execute("begin immediate")
+        result = ticket.job(statements)
+        connection.execute("commit")
+    except BaseException as error:
+        if failures.is_damage(error, kind):
+            raise
+        return None, error
+    finally:
+        _leave_transaction(connection)
+    return result, None
+
+
 def _run_together(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind) -> list[Verdict]:
     connection = statements.connection
-    connection.execute("begin immediate")
     try:
-        verdicts = [_run_alone(statements, ticket, kind) for ticket in tickets]
+        connection.execute("begin immediate")
+        verdicts = [_run_in_savepoint(statements, ticket, kind) for ticket in tickets]
         connection.execute("commit")
     finally:
-        if not connection.get_autocommit():
-            connection.execute("rollback")
+        _leave_transaction(connection)
     return verdicts
 
 
-def _run_alone(statements: Statements, ticket: Ticket, kind: Kind) -> Verdict:
+def _run_in_savepoint(statements: Statements, ticket: Ticket[Any], kind: Kind) -> Verdict:
     connection = statements.connection
     connection.execute("savepoint job")
     try:
@@ -65,3 +82,9 @@ def _run_alone(statements: Statements, ticket: Ticket, kind: Kind) -> Verdict:
         return None, error
     connection.execute("release job")
     return result, None
+
+
+def _leave_transaction(connection: apsw.Connection) -> None:
+    """Roll back what was not committed; SQLite has done so itself after some errors."""
+    if not connection.get_autocommit():
+        connection.execute("rollback")

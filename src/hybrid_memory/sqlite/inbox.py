@@ -5,23 +5,11 @@ takes its job out again, so nothing in here is ever without a live caller.
 """
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from hybrid_memory.errors import StorageUnavailable
-from hybrid_memory.sqlite.connection import Statements
-
-T = TypeVar("T")
-
-
-class Ticket(Generic[T]):
-    """A job and the future its caller waits for."""
-
-    def __init__(self, job: Callable[[Statements], T]) -> None:
-        self.job = job
-        self.outcome: Future[T] = Future()
+from hybrid_memory.sqlite.tickets import Ticket
 
 
 class Inbox:
@@ -29,7 +17,7 @@ class Inbox:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(threading.Lock())
         self._queued: dict[Ticket[Any], None] = {}
         self._in_line: dict[Ticket[Any], None] = {}
         self._closed = False
@@ -44,6 +32,11 @@ class Inbox:
         """Callers waiting for a place in the queue."""
         return len(self._in_line)
 
+    @property
+    def drained(self) -> bool:
+        """Whether it is closed and empty."""
+        return self._closed and not self._queued
+
     def put(self, ticket: Ticket[Any]) -> None:
         """Queue a job, or its caller when the queue is full.
 
@@ -51,39 +44,45 @@ class Inbox:
             StorageUnavailable: the database is closed.
         """
         with self._changed:
-            if self._closed:
-                raise StorageUnavailable("the database is closed")
+            self.check_open()
             full = len(self._queued) >= self._limit
             (self._in_line if full else self._queued)[ticket] = None
             self._changed.notify()
 
-    def withdraw(self, ticket: Ticket[Any]) -> None:
-        """Take a job out that nobody waits for any more."""
+    def withdraw(self, ticket: Ticket[Any]) -> bool:
+        """Take a job out that nobody waits for any more; False when the writer has it already."""
         with self._changed:
+            inside = ticket in self._queued or ticket in self._in_line
             self._in_line.pop(ticket, None)
             self._queued.pop(ticket, None)
             self._move_up()
+            return inside
 
     def take(self, most: int) -> list[Ticket[Any]]:
-        """The next jobs, up to `most`, as soon as there is one; none when it is closed and the last one was taken."""
+        """The next jobs, up to `most`; none when there are none."""
         with self._changed:
-            self._changed.wait_for(lambda: self._queued or self._closed)
             taken = list(islice(self._queued, most))
             for ticket in taken:
                 del self._queued[ticket]
             self._move_up()
             return taken
 
+    def wait(self) -> None:
+        """Wait until there is a job, or the end."""
+        with self._changed:
+            while not self._queued and not self._closed:
+                self._changed.wait()
+
+    def check_open(self) -> None:
+        """Refuse what comes after the end."""
+        if self._closed:
+            raise StorageUnavailable("the database is closed")
+
     def close(self) -> None:
         """Take nothing more in; what is inside is still handed out."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-
-    @property
-    def drained(self) -> bool:
-        """Whether it is closed and empty."""
-        return self._closed and not self._queued
 
     def _move_up(self) -> None:
         while self._in_line and len(self._queued) < self._limit:

@@ -1,4 +1,8 @@
-"""The one thread that writes to a file: takes jobs, commits them in groups, answers, and keeps the WAL short."""
+"""The writer of a file: takes jobs, commits them in groups, answers, and keeps the WAL short.
+
+There is one connection and one turn to use it. A thread of its own works off the inbox; a caller that would only wait
+for that thread while nothing else is going on takes the turn itself and saves both ways.
+"""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -11,7 +15,8 @@ from hybrid_memory.sqlite import failures
 from hybrid_memory.sqlite.connection import Connection, Statements
 from hybrid_memory.sqlite.files import Kind
 from hybrid_memory.sqlite.groups import Verdict, run_group
-from hybrid_memory.sqlite.inbox import Inbox, Ticket
+from hybrid_memory.sqlite.inbox import Inbox
+from hybrid_memory.sqlite.tickets import Ticket, tell
 
 _MOST_JOBS_PER_COMMIT = 1000
 _PAGES_BEFORE_CHECKPOINT = 1000
@@ -23,7 +28,7 @@ Guard = Callable[[], None]
 
 
 class Writer:
-    """A thread with a connection of its own.
+    """The one connection that writes.
 
     `guard` is called before every group and raises when nothing may be committed now. `repair` is called when the file
     turns out to be damaged, after the connection is closed; it gives a connection to a healed file, on which the jobs
@@ -35,6 +40,8 @@ class Writer:
         self._inbox = inbox
         self._guard = guard
         self._repair = repair
+        self._turn = threading.Lock()
+        self._working = 0
         self._wal_pages = 0
         self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT
         self._use(connection)
@@ -44,36 +51,49 @@ class Writer:
     @property
     def is_current_thread(self) -> bool:
         """Whether the caller is a job."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._working
+
+    def run_now(self, ticket: Ticket[Any]) -> bool:
+        """Run and commit a job in the caller's thread, if it is nobody else's turn."""
+        if self._inbox.queued or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            self._inbox.check_open()
+            self._work_off([ticket])
+        finally:
+            self._turn.release()
+        return True
 
     def stop(self, timeout: float) -> bool:
-        """Commit what is queued, then end; whether that was done in time."""
-        self._inbox.close()
+        """Commit what is queued, then end; whether that was done in time. The inbox is closed already."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _work(self) -> None:
         while not self._inbox.drained:
-            tickets = self._inbox.take(_MOST_JOBS_PER_COMMIT)
-            # From here on a caller cannot take its job back; one that was cancelled before is skipped.
-            self._settle([one for one in tickets if one.outcome.set_running_or_notify_cancel()])
-            if self._wal_pages >= self._checkpoint_at:
-                self._checkpoint()
-        self._connection.close()
+            self._inbox.wait()
+            with self._turn:
+                # From here on a caller cannot take its job back.
+                self._work_off(self._inbox.take(_MOST_JOBS_PER_COMMIT))
+        with self._turn:
+            self._connection.close(force=True)
 
-    def _settle(self, tickets: Sequence[Ticket[Any]]) -> None:
+    def _work_off(self, tickets: Sequence[Ticket[Any]]) -> None:
+        """Run jobs, commit them, tell their callers: in this order."""
         if not tickets:
             return
-        verdicts: Sequence[Verdict]
+        self._working = threading.get_ident()
         try:
             verdicts = self._commit(tickets)
         except BaseException as error:  # noqa: BLE001 - no caller may wait for an answer that never comes
             verdicts = [(None, error)] * len(tickets)
+        finally:
+            self._working = 0
         for ticket, (result, error_of_job) in zip(tickets, verdicts, strict=True):
-            if error_of_job is None:
-                ticket.outcome.set_result(result)
-            else:
-                ticket.outcome.set_exception(failures.translate(error_of_job, self._kind))
+            ticket.settle(result, None if error_of_job is None else failures.translate(error_of_job, self._kind))
+        tell(tickets)
+        if self._wal_pages >= self._checkpoint_at:
+            self._checkpoint()
 
     def _commit(self, tickets: Sequence[Ticket[Any]]) -> Sequence[Verdict]:
         """Run jobs and commit them: what this returns is durable."""
