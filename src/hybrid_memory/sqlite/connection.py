@@ -3,7 +3,8 @@
 import os
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,28 +23,6 @@ _LONGEST_NAP_SECONDS = 0.002
 Row = tuple[Any, ...]
 
 
-class Connection(apsw.Connection):
-    """A connection that knows which process opened it.
-
-    SQLite's locks do not survive a fork, so a child must neither use its parent's connection nor open the same file
-    beside it.
-    """
-
-    def __init__(self, path: Path, flags: int) -> None:
-        if any(other.inherited and other.filename == str(path) for other in _ours()):
-            raise ConfigurationError(
-                f"{path.name} was open when this process was forked, and SQLite does not survive that: open it after "
-                "the fork, or start processes with `spawn`."
-            )
-        super().__init__(str(path), flags=flags, statementcachesize=_STATEMENTS_KEPT)
-        self._process = os.getpid()
-
-    @property
-    def inherited(self) -> bool:
-        """Whether another process opened it."""
-        return self._process != os.getpid()
-
-
 class Patience:
     """How long a connection waits for a lock of another one: in short naps of random length.
 
@@ -60,10 +39,43 @@ class Patience:
         now = time.monotonic()
         if earlier_calls == 0:
             self._since = now
-        if now - self._since > self.seconds:
+        if now - self._since >= self.seconds:
             return False
         time.sleep(self._random.uniform(0, _LONGEST_NAP_SECONDS))
         return True
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Wait for nothing inside the block."""
+        seconds, self.seconds = self.seconds, 0
+        try:
+            yield
+        finally:
+            self.seconds = seconds
+
+
+class Connection(apsw.Connection):
+    """A connection to a file that exists. It knows which process opened it.
+
+    SQLite's locks do not survive a fork, so a child must neither use its parent's connection nor open the same file
+    beside it.
+    """
+
+    def __init__(self, path: Path, patience: Patience) -> None:
+        if any(other.inherited and other.filename == str(path) for other in _ours()):
+            raise ConfigurationError(
+                f"{path.name} was open when this process was forked, and SQLite does not survive that: open it after "
+                "the fork, or start processes with `spawn`."
+            )
+        super().__init__(str(path), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=_STATEMENTS_KEPT)
+        self._process = os.getpid()
+        self.patience = patience
+        self.set_busy_handler(patience)
+
+    @property
+    def inherited(self) -> bool:
+        """Whether another process opened it."""
+        return self._process != os.getpid()
 
 
 class Statements:
@@ -110,9 +122,8 @@ class Statements:
 
 def connect(path: Path, kind: Kind, patience: Patience, *, empty: bool = False) -> Connection:
     """Open a connection for the writer, after emptying the file in place if asked to."""
-    connection = Connection(path, apsw.SQLITE_OPEN_READWRITE)
+    connection = Connection(path, patience)
     try:
-        connection.set_busy_handler(patience)
         if empty:
             _empty(connection)
         _configure(connection, kind)
@@ -129,9 +140,8 @@ def connect(path: Path, kind: Kind, patience: Patience, *, empty: bool = False) 
 
 def connect_reader(path: Path, kind: Kind, patience: Patience) -> Connection:
     """Open a connection that only reads and never checkpoints."""
-    connection = Connection(path, apsw.SQLITE_OPEN_READWRITE)
+    connection = Connection(path, patience)
     try:
-        connection.set_busy_handler(patience)
         _configure(connection, kind)
         connection.pragma("query_only", 1)
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

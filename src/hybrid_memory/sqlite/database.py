@@ -100,9 +100,10 @@ class Database:
         self._inbox.close()
         if self._writer is None or self._process != os.getpid():
             return True
-        self._threads.shutdown(wait=False)
         # Readers first: the last connection to go cleans the WAL up, and that is the writer's.
-        done = self._readers.close(timeout) & self._writer.stop(timeout)
+        nobody_reads = self._readers.close(timeout)
+        self._threads.shutdown(wait=nobody_reads, cancel_futures=True)
+        done = self._writer.stop(timeout) and nobody_reads
         if done:
             self._presence.leave()
         return done
@@ -118,7 +119,7 @@ class Database:
             StorageRejected: SQLite refused the data.
             StateDamaged: the file is damaged.
         """
-        self._ready_writer()
+        self._check_usable()
         ticket = LoopTicket(job)
         self._inbox.put(ticket)
         try:
@@ -134,7 +135,7 @@ class Database:
     def write_blocking(self, job: Callable[[Statements], T], *, timeout: float | None = None) -> T:
         """The same from any thread, that of an event loop included, whose other tasks wait meanwhile."""
         ticket = ThreadTicket(job)
-        if self._ready_writer().run_now(ticket):
+        if self._check_usable().run_now(ticket):
             return ticket.outcome()
         self._inbox.put(ticket)
         try:
@@ -153,7 +154,7 @@ class Database:
             StorageUnavailable: not done in time, or the file cannot be read.
             StateDamaged: the file is damaged.
         """
-        self._check_process()
+        self._check_usable()
         try:
             async with asyncio.timeout(self._timeout if timeout is None else timeout) as deadline:
                 return await asyncio.wrap_future(self._threads.submit(self.read_blocking, query))
@@ -164,7 +165,7 @@ class Database:
 
     def read_blocking(self, query: Callable[[Statements], T]) -> T:
         """The same in the caller's thread, without a hop."""
-        self._check_process()
+        self._check_usable()
         generation = self._readers.generation
         try:
             return self._readers.read(query)
@@ -188,12 +189,18 @@ class Database:
         except (apsw.Error, UnicodeDecodeError) as error:
             raise failures.translate(error, self.kind) from error
 
-    def _ready_writer(self) -> Writer:
-        self._check_process()
+    def _check_usable(self) -> Writer:
+        """The writer, if calls make sense here and now."""
+        if self._process != os.getpid():
+            raise ConfigurationError(
+                f"{self.kind.name} was opened before this process was forked, and SQLite does not survive that: open "
+                "it after the fork, or start processes with `spawn`."
+            )
         if self._writer is None:
             raise StorageUnavailable(f"{self.kind.name} is not open")
+        self._inbox.check_open()
         if self._writer.is_current_thread:
-            raise RuntimeError("a job must not wait for another job")
+            raise RuntimeError("a job must not wait for another call")
         return self._writer
 
     def _raise_too_late(self, ticket: Ticket[Any]) -> NoReturn:
@@ -202,13 +209,6 @@ class Database:
         raise StorageUnavailable(
             f"{self.kind.name} did not take a write in time; {how}", outcome_unknown=begun
         ) from None
-
-    def _check_process(self) -> None:
-        if self._process != os.getpid():
-            raise ConfigurationError(
-                f"{self.kind.name} was opened before this process was forked, and SQLite does not survive that: open "
-                "it after the fork, or start processes with `spawn`."
-            )
 
     def _guard(self) -> None:
         """Let nothing be committed to a damaged file, or to one that is not at its path any more."""

@@ -122,7 +122,7 @@ class Writer:
         truncate = self._wal_pages >= _PAGES_BEFORE_TRUNCATE
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
         copied = 0
-        with suppress(apsw.Error):
+        with suppress(apsw.Error), self._connection.patience.suspended():
             _, copied = self._connection.wal_checkpoint(mode=mode)
         complete = copied >= self._wal_pages or (truncate and copied == 0)
         self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT + (0 if complete else self._wal_pages)

@@ -1,0 +1,318 @@
+"""The database as its callers see it: jobs, groups, threads, loops, deadlines, the end."""
+
+import asyncio
+import os
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import apsw
+import pytest
+
+from hybrid_memory.errors import ConfigurationError, SchemaMismatch, StorageRejected, StorageUnavailable
+from hybrid_memory.sqlite.connection import Statements
+from hybrid_memory.sqlite.database import Database
+from hybrid_memory.sqlite.files import CACHE, STATE
+from hybrid_memory.sqlite.status import status
+from tests.support.recording import Recorded
+from tests.support.sqlite_files import note_row, noting, state_in, stored_ids
+
+DEADLINE = 10.0
+
+
+class Busy:
+    """Keeps the writer occupied with a job until the block ends."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._begun, self._end = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=lambda: database.write_blocking(self._job))
+
+    def _job(self, _: Statements) -> None:
+        self._begun.set()
+        assert self._end.wait(DEADLINE)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        assert self._begun.wait(DEADLINE)
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join(DEADLINE)
+        assert not self._thread.is_alive()
+
+
+def commits(database: Database) -> list[str]:
+    """The transactions of the writer from now on."""
+    seen: list[str] = []
+    assert database._writer is not None
+    database._writer._connection.set_commit_hook(lambda: bool(seen.append("commit")))
+    return seen
+
+
+async def test_a_write_is_read_back_from_every_side(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+        await database.write(noting("t", "1"))
+        database.write_blocking(noting("t", "2"))
+        await asyncio.to_thread(database.write_blocking, noting("t", "3"))
+        assert await database.read(stored_ids) == ["1", "2", "3"]
+        assert database.read_blocking(stored_ids) == ["1", "2", "3"]
+
+
+def test_one_database_serves_several_loops_one_after_the_other_and_at_once(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+
+        async def some(name: str) -> None:
+            await asyncio.gather(*(database.write(noting("t", f"{name}{i}")) for i in range(20)))
+
+        asyncio.run(some("a"))
+        with ThreadPoolExecutor(3) as threads:
+            list(threads.map(lambda name: asyncio.run(some(name)), "bcd"))
+        assert sorted(database.read_blocking(stored_ids)) == sorted(f"{n}{i}" for n in "abcd" for i in range(20))
+
+
+async def test_what_waits_is_committed_together(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+        seen = commits(database)
+        with Busy(database):
+            tasks = [asyncio.create_task(database.write(noting("t", str(i)))) for i in range(50)]
+            await asyncio.sleep(0)
+            assert database.queued == 50
+        await asyncio.gather(*tasks)
+        assert len(seen) == 2
+
+
+async def test_a_failing_job_fails_alone(tmp_path: Path) -> None:
+    class OwnError(Exception):
+        pass
+
+    def fails(sql: Statements) -> None:
+        note_row(sql, "t", "never")
+        raise OwnError
+
+    def refused(sql: Statements) -> None:
+        note_row(sql, "t", "never either")
+        sql.connection.execute("insert into transient_memories (thread_id) values (null)")
+
+    with state_in(tmp_path) as (database, _):
+        with Busy(database):
+            jobs = [noting("t", "1"), fails, refused, noting("t", "2")]
+            tasks = [asyncio.create_task(database.write(job)) for job in jobs]
+            await asyncio.sleep(0)
+        first, own, rejected, second = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (first, second) == (None, None)
+        assert isinstance(own, OwnError)
+        assert isinstance(rejected, StorageRejected)
+        with pytest.raises(OwnError):
+            database.write_blocking(fails)
+        assert database.read_blocking(stored_ids) == ["1", "2"]
+
+
+async def test_a_job_that_ends_the_transaction_takes_nobody_along(tmp_path: Path) -> None:
+    def gives_up(sql: Statements) -> None:
+        sql.connection.execute("rollback")
+        raise apsw.FullError("as SQLite does when it rolls back by itself")
+
+    with state_in(tmp_path) as (database, _):
+        with Busy(database):
+            jobs = [noting("t", "1"), gives_up, noting("t", "2")]
+            tasks = [asyncio.create_task(database.write(job)) for job in jobs]
+            await asyncio.sleep(0)
+        first, full, second = await asyncio.gather(*tasks, return_exceptions=True)
+        assert (first, second) == (None, None)
+        assert isinstance(full, StorageUnavailable)
+        assert database.read_blocking(stored_ids) == ["1", "2"]
+
+
+async def test_the_queue_is_bounded_and_those_in_line_come_next(tmp_path: Path) -> None:
+    with Database(STATE, tmp_path, Recorded(), queue_limit=5) as database:
+        with Busy(database):
+            tasks = [asyncio.create_task(database.write(noting("t", str(i)))) for i in range(12)]
+            await asyncio.sleep(0)
+            assert (database.queued, database._inbox.in_line) == (5, 7)
+            with pytest.raises(StorageUnavailable) as waiting:
+                await database.write(noting("t", "late"), timeout=0.05)
+            assert not waiting.value.outcome_unknown
+            with pytest.raises(StorageUnavailable):
+                database.write_blocking(noting("t", "late too"), timeout=0.05)
+            assert (database.queued, database._inbox.in_line) == (5, 7)
+        await asyncio.gather(*tasks)
+        assert database.read_blocking(stored_ids) == [str(i) for i in range(12)]
+
+
+async def test_a_job_that_has_begun_is_of_unknown_outcome_at_the_deadline(tmp_path: Path) -> None:
+    go_on = threading.Event()
+
+    def slow(sql: Statements) -> None:
+        assert go_on.wait(DEADLINE)
+        note_row(sql, "t", "1")
+
+    with state_in(tmp_path) as (database, _):
+        with pytest.raises(StorageUnavailable) as late:
+            await database.write(slow, timeout=0.05)
+        assert late.value.outcome_unknown
+        go_on.set()
+        await database.write(noting("t", "2"))
+        assert database.read_blocking(stored_ids) == ["1", "2"]
+
+
+async def test_closing_commits_what_is_queued(tmp_path: Path) -> None:
+    database = Database(STATE, tmp_path, Recorded())
+    database.open()
+    with Busy(database):
+        tasks = [asyncio.create_task(database.write(noting("t", str(i)))) for i in range(20)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(database.close))
+        await asyncio.sleep(0)
+    assert await closing
+    await asyncio.gather(*tasks)
+    for late in (database.write, database.read):
+        with pytest.raises(StorageUnavailable, match="closed"):
+            await late(stored_ids)
+    assert not Path(f"{database.path}-wal").exists()  # noqa: ASYNC240 - the test has nothing else to do
+    with state_in(tmp_path) as (again, _):
+        assert len(again.read_blocking(stored_ids)) == 20
+
+
+def test_a_job_that_waits_for_a_job_is_told_so(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _), pytest.raises(RuntimeError, match="must not wait"):
+        database.write_blocking(lambda _: database.write_blocking(stored_ids))
+
+
+def test_a_reader_sees_one_state_and_cannot_write(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+        database.write_blocking(noting("t", "1"))
+
+        def twice(sql: Statements) -> tuple[int, int]:
+            before = len(stored_ids(sql))
+            writing = threading.Thread(target=lambda: database.write_blocking(noting("t", "2")))
+            writing.start()
+            writing.join(DEADLINE)
+            return before, len(stored_ids(sql))
+
+        assert database.read_blocking(twice) == (1, 1)
+        assert len(database.read_blocking(stored_ids)) == 2
+        with pytest.raises(StorageUnavailable):
+            database.read_blocking(noting("t", "3"))
+
+
+def test_the_wal_stays_small_behind_a_long_reader_and_shrinks_after_it(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+        content = '"' + "x" * 100_000 + '"'
+
+        def write(number: int) -> None:
+            database.write_blocking(noting("t", str(number), content))
+
+        def hold(sql: Statements) -> int:
+            stored_ids(sql)
+            for number in range(400):
+                write(number)
+            return status(database).wal_bytes
+
+        behind = database.read_blocking(hold)
+        for number in range(60):
+            write(number)
+        after = status(database).wal_bytes
+        assert behind > 32_000_000, "the reader held nothing back"
+        assert after <= 17_000_000
+
+
+def test_only_the_owner_may_read(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    with state_in(directory), Database(CACHE, directory, Recorded()) as cache:
+        cache.write_blocking(lambda _: None)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()}
+        assert modes.keys() >= {"state.db", "state.db-wal", "state.db-shm", "cache.db", "cache.db-wal"}
+        assert set(modes.values()) == {0o600}
+
+
+def test_an_open_directory_is_closed_to_others_but_can_be_passed_through(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    with state_in(directory):
+        pass
+    directory.chmod(0o755)
+    (directory / "state.db").chmod(0o644)
+    with state_in(directory):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o711
+        assert stat.S_IMODE((directory / "state.db").stat().st_mode) == 0o600
+
+
+def test_the_settings_of_the_two_files(tmp_path: Path) -> None:
+    for kind, synchronous in ((STATE, 2), (CACHE, 1)):
+        with Database(kind, tmp_path, Recorded()) as database:
+            names = ("synchronous", "journal_mode", "journal_size_limit", "foreign_keys")
+            seen = database.write_blocking(lambda sql: [sql.connection.pragma(name) for name in names])
+            assert seen == [synchronous, "wal", 16 * 1024 * 1024, 1]
+
+
+def test_a_state_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, notes):
+        notes.store("t", "kept")
+        database.write_blocking(
+            lambda sql: sql.run("schema.record", number=2, name="from_the_future", checksum="unknown") and None
+        )
+    with pytest.raises(SchemaMismatch, match=r"state\.db is at migration 2"), state_in(tmp_path):
+        pass
+    connection = apsw.Connection(str(tmp_path / "state.db"))
+    assert connection.execute("select count(*) from transient_memories").get == 1
+    connection.close()
+
+
+def test_the_status_says_what_there_is(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, notes):
+        notes.store("t", "x")
+        seen = status(database)
+        assert seen.file == str(tmp_path / "state.db")
+        assert seen.sqlite_version == apsw.sqlite_lib_version()
+        assert not seen.vulnerable
+        assert seen.schema_version == 1
+        assert seen.bytes > 0
+        assert seen.wal_bytes > 0
+
+
+def test_migrations_are_reported_once(tmp_path: Path) -> None:
+    events = Recorded()
+    for _ in range(2):
+        with state_in(tmp_path, events):
+            pass
+    (applied,) = events.named("migration_applied")
+    assert applied.pop("duration_ms") > 0
+    assert applied == {"number": 1, "migration": "transient_memory", "file": "state.db"}
+
+
+def test_a_deleted_state_file_takes_nothing_more(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, notes):
+        notes.store("t", "1")
+        (tmp_path / "state.db").unlink()
+        database._looked_at = 0
+        with pytest.raises(Exception, match="deleted or replaced"):
+            notes.store("t", "2")
+
+
+@pytest.mark.parametrize("how", ["use", "open"])
+def test_a_forked_child_is_told_and_does_not_hang(tmp_path: Path, how: str) -> None:
+    with state_in(tmp_path) as (database, notes):
+        notes.store("t", "1")
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            answer = b"no error"
+            try:
+                if how == "use":
+                    database.read_blocking(stored_ids)
+                else:
+                    Database(STATE, tmp_path, Recorded()).open()
+            except ConfigurationError as error:
+                answer = str(error).encode()
+            finally:
+                os.write(writing, answer)
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            answer = pipe.read()
+        os.waitpid(child, 0)
+        assert b"fork" in answer
+        notes.store("t", "2")
+        assert len(database.read_blocking(stored_ids)) == 2

@@ -1,0 +1,58 @@
+"""Watches for what drops SQLite's locks: a database in use that is opened by anything but our SQLite (D4 of DESIGN).
+
+Closing any handle of a file takes away all POSIX locks this process holds on it, so a second SQLite library, or a plain
+`open()`, lets another process write in the middle of our transaction. Python reports both to audit hooks. A hook cannot
+be removed, so one is installed once per process and asks the watches that are active.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import apsw
+
+_SIDE_FILES = ("", "-wal", "-shm")
+
+
+class Watch:
+    """The forbidden openings seen so far."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def look(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event not in ("open", "sqlite3.connect") or not arguments:
+            return
+        path = arguments[0]
+        if isinstance(path, (str, bytes, os.PathLike)) and os.path.realpath(os.fsdecode(path)) in _in_use():
+            self.seen.append(f"{event} of {os.fsdecode(path)}")
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    """Collect forbidden openings for the time of the block."""
+    watch, active = Watch(), _active()
+    active.append(watch)
+    try:
+        yield watch
+    finally:
+        active.remove(watch)
+
+
+@cache
+def _active() -> list[Watch]:
+    active: list[Watch] = []
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        for watch in tuple(active):
+            watch.look(event, arguments)
+
+    sys.addaudithook(hook)
+    return active
+
+
+def _in_use() -> set[str]:
+    names = [connection.filename for connection in apsw.connections() if connection.filename]
+    return {os.path.realpath(name) + suffix for name in names for suffix in _SIDE_FILES}
