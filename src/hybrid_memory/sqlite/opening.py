@@ -48,14 +48,23 @@ class Opener:
     def _state(self, *, alone: bool) -> Connection:
         if alone:
             salvage.finish(self.path)
-            if self.presence.met_damage and self.path.exists():
-                self._rescue("a process met damage in it")
+            self._rescue_what_sqlite_would_spoil()
         try:
             return self._checked(alone=alone)
         except (apsw.Error, UnicodeDecodeError) as error:
             if failures.is_damage(error, self.kind) and alone:
                 self._rescue(str(error))
             raise
+
+    def _rescue_what_sqlite_would_spoil(self) -> None:
+        """Look at what is known without opening the file: SQLite deletes the WAL of a database of no length."""
+        if not self.presence.was_made or not any(files.existing(self.path)):
+            return
+        files.create(self.path)
+        if files.size(self.path) == 0:
+            self._rescue("its content is gone")
+        if self.presence.met_damage:
+            self._rescue("a process met damage in it")
 
     def _rescue(self, reason: str) -> None:
         """Save what is intact, and say so in an error: rows may be missing, which nobody may overlook."""
@@ -129,6 +138,7 @@ class Opener:
             if alone:
                 damage.examine_rows(statements, _EXAMINATION_SECONDS)
         except BaseException:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)  # evidence is not to be overwritten
             connection.close(force=True)
             raise
         return connection

@@ -47,7 +47,12 @@ def commits(database: Database) -> list[str]:
     """The transactions of the writer from now on."""
     seen: list[str] = []
     assert database._writer is not None
-    database._writer._connection.set_commit_hook(lambda: bool(seen.append("commit")))
+
+    def count() -> bool:
+        seen.append("commit")
+        return False
+
+    database._writer._connection.set_commit_hook(count)
     return seen
 
 
@@ -240,9 +245,9 @@ def test_an_open_directory_is_closed_to_others_but_can_be_passed_through(tmp_pat
 
 
 def test_the_settings_of_the_two_files(tmp_path: Path) -> None:
+    names = ("synchronous", "journal_mode", "journal_size_limit", "foreign_keys")
     for kind, synchronous in ((STATE, 2), (CACHE, 1)):
         with Database(kind, tmp_path, Recorded()) as database:
-            names = ("synchronous", "journal_mode", "journal_size_limit", "foreign_keys")
             seen = database.write_blocking(lambda sql: [sql.connection.pragma(name) for name in names])
             assert seen == [synchronous, "wal", 16 * 1024 * 1024, 1]
 
