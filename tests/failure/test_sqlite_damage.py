@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from hybrid_memory.sqlite import checksum, files
 from hybrid_memory.sqlite.pages import Found, Pages
 from hybrid_memory.sqlite.transient import TransientMemories
 from tests.support.recording import Recorded
-from tests.support.sqlite_damage import PAGE, TO_A_CACHE, TO_A_STATE, Damage
+from tests.support.sqlite_damage import PAGE, TO_A_CACHE, TO_A_STATE, Damage, flipped_in_a_value
 from tests.support.sqlite_files import ROOT, cache_in, integrity, state_in
 
 NOBODY = 65534
@@ -60,8 +60,10 @@ def read_damaged_cache(directory: Path) -> Outcome:
     return outcome
 
 
-def damage_caches(template: Path, to: Path, rng: random.Random, count: int) -> Iterator[tuple[str, Outcome]]:
-    for number, damage in zip(range(count), itertools.cycle(TO_A_CACHE), strict=False):
+def damage_caches(
+    template: Path, to: Path, rng: random.Random, count: int, kinds: Sequence[Damage] = TO_A_CACHE
+) -> Iterator[tuple[str, Outcome]]:
+    for number, damage in zip(range(count), itertools.cycle(kinds), strict=False):
         directory = shutil.copytree(template, to / f"cache {number}")
         what = damage(directory / "cache.db", rng)
         yield f"{damage.__name__}: {what}", read_damaged_cache(directory)
@@ -87,8 +89,8 @@ def test_without_the_checksum_wrong_rows_would_be_served(
     """The planted bug: the campaign above notices when rows are not compared with their checksums."""
     monkeypatch.setattr(checksum, "row_is_intact", lambda *_: True)
     monkeypatch.setattr(checksum.row_is_intact, "__name__", "row_is_intact")
-    outcomes = damage_caches(cache_template, tmp_path, rng, 2 * len(TO_A_CACHE))
-    assert any(outcome.wrong for _, outcome in outcomes)
+    outcomes = damage_caches(cache_template, tmp_path, rng, 3, [flipped_in_a_value])
+    assert all(outcome.wrong for _, outcome in outcomes)
 
 
 @pytest.mark.parametrize("damage", TO_A_CACHE, ids=lambda damage: damage.__name__)
@@ -120,7 +122,8 @@ def test_a_read_only_cache_is_rebuilt_by_an_ordinary_user(cache_template: Path) 
     """In a process of a user whom modes bind: root writes to read-only files all the same."""
     if os.geteuid() != 0:
         pytest.skip("changing the user takes root; the campaign above covers the case for others")
-    with TemporaryDirectory(dir="/tmp") as place:  # noqa: S108 - pytest's own place cannot be passed by other users
+    with TemporaryDirectory(dir="/tmp") as place:
+        # pytest's own place cannot be passed by other users.
         Path(place).chmod(0o711)
         directory = shutil.copytree(cache_template, Path(place, "cache"))
         for file in [directory, *directory.iterdir()]:
@@ -331,10 +334,9 @@ def test_a_rescue_that_was_interrupted_is_finished_at_the_next_start(
         set_aside(path, folder)
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(files, "set_aside", and_die)
-        with state_in(directory):
-            pass
+    monkeypatch.setattr(files, "set_aside", and_die)
+    with pytest.raises(KeyboardInterrupt), state_in(directory):
+        pass
     assert not (directory / "state.db").exists()
     with state_in(directory) as (_, notes):
         assert contents(notes) == state_template.notes
@@ -348,17 +350,15 @@ def without_inner_pages(database: Path) -> None:
     database.with_name("state.db-wal").unlink(missing_ok=True)
 
 
+_CHANGE = "update transient_memories set content = '\"changed\"' where node_id = ?"
+
+
 def test_others_keep_their_file_until_everybody_has_stopped(tmp_path: Path) -> None:
     """A damaged file in use is not replaced under those who use it."""
     with state_in(tmp_path) as (first, notes):
         node_id = notes.store("t", "value-1")
         notes.store("t", "value-2")
-        first.write_blocking(
-            lambda sql: (
-                sql.connection.execute("update transient_memories set content = '\"x\"' where node_id = ?", (node_id,))
-                and None
-            )
-        )
+        first.write_blocking(lambda sql: sql.connection.execute(_CHANGE, (node_id,)).close())
         with pytest.raises(StateDamaged, match="damaged"):
             notes.of_thread("t")
         with pytest.raises(StateDamaged, match="takes nothing more"):

@@ -23,14 +23,14 @@ def tmpfs(directory: Path, megabytes: int) -> Iterator[Path]:
         subprocess.run(command, check=True)
 
 
-def fill(directory: Path) -> Path:
-    """Take all the space that is left."""
-    ballast = directory / "ballast"
-    with ballast.open("wb", buffering=0) as file:
+def fill(directory: Path, most: int | None = None) -> Path:
+    """Take `most` bytes, or all the space that is left."""
+    file = directory / f"ballast {most}"
+    with file.open("wb", buffering=0) as ballast:
         for size in (1 << 16, 1 << 12, 1):
-            while True:
+            while most is None or ballast.tell() < most:
                 try:
-                    file.write(bytes(size))
+                    ballast.write(bytes(size))
                 except OSError:
                     break
-    return ballast
+    return file

@@ -26,13 +26,13 @@ def examine_presence(statements: Statements) -> None:
 
 
 def examine_structure(statements: Statements, seconds: float) -> None:
-    """Let SQLite look at every page.
+    """Let SQLite look at every page, and compare the indexes with their tables: a wrong entry hides a row.
 
     Raises:
         apsw.CorruptError: one is damaged.
     """
     with _at_most(statements.connection, seconds):
-        (finding,) = statements.connection.execute("pragma quick_check(1)").fetchall()[0]
+        (finding,) = statements.connection.execute("pragma integrity_check(1)").fetchall()[0]
         if finding != "ok":
             raise apsw.CorruptError(str(finding).splitlines()[-1])
 
