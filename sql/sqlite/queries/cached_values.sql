@@ -10,10 +10,6 @@ select value from cached_values
 where bucket = :bucket and key = :key
   and row_is_intact(checksum, 'cached_values', :bucket, :key, value);
 
--- name: drop_bucket
--- Forget a bucket.
-delete from cached_values where bucket = :bucket;
-
 -- name: verify
 -- Read every row, so that a damaged one shows.
 select count(*) from cached_values

@@ -21,7 +21,7 @@ from hybrid_memory.sqlite.tickets import Ticket, tell
 _MOST_JOBS_PER_COMMIT = 1000
 _PAGES_BEFORE_CHECKPOINT = 1000
 # Longer than this, the WAL grew behind a long reader: it is cut as soon as no reader needs it.
-_PAGES_BEFORE_TRUNCATE = 8000
+_PAGES_BEFORE_TRUNCATE = 4000
 
 Repair = Callable[[BaseException], Connection]
 Guard = Callable[[], None]
