@@ -45,13 +45,13 @@ class Patience:
         return True
 
     @contextmanager
-    def suspended(self) -> Iterator[None]:
-        """Wait for nothing inside the block."""
-        seconds, self.seconds = self.seconds, 0
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """Wait no longer than this inside the block."""
+        usual, self.seconds = self.seconds, min(self.seconds, seconds)
         try:
             yield
         finally:
-            self.seconds = seconds
+            self.seconds = usual
 
 
 class Connection(apsw.Connection):

@@ -135,11 +135,12 @@ class Database:
     def write_blocking(self, job: Callable[[Statements], T], *, timeout: float | None = None) -> T:
         """The same from any thread, that of an event loop included, whose other tasks wait meanwhile."""
         ticket = ThreadTicket(job)
-        if self._check_usable().run_now(ticket):
+        timeout = self._timeout if timeout is None else timeout
+        if self._check_usable().run_now(ticket, timeout):
             return ticket.outcome()
         self._inbox.put(ticket)
         try:
-            settled = ticket.wait(self._timeout if timeout is None else timeout)
+            settled = ticket.wait(timeout)
         except BaseException:
             self._inbox.withdraw(ticket)
             raise

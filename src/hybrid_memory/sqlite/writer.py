@@ -53,13 +53,14 @@ class Writer:
         """Whether the caller is a job."""
         return threading.get_ident() == self._working
 
-    def run_now(self, ticket: Ticket[Any]) -> bool:
-        """Run and commit a job in the caller's thread, if it is nobody else's turn."""
+    def run_now(self, ticket: Ticket[Any], timeout: float) -> bool:
+        """Run and commit a job in the caller's thread, if it is nobody else's turn in this process."""
         if self._inbox.queued or not self._turn.acquire(blocking=False):
             return False
         try:
             self._inbox.check_open()
-            self._work_off([ticket])
+            with self._connection.patience.at_most(timeout):
+                self._work_off([ticket])
         finally:
             self._turn.release()
         return True
@@ -122,7 +123,7 @@ class Writer:
         truncate = self._wal_pages >= _PAGES_BEFORE_TRUNCATE
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
         copied = 0
-        with suppress(apsw.Error), self._connection.patience.suspended():
+        with suppress(apsw.Error), self._connection.patience.at_most(0):
             _, copied = self._connection.wal_checkpoint(mode=mode)
         complete = copied >= self._wal_pages or (truncate and copied == 0)
         self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT + (0 if complete else self._wal_pages)

@@ -3,7 +3,10 @@
 import asyncio
 import os
 import stat
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.files import CACHE, STATE
 from hybrid_memory.sqlite.status import status
 from tests.support.recording import Recorded
-from tests.support.sqlite_files import note_row, noting, state_in, stored_ids
+from tests.support.sqlite_files import ROOT, note_row, noting, state_in, stored_ids
 
 DEADLINE = 10.0
 
@@ -294,6 +297,40 @@ def test_a_deleted_state_file_takes_nothing_more(tmp_path: Path) -> None:
         database._looked_at = 0
         with pytest.raises(Exception, match="deleted or replaced"):
             notes.store("t", "2")
+
+
+def test_a_vulnerable_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybrid_memory.sqlite.database.sqlite_version", lambda: "3.51.2")
+    with pytest.raises(ConfigurationError, match="install apsw"), state_in(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_process_that_keeps_the_lock_delays_nobody_beyond_the_deadline(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+        command = [sys.executable, "-c", _KEEP_THE_LOCK, str(database.path)]
+        other = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        start = time.monotonic()
+        with pytest.raises(StorageUnavailable):
+            database.write_blocking(noting("t", "refused"), timeout=0.2)
+        with pytest.raises(StorageUnavailable):
+            asyncio.run(database.write(noting("t", "undecided"), timeout=0.2))
+        assert database.read_blocking(stored_ids) == []
+        assert time.monotonic() - start < 1.4
+        other.communicate(timeout=DEADLINE)
+        database.write_blocking(noting("t", "taken"))
+        assert database.read_blocking(stored_ids) == ["undecided", "taken"]
+
+
+_KEEP_THE_LOCK = """
+import sys, apsw
+connection = apsw.Connection(sys.argv[1])
+connection.execute("begin immediate")
+print("locked", flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("how", ["use", "open"])
