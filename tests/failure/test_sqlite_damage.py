@@ -17,11 +17,13 @@ import pytest
 
 from hybrid_memory.errors import HybridMemoryError, StateDamaged
 from hybrid_memory.sqlite import checksum, files
+from hybrid_memory.sqlite.connection import Statements
+from hybrid_memory.sqlite.damage import examine_rows
 from hybrid_memory.sqlite.pages import Found, Pages
 from hybrid_memory.sqlite.transient import TransientMemories
 from tests.support.recording import Recorded
 from tests.support.sqlite_damage import PAGE, TO_A_CACHE, TO_A_STATE, Damage, flipped_in_a_value
-from tests.support.sqlite_files import ROOT, cache_in, integrity, state_in
+from tests.support.sqlite_files import ROOT, cache_in, integrity, note_row, state_in
 
 NOBODY = 65534
 CACHED = {f"key {number}": f"value-{number:04}-".encode() * (1 + number % 40) for number in range(300)}
@@ -351,6 +353,21 @@ def without_inner_pages(database: Path) -> None:
 
 
 _CHANGE = "update transient_memories set content = '\"changed\"' where node_id = ?"
+
+
+def test_the_examination_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    """A damaged row among many is found in the time for it, and does not hold up a start without."""
+    with state_in(tmp_path) as (database, _):
+
+        def fill_and_examine(sql: Statements) -> None:
+            for number in range(2000):
+                note_row(sql, "t", str(number))
+            sql.connection.execute(_CHANGE, ("1999",)).close()
+            examine_rows(sql, 0)
+            with pytest.raises(apsw.CorruptError):
+                examine_rows(sql, 30)
+
+        database.write_blocking(fill_and_examine)
 
 
 def test_others_keep_their_file_until_everybody_has_stopped(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from hybrid_memory.sqlite.connection import Connection, Patience, Statements, co
 from hybrid_memory.sqlite.files import Kind
 from hybrid_memory.sqlite.presence import Presence
 
-_EXAMINATION_SECONDS = 0.5
+# For the structure and for the rows each: a large file is examined in part, the rest when it is read.
+_EXAMINATION_SECONDS = 0.25
 # A cache with one of these is emptied; a state file is left alone and the error shown.
 _UNUSABLE = (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError, apsw.SQLError, SchemaMismatch)
 

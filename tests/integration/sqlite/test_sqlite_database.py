@@ -333,6 +333,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # that it is deprecated is why it is tested
 @pytest.mark.parametrize("how", ["use", "open"])
 def test_a_forked_child_is_told_and_does_not_hang(tmp_path: Path, how: str) -> None:
     with state_in(tmp_path) as (database, notes):
