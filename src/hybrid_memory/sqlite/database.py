@@ -76,12 +76,16 @@ class Database:
     def open(self) -> None:
         """Make the file where it is missing, bring its schema up to date, heal a damaged cache. Then calls work.
 
+        Opening an open one changes nothing.
+
         Raises:
             StateDamaged: `state.db` was damaged; what is intact was saved, and the next `open` goes on with it.
             SchemaMismatch: `state.db` was made by a newer version.
             ConfigurationError: this SQLite is not safe, or the process was forked with the file open.
             StorageUnavailable: the file cannot be opened.
         """
+        if self._writer is not None:
+            return
         require_safe(sqlite_version())
         try:
             files.secure_directory(self.path.parent)

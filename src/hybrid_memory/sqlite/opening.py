@@ -39,7 +39,8 @@ class Opener:
         """
         with self.presence.enter() as alone:
             connection = self._cache(alone=alone) if self.kind.disposable else self._state(alone=alone)
-            self.presence.note_made()
+            if alone or not self.presence.was_made:
+                self.presence.note_made()
         return connection
 
     def healed(self, error: BaseException) -> Connection:
@@ -53,8 +54,10 @@ class Opener:
         try:
             return self._checked(alone=alone)
         except (apsw.Error, UnicodeDecodeError) as error:
-            if failures.is_damage(error, self.kind) and alone:
-                self._rescue(str(error))
+            if failures.is_damage(error, self.kind):
+                if alone:
+                    self._rescue(str(error))
+                self.presence.note_damage()
             raise
 
     def _rescue_what_sqlite_would_spoil(self) -> None:

@@ -122,8 +122,9 @@ class Writer:
         """Copy the WAL into the database; where readers or a full disk prevent that, try again some pages later."""
         truncate = self._wal_pages >= _PAGES_BEFORE_TRUNCATE
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
-        copied = 0
+        self._checkpoint_at = self._wal_pages + _PAGES_BEFORE_CHECKPOINT
         with suppress(apsw.Error), self._connection.patience.at_most(0):
-            _, copied = self._connection.wal_checkpoint(mode=mode)
-        complete = copied >= self._wal_pages or (truncate and copied == 0)
-        self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT + (0 if complete else self._wal_pages)
+            in_wal, copied = self._connection.wal_checkpoint(mode=mode)
+            if in_wal == copied:
+                self._wal_pages = 0
+                self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT
