@@ -117,7 +117,7 @@ async def test_cancelled_callers_leave_nothing_behind(tmp_path: Path, rng: rando
 
 
 @pytest.mark.parametrize(
-    ("processes", "rounds"), [(6, 5), pytest.param(16, 50, marks=[pytest.mark.campaign, pytest.mark.timeout(600)])]
+    ("processes", "rounds"), [(4, 5), pytest.param(16, 50, marks=[pytest.mark.campaign, pytest.mark.timeout(600)])]
 )
 def test_many_first_starts_at_once_make_one_schema(tmp_path: Path, processes: int, rounds: int) -> None:
     with crew(processes) as together:
