@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import apsw
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +20,7 @@ from hybrid_memory.postgres.reach import embedded_server
 from hybrid_memory.postgres.schema import connected
 from hybrid_memory.postgres.target import Embedded, Target, Targets, embedded_targets, resolve
 from hybrid_memory.settings import Settings, misspelled
+from hybrid_memory.sqlite.version import is_vulnerable, sqlite_version
 
 Report = dict[str, Any]
 
@@ -108,7 +108,8 @@ def _local(settings: Settings) -> Report:
     return {
         "data_dir": str(directory),
         "exists": directory.exists(),
-        "sqlite_version": apsw.sqlite_lib_version(),
+        "sqlite_version": sqlite_version(),
+        "sqlite_safe": not is_vulnerable(sqlite_version()),
         "files": {path.name: path.stat().st_size for path in files},
         "postgres_bytes": _tree_size(directory / "postgres"),
     }
@@ -139,7 +140,10 @@ def _print(report: Report) -> None:
         ("  schema", _schema_in_words(postgres) if "schema" in postgres else None),
         ("  size on disk", size(local["postgres_bytes"]) if local["postgres_bytes"] else None),
         ("local data in", local["data_dir"] + ("" if local["exists"] else " (not created yet)")),
-        ("  SQLite", local["sqlite_version"]),
+        (
+            "  SQLite",
+            local["sqlite_version"] + ("" if local["sqlite_safe"] else ", which can corrupt files: upgrade apsw"),
+        ),
     ]
     rows += [(f"  {name}", size(count)) for name, count in local["files"].items()]
     for name, value in rows:
