@@ -3,6 +3,7 @@
     HybridMemoryError
      +- ConfigurationError    the settings, the server or its rights do not fit; the text says what to do
      +- SchemaMismatch        the database's schema is not the one this version works with
+     +- InvalidInput          a value from the caller cannot be stored (also a ValueError)
      +- StorageUnavailable    the database did not answer in time; trying again can help
      +- StorageRejected       the database refused the data; trying again cannot help
      +- StateDamaged          state.db is damaged; what could be read was saved, or will be at the next start
@@ -22,6 +23,10 @@ class ConfigurationError(HybridMemoryError):
 
 class SchemaMismatch(HybridMemoryError):
     """The schema in the database is not the one this version works with."""
+
+
+class InvalidInput(HybridMemoryError, ValueError):
+    """A value from the caller cannot be stored; the text names the field."""
 
 
 class StorageUnavailable(HybridMemoryError):
