@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -100,7 +99,7 @@ class Border:
 
     def share(self, value: object, path: str) -> float:
         """A number from 0 to 1."""
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise InvalidInput(f"{path} must be a number from 0 to 1, not {value!r}")
         return float(value)
 
