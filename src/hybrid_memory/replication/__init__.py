@@ -1,0 +1,1 @@
+"""Keeping Postgres and this process in step."""
