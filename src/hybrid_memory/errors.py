@@ -4,13 +4,16 @@
      +- ConfigurationError    the settings, the server or its rights do not fit; the text says what to do
      +- SchemaMismatch        the database's schema is not the one this version works with
      +- InvalidInput          a value from the caller cannot be stored (also a ValueError)
+     +- UnknownMemory         there is no such memory for this user (also a KeyError)
      +- StorageUnavailable    the database did not answer in time; trying again can help
      +- StorageRejected       the database refused the data; trying again cannot help
      +- StateDamaged          state.db is damaged; what could be read was saved, or will be at the next start
-     +- InvalidInput          an argument that cannot be stored as it is (a ValueError too)
+     +- WrongThread           a blocking call would wait for its own thread (also an asyncio.InvalidStateError)
 
 Catch the base class to catch them all. Driver exceptions never reach a caller; the cause is kept in `__cause__`.
 """
+
+import asyncio
 
 
 class HybridMemoryError(Exception):
@@ -27,6 +30,13 @@ class SchemaMismatch(HybridMemoryError):
 
 class InvalidInput(HybridMemoryError, ValueError):
     """A value from the caller cannot be stored; the text names the field."""
+
+
+class UnknownMemory(HybridMemoryError, KeyError):
+    """There is no such memory for this user."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
 
 
 class StorageUnavailable(HybridMemoryError):
@@ -61,5 +71,5 @@ class StateDamaged(HybridMemoryError):
     """
 
 
-class InvalidInput(HybridMemoryError, ValueError):
-    """An argument that cannot be stored as it is; the text names it and says why."""
+class WrongThread(HybridMemoryError, asyncio.InvalidStateError):
+    """A blocking call would wait for the very thread that has to answer it."""

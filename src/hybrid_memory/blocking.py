@@ -1,0 +1,92 @@
+"""One home loop: where all Postgres work of a manager runs, and how other threads and loops get there.
+
+The home loop is the one that started the manager, or, when it was started without one, a loop in a thread of its own,
+so that several `asyncio.run` calls and plain threads can share one manager.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hybrid_memory.errors import WrongThread
+
+if TYPE_CHECKING:
+    import concurrent.futures
+
+Result = TypeVar("Result")
+_STOP_SECONDS = 5.0
+
+
+class HomeLoop:
+    """The loop that owns a manager's connections, and a way to it from anywhere."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The home loop; started in a thread of its own when there is none yet."""
+        with self._lock:
+            if self._loop is None or self._loop.is_closed():
+                self._loop, self._thread = _started_thread()
+            return self._loop
+
+    def adopt_running(self) -> None:
+        """Make the running loop the home, unless there is one."""
+        with self._lock:
+            if self._loop is None or self._loop.is_closed():
+                self._loop, self._thread = asyncio.get_running_loop(), None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller runs on the home loop."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Run `work` on the home loop and wait for it from whatever loop this is."""
+        if self.is_here:
+            return await work()
+        return await asyncio.wrap_future(self._submit(work))
+
+    def run_blocking(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Run `work` on the home loop and block this thread until it is done.
+
+        Raises:
+            WrongThread: this is the thread of the home loop, which would wait for itself.
+        """
+        if self.is_here:
+            raise WrongThread("a blocking call on the manager's own event loop would wait for itself; await it instead")
+        return self._submit(work).result()
+
+    def stop(self) -> None:
+        """End the thread, if there is one."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_STOP_SECONDS)
+
+    def _submit(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> "concurrent.futures.Future[Result]":
+        return asyncio.run_coroutine_threadsafe(work(), self.loop)
+
+
+def _started_thread() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    loop = asyncio.new_event_loop()
+
+    def serve() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=serve, name="hybrid-memory", daemon=True)
+    thread.start()
+    return loop, thread
