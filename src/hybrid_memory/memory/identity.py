@@ -23,7 +23,7 @@ def new_id() -> str:
     return str(uuid7())
 
 
-def node_id_of(user_id: str, given: str | UUID, *, most_bytes: int) -> tuple[str, str | None]:
+def node_id_of(user_id: str, given: str | UUID, *, most_bytes: int | None = None) -> tuple[str, str | None]:
     """The id of a memory from either form a caller may use, and the caller's own name for it, if that was given.
 
     Raises:

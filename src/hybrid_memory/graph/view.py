@@ -1,0 +1,69 @@
+"""A snapshot of one user's graph at one moment, which never changes: what every reader reads."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import chain
+
+from hybrid_memory.graph.delta import edge_key
+from hybrid_memory.graph.rows import Rows
+from hybrid_memory.models import MemoryNode, Relationship
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+def is_stub(node: MemoryNode) -> bool:
+    """Whether it only holds the place of an entity that is spoken of and not there yet."""
+    return node.context_type == "domain_entity" and node.metadata.get("stub") is True
+
+
+class GraphView:
+    """The memories that have not expired, and the relationships between them.
+
+    Stubs are nodes, so that what they join stays joined, but they are no memories.
+    """
+
+    def __init__(self, rows: Rows, *, incarnation: str | None, version: int, at: datetime) -> None:
+        self.incarnation = incarnation
+        self.version = version
+        self._rows = rows.copy()
+        expired = [node_id for node_id, expires_at in rows.expiring.items() if expires_at <= at]
+        self._rows.remove(expired)
+        self._holds_until = min(self._rows.expiring.values(), default=_NEVER)
+        self._memories: tuple[MemoryNode, ...] | None = None
+        self._edges: tuple[Relationship, ...] | None = None
+
+    def holds_at(self, moment: datetime) -> bool:
+        """Whether nothing in here has expired by then."""
+        return moment < self._holds_until
+
+    def nodes(self) -> Iterator[MemoryNode]:
+        """Memories and stubs, in no order."""
+        return iter(self._rows.nodes.values())
+
+    def memory(self, node_id: str) -> MemoryNode | None:
+        """One memory."""
+        node = self._rows.nodes.get(node_id)
+        return None if node is None or is_stub(node) else node
+
+    def memories(self) -> tuple[MemoryNode, ...]:
+        """All memories, oldest first; the order does not depend on how they came in."""
+        if self._memories is None:
+            self._memories = tuple(sorted((node for node in self.nodes() if not is_stub(node)), key=_by_age))
+        return self._memories
+
+    def edges(self) -> tuple[Relationship, ...]:
+        """All relationships in the order of their keys."""
+        if self._edges is None:
+            self._edges = tuple(sorted(chain.from_iterable(self._rows.outgoing.values()), key=edge_key))
+        return self._edges
+
+    def edges_of(self, node_id: str) -> Iterator[Relationship]:
+        """The relationships that leave or reach a node."""
+        return chain(self._rows.outgoing.get(node_id, ()), self._rows.incoming.get(node_id, ()))
+
+    def __contains__(self, node_id: object) -> bool:
+        return node_id in self._rows.nodes
+
+
+def _by_age(node: MemoryNode) -> tuple[datetime, str]:
+    return node.created_at or _NEVER, node.node_id
