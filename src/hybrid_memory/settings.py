@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     max_staleness_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=60, description="Age at which a cached memory is compared with Postgres again"
     )
+    max_loaded_users: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=1000, description="Users whose memory a process keeps at hand; the least recently used leave"
+    )
     rollout_percent: Percent = Field(default=100, description="Share of users persisted to Postgres, stable per user")
     allowed_types: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Types that checkpoints may restore, `module:Name,...`"

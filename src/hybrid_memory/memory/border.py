@@ -63,6 +63,10 @@ class Border:
         """A context type, relationship type, role, or another short name."""
         return text_of(value, path, most_bytes=LONGEST_NAME)
 
+    def line(self, value: object, path: str) -> str:
+        """A name or id given by the world outside, as long as a key may be."""
+        return text_of(value, path, most_bytes=self._settings.max_key_bytes)
+
     def content(self, value: object, path: str = "content") -> tuple[JSON, str, bytes]:
         """What is stored, its kind, and a hash of both. A string is stored as `{"text": ...}`."""
         kind = "text" if isinstance(value, str) else "json"
@@ -143,7 +147,7 @@ class Border:
             raise InvalidInput(f"{path} is zero in every dimension: it has no direction to compare")
         return values
 
-    def draft(  # noqa: PLR0913 - these are the columns a caller may give
+    def draft(
         self,
         user_id: str,
         content: object,

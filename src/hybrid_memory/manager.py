@@ -1,0 +1,370 @@
+"""`HybridMemoryManager`: opens, wires and closes everything, and hands each call to the part whose work it is."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, Self, TypeVar
+from uuid import UUID
+
+from hybrid_memory.blocking import HomeLoop
+from hybrid_memory.errors import ConfigurationError, StorageUnavailable
+from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.conversations import Conversations
+from hybrid_memory.memory.identity import new_id
+from hybrid_memory.memory.memories import Memories, Progress
+from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.user_memory import UserMemory
+from hybrid_memory.models import MemoryNode
+from hybrid_memory.observability import Events
+from hybrid_memory.postgres import schema
+from hybrid_memory.postgres.batches import Batches
+from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.reach import reached
+from hybrid_memory.replication.clock import HybridClock
+from hybrid_memory.replication.writer import Writer
+from hybrid_memory.settings import Settings
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Everything that exists between start and close."""
+
+    database: Database
+    writer: Writer
+    sessions: Sessions
+    memories: Memories
+    conversations: Conversations
+    closing: AsyncExitStack
+
+
+class HybridMemoryManager:
+    """Users' memories, written through to Postgres and read from this process.
+
+    Use it as `async with HybridMemoryManager() as manager`, or plain `with` and `manager.blocking`; a manager that was
+    not started starts on its first call. Calls from other event loops and threads are forwarded to the manager's own.
+
+    Args:
+        settings: how to reach the databases; from the environment when None.
+        events: where to report; hooks for metrics and tracing attach to it.
+    """
+
+    def __init__(self, settings: Settings | None = None, *, events: Events | None = None) -> None:
+        self.settings = settings or Settings()
+        self.events = events or Events()
+        self._home = HomeLoop()
+        self._parts: _Parts | None = None
+        self._starting: asyncio.Lock | None = None
+        self._closed = False
+
+    @property
+    def blocking(self) -> "Blocking":
+        """The same calls without `await`, for plain code and threads."""
+        return Blocking(self, self._home)
+
+    async def start(self) -> None:
+        """Connect, bring the schema up to date, and be ready. Starting a started manager does nothing.
+
+        Raises:
+            ConfigurationError: settings, server or rights do not fit; the text says what to do.
+            SchemaMismatch: the schema in the database is not the one this version works with.
+            StorageUnavailable: Postgres does not answer.
+        """
+        self._closed = False
+        self._home.adopt_running()
+        await self._home.run(self._ready)
+
+    async def aclose(self, timeout: float = 10.0) -> None:
+        """Finish what was begun, close the connections, and leave the embedded server."""
+        await self._home.run(functools.partial(self._close, timeout))
+        if not self._home.is_here:
+            self._home.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        self._closed = False
+        self._home.run_blocking(self._ready)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._home.run_blocking(functools.partial(self._close, 10.0))
+        self._home.stop()
+
+    async def ensure_user_memories(self, user_id: str) -> UserMemory:
+        """The user's memory, loaded from Postgres when it is not here yet, and brought up to date when it is old.
+
+        An unknown user has an empty memory. While Postgres does not answer, what was loaded before is given, with
+        `stale` set.
+
+        Raises:
+            InvalidInput: the user id cannot be one.
+            StorageUnavailable: Postgres does not answer and the user was not loaded before.
+        """
+        owner = Border(self.settings).user_id(user_id)
+        return UserMemory(await self._on_home(lambda parts: parts.sessions.opened(owner)))
+
+    async def store_persistent_memory(
+        self,
+        user_id: str,
+        content: object,
+        context_type: str = "conversation_fact",
+        *,
+        summary: str | None = None,
+        tags: Iterable[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        importance: float = 0.5,
+        confidence: float = 1.0,
+        thread_id: str | None = None,
+        relates_to: Iterable[str | UUID] = (),
+        depends_on: Iterable[str | UUID] = (),
+        expires_in: timedelta | float | None = None,
+        node_id: str | UUID | None = None,
+        embedding: Sequence[float] | None = None,
+    ) -> str:
+        """Store a memory for good and return its id; when this returns, Postgres has committed it.
+
+        Args:
+            user_id: whose memory it is.
+            content: a string, or anything that is data (see `InvalidInput`).
+            context_type: what kind of memory; any word, the usual ones are in the README.
+            summary: one line about it; made from the content when None.
+            tags: words to find it by.
+            metadata: anything else, as JSON.
+            importance: 0 to 1.
+            confidence: 0 to 1.
+            thread_id: the conversation it comes from.
+            relates_to: memories it relates to.
+            depends_on: memories it depends on.
+            expires_in: seconds, or a timedelta, after which it is hidden and later removed.
+            node_id: an id or name of your own; storing it again replaces the memory.
+            embedding: a vector of its content.
+
+        Raises:
+            InvalidInput: a value cannot be stored; the text names the field.
+            UnknownMemory: a memory in `relates_to` or `depends_on` does not exist.
+            StorageUnavailable: Postgres did not confirm it.
+        """
+        fields = {
+            "summary": summary,
+            "tags": tags,
+            "metadata": metadata,
+            "importance": importance,
+            "confidence": confidence,
+            "thread_id": thread_id,
+            "relates_to": relates_to,
+            "depends_on": depends_on,
+            "expires_in": expires_in,
+            "node_id": node_id,
+            "embedding": embedding,
+        }
+        return await self._on_home(lambda parts: parts.memories.store(user_id, content, context_type, **fields))
+
+    async def store_many(
+        self, user_id: str, items: Sequence[Mapping[str, Any]], *, progress: Progress | None = None
+    ) -> list[str]:
+        """Store many memories, given as the keywords of `store_persistent_memory`; their ids in the same order.
+
+        All are checked before the first is written. `progress` is called with how many of how many are stored.
+        """
+        return await self._on_home(lambda parts: parts.memories.store_many(user_id, items, progress))
+
+    async def store_entity(
+        self,
+        user_id: str,
+        *,
+        entity_id: str | None = None,
+        entity_system: str,
+        entity_type: str,
+        entity_name: str,
+        data: Mapping[str, Any] | None = None,
+        relations: Iterable[tuple[str, str | UUID]] = (),
+        aliases: Iterable[str] = (),
+    ) -> str:
+        """Store what is known of an entity and return its id; keys stored earlier or elsewhere at once are kept.
+
+        Args:
+            user_id: whose knowledge it is.
+            entity_id: its id in its own system; without one it is known by its type and name.
+            entity_system: where it lives, such as `salesforce`.
+            entity_type: what it is, such as `account`.
+            entity_name: what it is called.
+            data: what is known; merged key by key, the later write of a key wins.
+            relations: pairs of relationship type and memory id.
+            aliases: other names.
+
+        Raises:
+            InvalidInput: a value cannot be stored; the text names the field.
+            UnknownMemory: a memory in `relations` does not exist.
+            StorageUnavailable: Postgres did not confirm it.
+        """
+        return await self._on_home(
+            lambda parts: parts.memories.store_entity(
+                user_id,
+                entity_id=entity_id,
+                entity_system=entity_system,
+                entity_type=entity_type,
+                entity_name=entity_name,
+                data=data,
+                relations=relations,
+                aliases=aliases,
+            )
+        )
+
+    async def relate(
+        self,
+        user_id: str,
+        from_id: str | UUID,
+        to_id: str | UUID,
+        relationship_type: str,
+        *,
+        strength: float = 1.0,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Relate two memories of one user, or change how they are related.
+
+        Raises:
+            InvalidInput: a value cannot be stored; the text names the field.
+            UnknownMemory: one of them does not exist for this user.
+            StorageUnavailable: Postgres did not confirm it.
+        """
+        await self._on_home(
+            lambda parts: parts.memories.relate(
+                user_id, from_id, to_id, relationship_type, strength=strength, metadata=metadata
+            )
+        )
+
+    async def get_node(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
+        """One memory; None when this user has none by that id."""
+        return await self._on_home(lambda parts: parts.memories.get(user_id, node_id))
+
+    async def update_memory(self, user_id: str, node_id: str | UUID, **fields: Any) -> MemoryNode:
+        """Replace some fields of a memory, named as in `store_persistent_memory`; the memory as it is then.
+
+        Raises:
+            InvalidInput: a value cannot be stored, or the memory is an entity.
+            UnknownMemory: this user has none by that id.
+            StorageUnavailable: Postgres did not confirm it.
+        """
+        return await self._on_home(lambda parts: parts.memories.update(user_id, node_id, **fields))
+
+    async def forget(self, user_id: str, node_id: str | UUID) -> bool:
+        """Delete a memory with its relationships; False when this user has none by that id."""
+        return await self._on_home(lambda parts: parts.memories.forget(user_id, node_id))
+
+    async def add_message(
+        self,
+        user_id: str,
+        thread_id: str,
+        role: str,
+        content: object,
+        *,
+        name: str | None = None,
+        at: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        message_id: str | None = None,
+    ) -> str:
+        """Add a turn to a conversation; one with a `message_id` given before replaces that turn in its place."""
+        return await self._on_home(
+            lambda parts: parts.conversations.add(
+                user_id, thread_id, role, content, name=name, at=at, metadata=metadata, message_id=message_id
+            )
+        )
+
+    async def get_context(self, user_id: str, thread_id: str, *, limit: int = 10) -> list[dict[str, Any]]:
+        """The newest `limit` turns of a conversation, oldest first, each `{role, content, name, at, ...}`."""
+        return await self._on_home(lambda parts: parts.conversations.context(user_id, thread_id, limit=limit))
+
+    async def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything acknowledged before is in Postgres; whether it is, within `timeout`."""
+
+        async def drained(parts: _Parts) -> Literal[True]:
+            await parts.writer.drained()
+            return True
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._on_home(drained)
+        except TimeoutError:
+            return False
+
+    async def _on_home(self, work: Callable[[_Parts], Awaitable[Result]]) -> Result:
+        """Run `work` where the connections are, starting them if this is the first call."""
+
+        async def with_parts() -> Result:
+            return await work(await self._ready())
+
+        return await self._home.run(with_parts)
+
+    async def _ready(self) -> _Parts:
+        """On the home loop: the parts, opened once however many callers come at the same time."""
+        if self._closed:
+            raise StorageUnavailable("this manager is closed; start() opens it again")
+        if self._parts is None:
+            self._starting = self._starting or asyncio.Lock()
+            async with self._starting:
+                if self._parts is None:
+                    self._parts = await self._open()
+        return self._parts
+
+    async def _open(self) -> _Parts:
+        if self.settings.memory_type == "sqlite":
+            raise ConfigurationError("MEMORY_TYPE=sqlite is not available yet: configure a server or remove it")
+        async with AsyncExitStack() as stack:
+            targets = await stack.enter_async_context(reached(self.settings, self.events))
+            state = await schema.ensure(targets, self.settings, self.events)
+            database = await Database.open(
+                targets, self.settings, self.events, vector_schema=state.vector_schema or "public"
+            )
+            stack.push_async_callback(database.close)
+            instance, clock = new_id(), HybridClock()
+            writer = Writer(Batches(database, instance), instance, clock)
+            sessions = Sessions(database, self.settings, self.events)
+            stack.push_async_callback(sessions.close)
+            border = Border(self.settings)
+            memories = Memories(border, clock, database, writer, sessions, self.events)
+            return _Parts(
+                database, writer, sessions, memories, Conversations(border, memories, sessions), stack.pop_all()
+            )
+        raise AssertionError("an exit stack of ours swallows nothing")
+
+    async def _close(self, timeout: float) -> None:
+        self._closed = True
+        parts, self._parts, self._starting = self._parts, None, None
+        if parts is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await parts.writer.close()
+        except TimeoutError:
+            self.events.warning("closed_before_all_was_written", operations=parts.writer.waiting)
+        finally:
+            await parts.closing.aclose()
+
+
+class Blocking:
+    """The calls of a manager without `await`. Not from the manager's own event loop, which would wait for itself."""
+
+    def __init__(self, manager: HybridMemoryManager, home: HomeLoop) -> None:
+        self._manager = manager
+        self._home = home
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._manager, name)
+        if not asyncio.iscoroutinefunction(call):
+            raise AttributeError(f"{name} needs no blocking face")
+
+        @functools.wraps(call)
+        def blocking(*positional: Any, **keywords: Any) -> Any:
+            return self._home.run_blocking(lambda: call(*positional, **keywords))
+
+        return blocking

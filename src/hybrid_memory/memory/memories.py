@@ -1,0 +1,231 @@
+"""Writing and reading single memories: checked at the border, written through, visible at once."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from hybrid_memory.errors import InvalidInput, StorageRejected, UnknownMemory
+from hybrid_memory.memory.border import Border, Draft
+from hybrid_memory.memory.identity import entity_node_id, name_identity
+from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.summaries import summary_of
+from hybrid_memory.models import MemoryNode
+from hybrid_memory.observability import Events
+from hybrid_memory.postgres.batches import Applied, Embedding
+from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.nodes import Nodes
+from hybrid_memory.replication.clock import HybridClock
+from hybrid_memory.replication.writer import Write, Writer
+
+GIVEN_VECTOR = "given"
+_MISSING_END = "23503"
+_CHUNK = 100
+
+Progress = Callable[[int, int], None]
+
+
+class Memories:
+    """The memories of all users, one call at a time."""
+
+    def __init__(
+        self, border: Border, clock: HybridClock, database: Database, writer: Writer, sessions: Sessions, events: Events
+    ) -> None:
+        self._border = border
+        self._clock = clock
+        self._database = database
+        self._writer = writer
+        self._sessions = sessions
+        self._events = events
+
+    async def store(self, user_id: str, content: object, context_type: str, **fields: Any) -> str:
+        """Store one memory; its id."""
+        draft = self._border.draft(user_id, content, context_type, now=self._clock.stamp(), **fields)
+        await self._write(draft.user_id, _writes_of(draft))
+        self._events.info("node_persisted_to_postgres", user_id=draft.user_id, node_id=draft.node_id)
+        return draft.node_id
+
+    async def store_many(
+        self, user_id: str, items: Sequence[Mapping[str, Any]], progress: Progress | None = None
+    ) -> list[str]:
+        """Store many, all of them checked before the first is written; their ids in the same order."""
+        drafts = []
+        for place, item in enumerate(items):
+            fields = dict(item)
+            try:
+                content, context_type = fields.pop("content"), fields.pop("context_type", "conversation_fact")
+                drafts.append(self._border.draft(user_id, content, context_type, now=self._clock.stamp(), **fields))
+            except KeyError:
+                raise InvalidInput(f"item {place} has no content") from None
+            except (InvalidInput, TypeError) as error:
+                raise InvalidInput(f"item {place}: {error}") from None
+        for start in range(0, len(drafts), _CHUNK):
+            chunk = drafts[start : start + _CHUNK]
+            await self._write(chunk[0].user_id, _folded(chunk))
+            if progress is not None:
+                progress(min(start + _CHUNK, len(drafts)), len(drafts))
+        return [draft.node_id for draft in drafts]
+
+    async def store_entity(
+        self,
+        user_id: str,
+        *,
+        entity_id: str | None,
+        entity_system: str,
+        entity_type: str,
+        entity_name: str,
+        data: Mapping[str, Any] | None,
+        relations: Iterable[tuple[str, str | UUID]],
+        aliases: Iterable[str],
+    ) -> str:
+        """Store what is known of an entity, merged key by key with what was known before; its id."""
+        owner = self._border.user_id(user_id)
+        kind = self._border.name(entity_type, "entity_type")
+        name = self._border.line(entity_name, "entity_name")
+        system = self._border.name(entity_system, "entity_system")
+        identity = name_identity(kind, name) if entity_id is None else self._border.line(entity_id, "entity_id")
+        content = {
+            "entity_id": identity,
+            "entity_system": system,
+            "entity_type": kind,
+            "entity_name": name,
+            "entity_data": self._border.mapping(data, "data"),
+            "aliases": sorted(self._border.tags(aliases)),
+        }
+        node_id = entity_node_id(owner, system, identity)
+        row = {
+            "node_id": node_id,
+            "content": content,
+            "summary": summary_of(content, "json", "domain_entity"),
+            "tags": [],
+            "metadata": {},
+            "importance": 0.5,
+            "confidence": 0.9,
+        }
+        writes = [Write("entities", row)]
+        writes += [
+            _edge(node_id, self._border.node_id(owner, target, "relations"), self._border.name(kind_of, "relations"))
+            for kind_of, target in relations
+        ]
+        await self._write(owner, writes)
+        self._events.info("node_persisted_to_postgres", user_id=owner, node_id=node_id)
+        return node_id
+
+    async def relate(
+        self,
+        user_id: str,
+        from_id: str | UUID,
+        to_id: str | UUID,
+        relationship_type: str,
+        *,
+        strength: float,
+        metadata: Mapping[str, Any] | None,
+    ) -> None:
+        """Relate two memories of one user, or change how they are related."""
+        owner = self._border.user_id(user_id)
+        write = _edge(
+            self._border.node_id(owner, from_id, "from_id"),
+            self._border.node_id(owner, to_id, "to_id"),
+            self._border.name(relationship_type, "relationship_type"),
+            self._border.share(strength, "strength"),
+            self._border.mapping(metadata, "metadata"),
+        )
+        await self._write(owner, [write])
+        self._events.info(
+            "relationship_persisted_to_postgres", user_id=owner, relationship_type=write.row["relationship_type"]
+        )
+
+    async def get(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
+        """One memory, from the user's graph when it is here, else from Postgres."""
+        owner = self._border.user_id(user_id)
+        wanted = self._border.node_id(owner, node_id)
+        graph = self._sessions.loaded(owner)
+        if graph is not None:
+            return graph.view().memory(wanted)
+        async with self._database.transaction([owner]) as transaction:
+            node = await Nodes(transaction, owner).get(wanted)
+        expired = node is not None and node.expires_at is not None and node.expires_at <= self._clock.stamp()
+        return None if expired else node
+
+    async def update(self, user_id: str, node_id: str | UUID, **fields: Any) -> MemoryNode:
+        """Replace some fields of a memory; the memory as it is then."""
+        node = await self.get(user_id, node_id)
+        if node is None:
+            raise UnknownMemory(f"user {user_id!r} has no memory {str(node_id)!r}")
+        if node.context_type == "domain_entity":
+            raise InvalidInput("an entity is changed with store_entity, which merges what is new")
+        new_content = "content" in fields
+        content = fields.pop("content", node.text if node.content_kind == "text" else node.content)
+        context_type = fields.pop("context_type", node.context_type)
+        kept: dict[str, Any] = {
+            "tags": node.tags,
+            "metadata": node.metadata,
+            "importance": node.importance,
+            "confidence": node.confidence,
+            "thread_id": node.thread_id,
+        }
+        if not new_content:
+            kept["summary"] = node.summary
+        draft = self._border.draft(
+            node.user_id, content, context_type, now=self._clock.stamp(), node_id=node.node_id, **(kept | fields)
+        )
+        row = dict(draft.row) | {"external_id": node.external_id}
+        if node.expires_at is not None and "expires_in" not in fields:
+            row["expires_at"] = node.expires_at.isoformat()
+        await self._write(draft.user_id, _writes_of(replace(draft, row=row)))
+        updated = await self.get(draft.user_id, draft.node_id)
+        if updated is None:
+            raise UnknownMemory(f"memory {draft.node_id!r} was deleted while it was changed")
+        return updated
+
+    async def forget(self, user_id: str, node_id: str | UUID) -> bool:
+        """Delete a memory with its relationships; False when there was none."""
+        node = await self.get(user_id, node_id)
+        if node is None:
+            return False
+        await self._write(node.user_id, [Write("deletes", {"node_id": node.node_id})])
+        return True
+
+    async def _write(self, user_id: str, writes: Sequence[Write]) -> Applied:
+        try:
+            applied = await self._writer.write(user_id, writes)
+        except StorageRejected as error:
+            if error.sqlstate == _MISSING_END:
+                raise UnknownMemory(f"user {user_id!r} has no such memory to relate to") from error
+            self._events.error("failed_to_persist_to_postgres", user_id=user_id, error=str(error))
+            raise
+        await self._sessions.caught_up(user_id, applied.version)
+        return applied
+
+
+def _writes_of(draft: Draft) -> list[Write]:
+    """A memory, its vector and the relationships that come with it."""
+    embeddings: tuple[Embedding, ...] = ()
+    if draft.embedding is not None:
+        embeddings = (Embedding(GIVEN_VECTOR, draft.embedding, str(draft.row["content_hash"])),)
+    writes = [Write("nodes", draft.row, embeddings)]
+    writes += [_edge(draft.node_id, target, "relates_to") for target in dict.fromkeys(draft.relates_to)]
+    writes += [_edge(draft.node_id, target, "depends_on") for target in dict.fromkeys(draft.depends_on)]
+    return writes
+
+
+def _folded(drafts: Sequence[Draft]) -> list[Write]:
+    """The writes of several memories as one; of a memory given twice the last form counts."""
+    by_key: dict[object, Write] = {}
+    for draft in drafts:
+        for write in _writes_of(draft):
+            row = write.row
+            key = row.get("node_id") or (row["from_node_id"], row["to_node_id"], row["relationship_type"])
+            by_key[key] = write
+    return list(by_key.values())
+
+
+def _edge(
+    from_id: str,
+    to_id: str,
+    relationship_type: str,
+    strength: float = 1.0,
+    metadata: Mapping[str, Any] | None = None,
+) -> Write:
+    ends = {"from_node_id": from_id, "to_node_id": to_id, "relationship_type": relationship_type}
+    return Write("edges", ends | {"strength": strength, "metadata": dict(metadata or {})})

@@ -1,0 +1,403 @@
+"""The manager on real Postgres: what one instance stores another finds, at once, complete, and for its user alone."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from hybrid_memory import HybridMemoryManager, Settings
+from hybrid_memory.errors import InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
+from hybrid_memory.postgres.target import Targets
+from tests.support.proxy import FaultProxy
+from tests.support.recording import Recorded
+from tests.support.servers import administration
+
+KNOWN_TYPES = {
+    "answers", "assigned_to", "belongs_to", "child_of", "contradicts", "created_by", "depends_on", "has", "led_to",
+    "mentions", "owned_by", "owns", "parent_of", "produces", "refines", "relates_to", "subtask_of",
+}  # fmt: skip
+
+
+def settings_for(targets: Targets, **keywords: Any) -> Settings:
+    target = targets.runtime
+    parts = {"postgres_host": target.hosts[0], "postgres_db": target.database, "postgres_user": target.user}
+    return Settings(**(parts | {"max_staleness_seconds": 0, "command_timeout_seconds": 5} | keywords))
+
+
+@pytest.fixture
+async def instance(targets: Targets) -> AsyncIterator[Callable[..., HybridMemoryManager]]:
+    """Makes managers on one database, closed at the end; each is an instance of its own."""
+    async with AsyncExitStack() as stack:
+
+        def make(**keywords: Any) -> HybridMemoryManager:
+            events = keywords.pop("events", None)
+            manager = HybridMemoryManager(settings_for(targets, **keywords), events=events)
+            stack.push_async_callback(manager.aclose)
+            return manager
+
+        yield make
+
+
+@pytest.fixture
+def manager(instance: Callable[..., HybridMemoryManager], events: Recorded) -> HybridMemoryManager:
+    return instance(events=events)
+
+
+@pytest.fixture
+def other(instance: Callable[..., HybridMemoryManager]) -> HybridMemoryManager:
+    return instance()
+
+
+def statements(events: Recorded) -> list[str]:
+    """The statements that read tables; beginning, binding and committing read none."""
+    return [one["query"] for one in events.named("postgres_statement") if one["query"] != "users.bind"]
+
+
+class TestWritingAndFinding:
+    async def test_another_instance_finds_everything_as_it_was_stored(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager
+    ) -> None:
+        fact = await manager.store_persistent_memory(
+            "nick", "likes tea", tags=["drinks"], metadata={"source": "chat"}, importance=0.9, thread_id="t1"
+        )
+        output = await manager.store_persistent_memory("nick", {"rows": [1, 2], "tool": "crm"}, "tool_output")
+        entity = await manager.store_entity(
+            "nick", entity_id="1", entity_system="crm", entity_type="account", entity_name="GenePoint", data={"a": 1}
+        )
+        for kind in (*KNOWN_TYPES, "a_type_of_my_own"):
+            await manager.relate("nick", fact, entity, kind, strength=0.5, metadata={"why": kind})
+        mine, theirs = await manager.ensure_user_memories("nick"), await other.ensure_user_memories("nick")
+        assert mine.get_all_nodes() == theirs.get_all_nodes()
+        assert mine.get_all_edges() == theirs.get_all_edges()
+        assert {edge.relationship_type for edge in theirs.get_all_edges()} == {*KNOWN_TYPES, "a_type_of_my_own"}
+        found = theirs.get_node(fact)
+        assert found is not None
+        assert (found.text, found.tags, found.metadata, found.importance) == (
+            "likes tea", ("drinks",), {"source": "chat"}, 0.9,
+        )  # fmt: skip
+        assert theirs.get_node(output).content == {"rows": [1, 2], "tool": "crm"}  # type: ignore[union-attr]
+        assert mine.find_important_memories(5) == theirs.find_important_memories(5)
+        assert mine.find_memory_clusters() == theirs.find_memory_clusters()
+        assert mine.find_bridge_memories(3) == theirs.find_bridge_memories(3)
+        assert mine.get_related_nodes(fact) == theirs.get_related_nodes(fact)
+
+    async def test_own_writes_show_at_once_in_a_memory_that_is_held(self, manager: HybridMemoryManager) -> None:
+        memory = await manager.ensure_user_memories("nick")
+        for number in range(5):
+            node_id = await manager.store_persistent_memory("nick", f"fact {number}")
+            assert memory.get_node(node_id) is not None
+            assert memory.version == number + 1
+
+    async def test_touching_a_user_before_the_session_hides_nothing(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager
+    ) -> None:
+        await other.store_persistent_memory("nick", "an old fact")
+        await manager.store_persistent_memory("nick", "a new one")
+        await manager.get_node("nick", str(uuid4()))
+        assert len((await manager.ensure_user_memories("nick")).get_all_nodes()) == 2
+
+    async def test_other_instances_changes_and_deletions_arrive(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager
+    ) -> None:
+        memory = await manager.ensure_user_memories("nick")
+        one = await other.store_persistent_memory("nick", "one")
+        two = await other.store_persistent_memory("nick", "two", relates_to=[one])
+        await manager.ensure_user_memories("nick")
+        assert {node.node_id for node in memory.get_all_nodes()} == {one, two}
+        await other.update_memory("nick", one, content="one, changed")
+        assert await other.forget("nick", two)
+        await manager.ensure_user_memories("nick")
+        assert [node.text for node in memory.get_all_nodes()] == ["one, changed"]
+        assert memory.get_all_edges() == []
+
+    async def test_an_unknown_user_has_an_empty_memory_and_leaves_no_row(
+        self, manager: HybridMemoryManager, targets: Targets
+    ) -> None:
+        memory = await manager.ensure_user_memories("nobody")
+        assert memory.get_all_nodes() == []
+        async with administration(targets) as connection:
+            assert await connection.fetchval("select count(*) from memory.user_metadata") == 0
+
+    async def test_fields_that_are_not_named_stay_as_they_are(self, manager: HybridMemoryManager) -> None:
+        expires = timedelta(days=1)
+        node_id = await manager.store_persistent_memory(
+            "nick", "x", summary="mine", tags=["a"], metadata={"k": 1}, node_id="my-name", expires_in=expires
+        )
+        updated = await manager.update_memory("nick", "my-name", importance=0.1)
+        assert (updated.node_id, updated.external_id, updated.summary) == (node_id, "my-name", "mine")
+        assert (updated.tags, updated.metadata, updated.importance) == (("a",), {"k": 1}, 0.1)
+        assert updated.expires_at is not None
+        assert (await manager.update_memory("nick", node_id, content="y")).summary == "y"
+
+    async def test_what_has_expired_is_hidden(self, manager: HybridMemoryManager, other: HybridMemoryManager) -> None:
+        node_id = await manager.store_persistent_memory("nick", "soon gone", expires_in=0.2)
+        memory = await manager.ensure_user_memories("nick")
+        deadline = asyncio.get_running_loop().time() + 5
+        while memory.get_node(node_id) is not None:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.02)
+        assert await other.get_node("nick", node_id) is None
+
+    async def test_many_at_once_with_progress(self, manager: HybridMemoryManager) -> None:
+        steps: list[tuple[int, int]] = []
+        items = [{"content": f"fact {number}", "tags": [str(number)]} for number in range(250)]
+        ids = await manager.store_many("nick", items, progress=lambda done, of: steps.append((done, of)))
+        assert steps == [(100, 250), (200, 250), (250, 250)]
+        nodes = {node.node_id: node.text for node in (await manager.ensure_user_memories("nick")).get_all_nodes()}
+        assert [nodes[node_id] for node_id in ids] == [item["content"] for item in items]
+
+    async def test_one_bad_item_of_many_leaves_nothing(self, manager: HybridMemoryManager) -> None:
+        items: list[dict[str, Any]] = [{"content": "fine"}, {"content": "bad", "importance": 7}, {"context_type": "x"}]
+        with pytest.raises(InvalidInput, match="item 1: importance"):
+            await manager.store_many("nick", items)
+        with pytest.raises(InvalidInput, match="item 0 has no content"):
+            await manager.store_many("nick", items[2:])
+        with pytest.raises(InvalidInput, match=r"item 0.*colour"):
+            await manager.store_many("nick", [{"content": "x", "colour": "red"}])
+        assert (await manager.ensure_user_memories("nick")).get_all_nodes() == []
+
+
+class TestUsersApart:
+    async def test_ids_of_another_user_mean_nothing(self, manager: HybridMemoryManager) -> None:
+        secret = await manager.store_persistent_memory("nick", "secret", node_id="plan")
+        own = await manager.store_persistent_memory("eve", "mine")
+        assert await manager.get_node("eve", secret) is None
+        assert await manager.get_node("eve", "plan") is None
+        assert await manager.forget("eve", secret) is False
+        for call in (
+            manager.update_memory("eve", secret, content="taken"),
+            manager.relate("eve", own, secret, "owns"),
+            manager.store_persistent_memory("eve", "x", relates_to=[secret]),
+        ):
+            with pytest.raises(UnknownMemory):
+                await call
+        assert len((await manager.ensure_user_memories("eve")).get_all_nodes()) == 1
+        assert (await manager.ensure_user_memories("nick")).get_node("plan") is not None
+
+    async def test_a_thread_is_its_users_alone(self, manager: HybridMemoryManager) -> None:
+        await manager.add_message("nick", "t", "user", "secret")
+        assert await manager.get_context("eve", "t") == []
+
+
+class TestEntities:
+    async def test_two_instances_merge_into_one(self, manager: HybridMemoryManager, other: HybridMemoryManager) -> None:
+        def reports(number: int) -> Any:
+            writer = (manager, other)[number % 2]
+            return writer.store_entity(
+                "nick",
+                entity_id="1",
+                entity_system="crm",
+                entity_type="account",
+                entity_name="GenePoint",
+                data={f"key{number}": number},
+                aliases=[f"alias{number % 3}"],
+            )
+
+        ids = await asyncio.gather(*(reports(number) for number in range(50)))
+        assert len(set(ids)) == 1
+        (node,) = (await manager.ensure_user_memories("nick")).get_all_nodes()
+        assert node.content["entity_data"] == {f"key{number}": number for number in range(50)}
+        assert node.content["aliases"] == ["alias0", "alias1", "alias2"]
+        assert (node.content["update_count"], node.confidence) == (50, 1.0)
+
+    async def test_without_an_id_its_name_is_its_identity(self, manager: HybridMemoryManager) -> None:
+        def store(name: str) -> Any:
+            return manager.store_entity("nick", entity_system="mail", entity_type="Person", entity_name=name)
+
+        assert await store("Ann  Lee") == await store("ann lee") != await store("Ann Bee")
+
+    async def test_an_entity_is_merged_not_overwritten(self, manager: HybridMemoryManager) -> None:
+        node_id = await manager.store_entity("nick", entity_id="1", entity_system="s", entity_type="t", entity_name="n")
+        with pytest.raises(InvalidInput, match="store_entity"):
+            await manager.update_memory("nick", node_id, content="x")
+
+
+class TestConversations:
+    async def test_turns_come_in_order_and_a_larger_limit_gives_more(self, manager: HybridMemoryManager) -> None:
+        for number in range(12):
+            await manager.add_message("nick", "t", "user" if number % 2 == 0 else "assistant", f"turn {number}")
+        assert [turn["content"] for turn in await manager.get_context("nick", "t", limit=3)] == [
+            "turn 9", "turn 10", "turn 11",
+        ]  # fmt: skip
+        assert len(await manager.get_context("nick", "t")) == 10
+        assert len(await manager.get_context("nick", "t", limit=50)) == 12
+
+    async def test_a_turn_with_an_id_is_there_once_and_keeps_its_place(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager
+    ) -> None:
+        at = datetime(2026, 5, 1, tzinfo=UTC)
+        await manager.add_message("nick", "t", "user", "hello", message_id="m1", at=at, name="Nick", metadata={"k": 1})
+        await other.add_message("nick", "t", "assistant", "hi", message_id="m2")
+        await other.add_message("nick", "t", "user", "hello!", message_id="m1", at=at)
+        first, second = await manager.get_context("nick", "t")
+        assert (first["content"], first["message_id"], first["at"]) == ("hello!", "m1", at.isoformat())
+        assert (second["role"], second["content"]) == ("assistant", "hi")
+        assert await manager.forget("nick", "m2")
+        assert len(await other.get_context("nick", "t")) == 1
+
+    async def test_fifty_callers_share_one_load_and_an_empty_thread_is_remembered(
+        self, instance: Callable[..., HybridMemoryManager], events: Recorded
+    ) -> None:
+        manager = instance(events=events, max_staleness_seconds=60)
+        await manager.start()
+        answers = await asyncio.gather(*(manager.get_context("nick", "nothing") for _ in range(50)))
+        assert answers == [[]] * 50
+        await manager.get_context("nick", "nothing")
+        assert statements(events) == ["users.state", "nodes.changed_since", "relationships.changed_since"]
+
+
+class TestLoading:
+    async def test_a_large_memory_loads_in_three_statements_and_without_a_cap(
+        self, manager: HybridMemoryManager, targets: Targets, events: Recorded
+    ) -> None:
+        async with administration(targets) as connection:
+            await connection.execute(
+                "insert into memory.nodes (user_id, node_id, content) select 'nick', md5(i::text)::uuid, '{}'"
+                " from generate_series(1, 10000) i"
+            )
+            await connection.execute(
+                "insert into memory.relationships (user_id, from_node_id, to_node_id, relationship_type) select"
+                " 'nick', md5(i::text)::uuid, md5((1 + (i + j * 37) % 10000)::text)::uuid, 'led_to'"
+                " from generate_series(1, 10000) i, generate_series(1, 5) j"
+            )
+            await connection.execute("select memory.touch_user('nick')")
+        memory = await manager.ensure_user_memories("nick")
+        assert len(memory.get_all_nodes()) == 10_000
+        assert len(memory.get_all_edges()) == 50_000
+        assert statements(events) == ["users.state", "nodes.changed_since", "relationships.changed_since"]
+        (report,) = events.named("user_memories_loaded")
+        assert (report["nodes"], report["relationships"], report["user_id"]) == (10_000, 50_000, "nick")
+
+    async def test_within_the_staleness_bound_postgres_is_not_asked(
+        self, instance: Callable[..., HybridMemoryManager], events: Recorded
+    ) -> None:
+        manager = instance(events=events, max_staleness_seconds=60)
+        await manager.ensure_user_memories("nick")
+        asked = len(statements(events))
+        for _ in range(10):
+            await manager.ensure_user_memories("nick")
+        assert len(statements(events)) == asked
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "insert into memory.nodes (user_id, content) values ('nick', '{\"text\": \"by hand\"}')",
+            "delete from memory.nodes where user_id = 'nick'",
+            "truncate memory.nodes cascade",
+            "truncate memory.nodes cascade; truncate memory.user_metadata",
+            "update memory.nodes set summary = 'by hand'; select memory.touch_user('nick')",
+        ],
+    )
+    async def test_what_is_done_by_hand_is_noticed(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager, targets: Targets, statement: str
+    ) -> None:
+        await manager.store_persistent_memory("nick", "by the library")
+        memory = await manager.ensure_user_memories("nick")
+        async with administration(targets) as connection:
+            await connection.execute(statement)
+            rows = await connection.fetch("select summary, content->>'text' as text from memory.nodes")
+        await manager.ensure_user_memories("nick")
+        there = sorted((row["summary"], row["text"]) for row in rows)
+        assert sorted((node.summary, node.content["text"]) for node in memory.get_all_nodes()) == there
+        fresh = await other.ensure_user_memories("nick")
+        assert sorted((node.summary, node.content["text"]) for node in fresh.get_all_nodes()) == there
+
+    async def test_users_not_used_lately_leave(self, instance: Callable[..., HybridMemoryManager]) -> None:
+        manager = instance(max_loaded_users=3, max_staleness_seconds=60)
+        for number in range(10):
+            await manager.store_persistent_memory(f"user{number}", "x")
+            await manager.ensure_user_memories(f"user{number}")
+        sessions = (await manager._ready()).sessions
+        assert [sessions.loaded(f"user{number}") is not None for number in range(10)] == [False] * 7 + [True] * 3
+        assert len((await manager.ensure_user_memories("user0")).get_all_nodes()) == 1
+
+
+class TestWithoutPostgres:
+    async def test_a_loaded_memory_stays_readable_and_nothing_is_acknowledged(
+        self, targets: Targets, proxy: FaultProxy, events: Recorded
+    ) -> None:
+        through = proxy.targets(targets)
+        settings = settings_for(through, postgres_port=through.runtime.ports[0], command_timeout_seconds=0.5)
+        async with HybridMemoryManager(settings, events=events) as manager:
+            await manager.store_persistent_memory("nick", "kept")
+            memory = await manager.ensure_user_memories("nick")
+            seen = [memory.stale]
+            proxy.black_hole()
+            await manager.ensure_user_memories("nick")
+            seen.append(memory.stale)
+            assert [node.text for node in memory.get_all_nodes()] == ["kept"]
+            with pytest.raises(StorageUnavailable):
+                await manager.store_persistent_memory("nick", "not acknowledged")
+            with pytest.raises(StorageUnavailable):
+                await manager.ensure_user_memories("never loaded")
+            assert events.named("postgres_unavailable")
+            proxy.heal()
+            await manager.ensure_user_memories("nick")
+            assert [*seen, memory.stale] == [False, True, False]
+
+
+class TestLifecycle:
+    async def test_the_first_call_starts_it_once(self, manager: HybridMemoryManager) -> None:
+        await asyncio.gather(*(manager.store_persistent_memory("nick", str(number)) for number in range(20)))
+        assert len((await manager.ensure_user_memories("nick")).get_all_nodes()) == 20
+
+    async def test_a_closed_manager_says_so_and_can_be_started_again(self, manager: HybridMemoryManager) -> None:
+        await manager.start()
+        await manager.aclose()
+        with pytest.raises(StorageUnavailable, match="closed"):
+            await manager.ensure_user_memories("nick")
+        await manager.start()
+        assert await manager.flush()
+
+    async def test_blocking_calls_on_its_own_loop_are_refused(self, manager: HybridMemoryManager) -> None:
+        await manager.start()
+        with pytest.raises(WrongThread):
+            manager.blocking.ensure_user_memories("nick")
+        answer = await asyncio.to_thread(manager.blocking.store_persistent_memory, "nick", "from a thread")
+        assert await manager.get_node("nick", answer) is not None
+
+    async def test_local_only_is_refused_until_it_exists(self) -> None:
+        with pytest.raises(Exception, match="MEMORY_TYPE"):
+            await HybridMemoryManager(Settings(memory_type="sqlite")).start()
+
+
+@pytest.fixture
+def plain(targets_outside: Targets) -> Iterator[HybridMemoryManager]:
+    with HybridMemoryManager(settings_for(targets_outside)) as manager:
+        yield manager
+
+
+@pytest.fixture
+def targets_outside(server: Any) -> Iterator[Targets]:
+    """A fresh database for tests that run no event loop."""
+    with asyncio.Runner() as runner:
+        context = server.migrated_database()
+        yield runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
+
+
+class TestWithoutAnEventLoop:
+    def test_plain_code(self, plain: HybridMemoryManager) -> None:
+        node_id = plain.blocking.store_persistent_memory("nick", "plain")
+        assert plain.blocking.ensure_user_memories("nick").get_node(node_id).text == "plain"
+
+    def test_several_loops_one_after_the_other(self, plain: HybridMemoryManager) -> None:
+        ids = [asyncio.run(plain.store_persistent_memory("nick", str(number))) for number in range(3)]
+        memory = asyncio.run(plain.ensure_user_memories("nick"))
+        assert {node.node_id for node in memory.get_all_nodes()} == set(ids)
+
+    def test_threads_together(self, plain: HybridMemoryManager) -> None:
+        threads = [
+            threading.Thread(target=plain.blocking.store_persistent_memory, args=("nick", f"from {number}"))
+            for number in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+        assert len(plain.blocking.ensure_user_memories("nick").get_all_nodes()) == 8
