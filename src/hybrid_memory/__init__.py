@@ -1,19 +1,24 @@
 """Checkpoints, store and memory graph for LangGraph agents."""
 
+from hybrid_memory.default import close_manager, ensure_user_memories, get_manager
 from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import MemoryNode, Relationship
+from hybrid_memory.models import Health, MemoryNode, Relationship
 from hybrid_memory.observability import configure_logging
 from hybrid_memory.settings import Settings
 
 __all__ = [
+    "Health",
     "HybridMemoryError",
     "HybridMemoryManager",
     "MemoryNode",
     "Relationship",
     "Settings",
     "UserMemory",
+    "close_manager",
     "configure_logging",
+    "ensure_user_memories",
+    "get_manager",
 ]
 __version__ = "0.1.0"

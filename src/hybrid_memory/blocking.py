@@ -5,6 +5,7 @@ so that several `asyncio.run` calls and plain threads can share one manager.
 """
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -75,6 +76,25 @@ class HomeLoop:
 
     def _submit(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> "concurrent.futures.Future[Result]":
         return asyncio.run_coroutine_threadsafe(work(), self.loop)
+
+
+class Blocking:
+    """The calls of an object without `await`. Not from its home loop, which would wait for itself."""
+
+    def __init__(self, target: object, home: HomeLoop) -> None:
+        self._target = target
+        self._home = home
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        call = getattr(self._target, name)
+        if not asyncio.iscoroutinefunction(call):
+            raise AttributeError(f"{name} needs no blocking face")
+
+        @functools.wraps(call)
+        def blocking(*positional: Any, **keywords: Any) -> Any:
+            return self._home.run_blocking(lambda: call(*positional, **keywords))
+
+        return blocking
 
 
 def _started_thread() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:

@@ -3,43 +3,25 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, Self, TypeVar
 from uuid import UUID
 
-from hybrid_memory.blocking import HomeLoop
-from hybrid_memory.errors import ConfigurationError, StorageUnavailable
+from hybrid_memory.blocking import Blocking, HomeLoop
+from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.memory.border import Border
-from hybrid_memory.memory.conversations import Conversations
-from hybrid_memory.memory.identity import new_id
-from hybrid_memory.memory.memories import Memories, Progress
-from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.listing import page
+from hybrid_memory.memory.memories import Progress
+from hybrid_memory.memory.transient import Notes
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import MemoryNode
+from hybrid_memory.models import Health, MemoryNode
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres import schema
-from hybrid_memory.postgres.batches import Batches
-from hybrid_memory.postgres.database import Database
-from hybrid_memory.postgres.reach import reached
-from hybrid_memory.replication.clock import HybridClock
-from hybrid_memory.replication.writer import Writer
 from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.transient import TransientMemory
+from hybrid_memory.sqlite.version import sqlite_version
+from hybrid_memory.wiring import Parts, opened
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """Everything that exists between start and close."""
-
-    database: Database
-    writer: Writer
-    sessions: Sessions
-    memories: Memories
-    conversations: Conversations
-    closing: AsyncExitStack
 
 
 class HybridMemoryManager:
@@ -57,9 +39,11 @@ class HybridMemoryManager:
         self.settings = settings or Settings()
         self.events = events or Events()
         self._home = HomeLoop()
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._starting: asyncio.Lock | None = None
         self._closed = False
+        self._border = Border(self.settings)
+        self._notes = Notes(self.settings.data_dir.expanduser(), self._border, self.events)
 
     @property
     def blocking(self) -> "Blocking":
@@ -110,7 +94,7 @@ class HybridMemoryManager:
             InvalidInput: the user id cannot be one.
             StorageUnavailable: Postgres does not answer and the user was not loaded before.
         """
-        owner = Border(self.settings).user_id(user_id)
+        owner = self._border.user_id(user_id)
         return UserMemory(await self._on_home(lambda parts: parts.sessions.opened(owner)))
 
     async def store_persistent_memory(
@@ -243,6 +227,87 @@ class HybridMemoryManager:
             )
         )
 
+    def store_transient_memory(
+        self,
+        thread_id: str,
+        content: object,
+        context_type: str = "temporary_state",
+        *,
+        summary: str | None = None,
+        tags: Iterable[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        importance: float = 0.5,
+        confidence: float = 1.0,
+        relates_to: Iterable[str] = (),
+        depends_on: Iterable[str] = (),
+        expires_in: timedelta | float | None = None,
+        node_id: str | None = None,
+    ) -> str:
+        """Note something down for one thread, in SQLite alone; needs no event loop, and is durable when it returns."""
+        return self._notes.store(
+            thread_id,
+            content,
+            context_type,
+            summary=summary,
+            tags=tags,
+            metadata=metadata,
+            importance=importance,
+            confidence=confidence,
+            relates_to=relates_to,
+            depends_on=depends_on,
+            expires_in=expires_in,
+            node_id=node_id,
+        )
+
+    def transient_memories(self, thread_id: str) -> list[TransientMemory]:
+        """The notes of a thread, in the order they were made."""
+        return self._notes.of_thread(thread_id)
+
+    async def promote(self, thread_id: str, node_id: str, user_id: str) -> str:
+        """Make a note a memory of the user, and remove the note; the memory's id.
+
+        Raises:
+            UnknownMemory: the thread has no such note.
+            StorageUnavailable: Postgres did not confirm it; the note is still there.
+        """
+        return await self._on_home(lambda parts: self._notes.promote(thread_id, node_id, user_id, parts.memories))
+
+    async def list_memories(
+        self,
+        user_id: str,
+        *,
+        context_types: Iterable[str] | None = None,
+        tags: Iterable[str] | None = None,
+        thread_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[MemoryNode]:
+        """A page of a user's memories, newest first.
+
+        Args:
+            user_id: whose memories.
+            context_types: of one of these types.
+            tags: with all of these tags.
+            thread_id: from this thread.
+            metadata: with these values.
+            limit: how many at most.
+            after: the last id of the page before.
+
+        Raises:
+            UnknownMemory: the memory named by `after` is not there any more.
+        """
+        memory = await self.ensure_user_memories(user_id)
+        return page(
+            memory.get_all_nodes(),
+            context_types=context_types,
+            tags=tags,
+            thread_id=thread_id,
+            metadata=metadata,
+            limit=limit,
+            after=after,
+        )
+
     async def get_node(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
         """One memory; None when this user has none by that id."""
         return await self._on_home(lambda parts: parts.memories.get(user_id, node_id))
@@ -284,10 +349,19 @@ class HybridMemoryManager:
         """The newest `limit` turns of a conversation, oldest first, each `{role, content, name, at, ...}`."""
         return await self._on_home(lambda parts: parts.conversations.context(user_id, thread_id, limit=limit))
 
+    def health(self) -> Health:
+        """How this manager is, at once and without asking Postgres; a manager that was not started is down."""
+        return Health(
+            postgres="up" if self._parts is not None and self._parts.answering else "down",
+            mode="sqlite" if self.settings.memory_type == "sqlite" else "hybrid",
+            data_dir=str(self.settings.data_dir.expanduser().absolute()),
+            sqlite_version=sqlite_version(),
+        )
+
     async def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything acknowledged before is in Postgres; whether it is, within `timeout`."""
 
-        async def drained(parts: _Parts) -> Literal[True]:
+        async def drained(parts: Parts) -> Literal[True]:
             await parts.writer.drained()
             return True
 
@@ -297,7 +371,7 @@ class HybridMemoryManager:
         except TimeoutError:
             return False
 
-    async def _on_home(self, work: Callable[[_Parts], Awaitable[Result]]) -> Result:
+    async def _on_home(self, work: Callable[[Parts], Awaitable[Result]]) -> Result:
         """Run `work` where the connections are, starting them if this is the first call."""
 
         async def with_parts() -> Result:
@@ -305,7 +379,7 @@ class HybridMemoryManager:
 
         return await self._home.run(with_parts)
 
-    async def _ready(self) -> _Parts:
+    async def _ready(self) -> Parts:
         """On the home loop: the parts, opened once however many callers come at the same time."""
         if self._closed:
             raise StorageUnavailable("this manager is closed; start() opens it again")
@@ -313,58 +387,12 @@ class HybridMemoryManager:
             self._starting = self._starting or asyncio.Lock()
             async with self._starting:
                 if self._parts is None:
-                    self._parts = await self._open()
+                    self._parts = await opened(self.settings, self._border, self.events)
         return self._parts
-
-    async def _open(self) -> _Parts:
-        if self.settings.memory_type == "sqlite":
-            raise ConfigurationError("MEMORY_TYPE=sqlite is not available yet: configure a server or remove it")
-        async with AsyncExitStack() as stack:
-            targets = await stack.enter_async_context(reached(self.settings, self.events))
-            state = await schema.ensure(targets, self.settings, self.events)
-            database = await Database.open(
-                targets, self.settings, self.events, vector_schema=state.vector_schema or "public"
-            )
-            stack.push_async_callback(database.close)
-            instance, clock = new_id(), HybridClock()
-            writer = Writer(Batches(database, instance), instance, clock)
-            sessions = Sessions(database, self.settings, self.events)
-            stack.push_async_callback(sessions.close)
-            border = Border(self.settings)
-            memories = Memories(border, clock, database, writer, sessions, self.events)
-            return _Parts(
-                database, writer, sessions, memories, Conversations(border, memories, sessions), stack.pop_all()
-            )
-        raise AssertionError("an exit stack of ours swallows nothing")
 
     async def _close(self, timeout: float) -> None:
         self._closed = True
+        self._notes.close()
         parts, self._parts, self._starting = self._parts, None, None
-        if parts is None:
-            return
-        try:
-            async with asyncio.timeout(timeout):
-                await parts.writer.close()
-        except TimeoutError:
-            self.events.warning("closed_before_all_was_written", operations=parts.writer.waiting)
-        finally:
-            await parts.closing.aclose()
-
-
-class Blocking:
-    """The calls of a manager without `await`. Not from the manager's own event loop, which would wait for itself."""
-
-    def __init__(self, manager: HybridMemoryManager, home: HomeLoop) -> None:
-        self._manager = manager
-        self._home = home
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        call = getattr(self._manager, name)
-        if not asyncio.iscoroutinefunction(call):
-            raise AttributeError(f"{name} needs no blocking face")
-
-        @functools.wraps(call)
-        def blocking(*positional: Any, **keywords: Any) -> Any:
-            return self._home.run_blocking(lambda: call(*positional, **keywords))
-
-        return blocking
+        if parts is not None:
+            await parts.close(timeout, self.events)

@@ -1,9 +1,9 @@
-"""The values that travel between the layers: one memory and one relationship."""
+"""The values that travel between the layers and to the caller."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 NEVER_WRITTEN_BY = "00000000-0000-0000-0000-000000000000"
 
@@ -43,6 +43,22 @@ class MemoryNode:
     def text(self) -> str | None:
         """The string this memory was stored as; None when it was stored as data."""
         return self.content["text"] if self.content_kind == "text" else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a manager is, as far as it knows without asking anybody. None stands for a part that does not exist yet."""
+
+    postgres: Literal["up", "down", "off"]
+    mode: Literal["hybrid", "sqlite"]
+    data_dir: str
+    sqlite_version: str
+    breaker: str | None = None
+    outbox_depth: int | None = None
+    outbox_oldest_seconds: float | None = None
+    quarantined: int | None = None
+    pending_embeddings: int | None = None
+    listener: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,15 @@
 """The manager on real Postgres: what one instance stores another finds, at once, complete, and for its user alone."""
 
 import asyncio
+import os
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,10 +17,11 @@ import pytest
 
 from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.errors import InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
+from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.target import Targets
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
-from tests.support.servers import administration
+from tests.support.servers import administration, memory
 
 KNOWN_TYPES = {
     "answers", "assigned_to", "belongs_to", "child_of", "contradicts", "created_by", "depends_on", "has", "led_to",
@@ -341,7 +347,82 @@ class TestWithoutPostgres:
             assert [*seen, memory.stale] == [False, True, False]
 
 
+class TestNotes:
+    async def test_a_note_needs_no_postgres_and_can_become_a_memory(self, manager: HybridMemoryManager) -> None:
+        known = await manager.store_persistent_memory("nick", "known")
+        note = manager.store_transient_memory("t", {"step": 3}, tags=["plan"], relates_to=[known, str(uuid4())])
+        manager.store_transient_memory("t", "stays a note")
+        assert [one.content for one in manager.transient_memories("t")] == [{"step": 3}, "stays a note"]
+        stored = await manager.promote("t", note, "nick")
+        assert [one.content for one in manager.transient_memories("t")] == ["stays a note"]
+        memory = await manager.ensure_user_memories("nick")
+        node = memory.get_node(stored)
+        assert node is not None
+        assert (node.content, node.tags, node.thread_id) == ({"step": 3}, ("plan",), "t")
+        assert [edge.to_node_id for edge in memory.get_all_edges()] == [known]
+        with pytest.raises(UnknownMemory, match="no note"):
+            await manager.promote("t", note, "nick")
+
+    def test_notes_outlive_the_process_and_are_checked_like_memories(self, tmp_path: Path) -> None:
+        settings = Settings(data_dir=tmp_path / "data")
+        node_id = HybridMemoryManager(settings).store_transient_memory("t", "kept")
+        assert [one.node_id for one in HybridMemoryManager(settings).transient_memories("t")] == [node_id]
+        with pytest.raises(InvalidInput, match=r"content\.a holds a NUL"):
+            HybridMemoryManager(settings).store_transient_memory("t", {"a": "\x00"})
+        with pytest.raises(InvalidInput, match="importance"):
+            HybridMemoryManager(settings).store_transient_memory("t", "x", importance=2)
+
+
+class TestPages:
+    async def test_every_memory_is_on_one_page(self, manager: HybridMemoryManager) -> None:
+        ids = await manager.store_many("nick", [{"content": str(number)} for number in range(25)])
+        pages, after = [], None
+        while found := await manager.list_memories("nick", limit=10, after=after):
+            pages.append([node.node_id for node in found])
+            after = pages[-1][-1]
+        assert [len(one) for one in pages] == [10, 10, 5]
+        assert {node_id for one in pages for node_id in one} == set(ids)
+
+    async def test_only_what_fits(self, manager: HybridMemoryManager) -> None:
+        await manager.store_many(
+            "nick",
+            [
+                {"content": "a", "tags": ["x", "y"], "metadata": {"k": 1}, "thread_id": "t"},
+                {"content": "b", "tags": ["x"], "context_type": "tool_output"},
+                {"content": "c", "metadata": {"k": None}},
+            ],
+        )
+
+        async def texts(**wanted: Any) -> set[str | None]:
+            return {node.text for node in await manager.list_memories("nick", **wanted)}
+
+        assert await texts(tags=["x"]) == {"a", "b"}
+        assert await texts(tags=["x", "y"]) == {"a"}
+        assert await texts(context_types=["tool_output"]) == {"b"}
+        assert await texts(thread_id="t") == {"a"}
+        assert await texts(metadata={"k": None}) == {"c"}, "null is a value, not the absence of one"
+        with pytest.raises(UnknownMemory):
+            await texts(after=str(uuid4()))
+
+
 class TestLifecycle:
+    async def test_health_says_whether_postgres_answers(self, targets: Targets, proxy: FaultProxy) -> None:
+        through = proxy.targets(targets)
+        settings = settings_for(through, postgres_port=through.runtime.ports[0], command_timeout_seconds=0.5)
+        manager = HybridMemoryManager(settings)
+        seen = [manager.health().postgres]
+        async with manager:
+            seen.append(manager.health().postgres)
+            proxy.black_hole()
+            with pytest.raises(StorageUnavailable):
+                await manager.store_persistent_memory("nick", "x")
+            seen.append(manager.health().postgres)
+            proxy.heal()
+            await manager.store_persistent_memory("nick", "x")
+            seen.append(manager.health().postgres)
+        assert seen == ["down", "up", "down", "up"]
+        assert manager.health().outbox_depth is None
+
     async def test_the_first_call_starts_it_once(self, manager: HybridMemoryManager) -> None:
         await asyncio.gather(*(manager.store_persistent_memory("nick", str(number)) for number in range(20)))
         assert len((await manager.ensure_user_memories("nick")).get_all_nodes()) == 20
@@ -401,3 +482,30 @@ class TestWithoutAnEventLoop:
         for thread in threads:
             thread.join(10)
         assert len(plain.blocking.ensure_user_memories("nick").get_all_nodes()) == 8
+
+
+def test_the_default_manager_closes_itself_at_the_end_of_the_process() -> None:
+    """With the embedded server, which is gone after its last user."""
+    program = """
+import asyncio
+from hybrid_memory import close_manager, ensure_user_memories, get_manager
+async def session():
+    await ensure_user_memories("nick")
+    return await get_manager().store_persistent_memory("nick", "from the first loop")
+node_id = asyncio.run(session())
+assert asyncio.run(get_manager().get_node("nick", node_id)).text == "from the first loop"
+assert get_manager() is get_manager()
+first = get_manager()
+asyncio.run(close_manager())
+assert get_manager() is not first
+assert asyncio.run(get_manager().get_node("nick", node_id)).text == "from the first loop"
+print("done")
+"""
+    with tempfile.TemporaryDirectory(prefix="hm-", dir=memory()) as place:
+        environment = {"HYBRID_MEMORY_DATA_DIR": place, "PATH": os.environ["PATH"]}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
+        server = EmbeddedServer(Path(place) / "postgres", Recorded())
+        assert server.socket_directory() is None

@@ -90,6 +90,8 @@ class Database:
         self._settings = settings
         self._events = events
         self._recovering: set[asyncio.Task[None]] = set()
+        self.answering = True
+        """Whether Postgres answered when it was last asked."""
 
     @classmethod
     async def open(
@@ -185,10 +187,11 @@ class Database:
                     yield transaction
                     committing = True
                     await _commit(connection)
+            self.answering = True
         except BaseException as error:
             if not is_failure(error):
                 raise
-            raise _settled(translate(error, "a transaction"), committing=committing) from error
+            raise self._settled(translate(error, "a transaction"), committing=committing) from error
 
     async def call(self, name: str, /, *, timeout: float | None = None, **values: object) -> list[asyncpg.Record]:
         """One statement in its own transaction, for tables without users and functions that bind by themselves."""
@@ -197,11 +200,13 @@ class Database:
             async with asyncio.timeout(self._settings.command_timeout_seconds if timeout is None else timeout):
                 async with self._connection() as connection:
                     sending = True
-                    return await Transaction(connection, self._queries, self._events).fetch(name, **values)
+                    rows = await Transaction(connection, self._queries, self._events).fetch(name, **values)
+            self.answering = True
+            return rows
         except BaseException as error:
             if not is_failure(error):
                 raise
-            raise _settled(translate(error, name), committing=sending) from error
+            raise self._settled(translate(error, name), committing=sending) from error
 
     async def ping(self, *, timeout: float | None = None) -> None:
         """Ask whether the server answers.
@@ -210,6 +215,13 @@ class Database:
             StorageUnavailable: it does not, within `timeout`.
         """
         await self.call("server.ping", timeout=timeout)
+
+    def _settled(self, error: HybridMemoryError, *, committing: bool) -> HybridMemoryError:
+        """Before COMMIT was sent, nothing can have been written, whatever happened to the connection."""
+        if isinstance(error, StorageUnavailable):
+            self.answering = False
+            error.outcome_unknown = error.outcome_unknown and committing
+        return error
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
@@ -247,10 +259,3 @@ async def _commit(connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
     # Postgres answers COMMIT with ROLLBACK, and no error, when a statement had failed before.
     if await connection.execute("commit") != "COMMIT":
         raise StorageRejected("nothing was written: a statement of the transaction had failed before", sqlstate="25P02")
-
-
-def _settled(error: HybridMemoryError, *, committing: bool) -> HybridMemoryError:
-    """Before COMMIT was sent, nothing can have been written, whatever happened to the connection."""
-    if isinstance(error, StorageUnavailable) and not committing:
-        error.outcome_unknown = False
-    return error

@@ -30,7 +30,11 @@ async def reached(settings: Settings, events: Events) -> AsyncIterator[Targets]:
     try:
         yield targets
     finally:
-        await asyncio.to_thread(server.leave)
+        try:
+            await asyncio.to_thread(server.leave)
+        except RuntimeError:
+            # The interpreter is ending and gives nothing more to threads.
+            server.leave()
 
 
 def embedded_server(settings: Settings, events: Events) -> EmbeddedServer:

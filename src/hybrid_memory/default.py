@@ -1,0 +1,48 @@
+"""The one manager of a process that nobody made by hand, configured from the environment."""
+
+import asyncio
+import atexit
+import threading
+
+from hybrid_memory.manager import HybridMemoryManager
+from hybrid_memory.memory.user_memory import UserMemory
+
+_SECONDS_AT_EXIT = 2.0
+
+_lock = threading.Lock()
+_manager: HybridMemoryManager | None = None
+
+
+def get_manager() -> HybridMemoryManager:
+    """The process's manager, made by the first call and started by its own first call."""
+    global _manager  # noqa: PLW0603 - the one default manager is the one global
+    with _lock:
+        if _manager is None:
+            _manager = HybridMemoryManager()
+        return _manager
+
+
+async def close_manager() -> None:
+    """Close the process's manager; the next `get_manager` makes a new one."""
+    manager = _taken()
+    if manager is not None:
+        await manager.aclose()
+
+
+async def ensure_user_memories(user_id: str) -> UserMemory:
+    """`HybridMemoryManager.ensure_user_memories` of the process's manager, for the start of a session."""
+    return await get_manager().ensure_user_memories(user_id)
+
+
+def _taken() -> HybridMemoryManager | None:
+    global _manager
+    with _lock:
+        manager, _manager = _manager, None
+        return manager
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    manager = _taken()
+    if manager is not None:
+        asyncio.run(manager.aclose(_SECONDS_AT_EXIT))

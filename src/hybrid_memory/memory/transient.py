@@ -1,0 +1,81 @@
+"""Notes of a thread, and how one of them becomes a user's memory."""
+
+import functools
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from hybrid_memory.errors import UnknownMemory
+from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.memories import Memories
+from hybrid_memory.observability import Events
+from hybrid_memory.sqlite.database import Database
+from hybrid_memory.sqlite.files import STATE
+from hybrid_memory.sqlite.transient import TransientMemories, TransientMemory
+
+
+class Notes:
+    """Transient memories in `state.db`, which is opened by the first call, from whatever thread it comes."""
+
+    def __init__(self, directory: Path, border: Border, events: Events) -> None:
+        self._made = functools.partial(Database, STATE, directory, events)
+        self._border = border
+        self._lock = Lock()
+        self._state: Database | None = None
+
+    def store(self, thread_id: str, content: object, context_type: str, **fields: Any) -> str:
+        """Note something down; durable when this returns."""
+        plain, kind, _ = self._border.content(content)
+        note = plain["text"] if kind == "text" and isinstance(plain, dict) else plain
+        fields["tags"] = self._border.tags(fields.get("tags"))
+        fields["metadata"] = self._border.mapping(fields.get("metadata"), "metadata")
+        for share in ("importance", "confidence"):
+            fields[share] = self._border.share(fields[share], share)
+        thread, kind_of = self._border.thread_id(thread_id), self._border.name(context_type, "context_type")
+        return self._memories().store(thread, note, kind_of, **fields)
+
+    def of_thread(self, thread_id: str) -> list[TransientMemory]:
+        """The notes of a thread, in the order they were made."""
+        return self._memories().of_thread(self._border.thread_id(thread_id))
+
+    async def promote(self, thread_id: str, node_id: str, user_id: str, memories: Memories) -> str:
+        """Make a note a memory of the user, and remove the note; the memory's id.
+
+        Of the relations the note has, those to memories of this user are kept.
+        """
+        notes = self._memories()
+        note = notes.get(self._border.thread_id(thread_id), node_id)
+        if note is None:
+            raise UnknownMemory(f"thread {thread_id!r} has no note {node_id!r}")
+        known = {one for one in (*note.relates_to, *note.depends_on) if await memories.get(user_id, one) is not None}
+        stored = await memories.store(
+            user_id,
+            note.content,
+            note.context_type,
+            summary=note.summary,
+            tags=note.tags,
+            metadata=note.metadata,
+            importance=note.importance,
+            confidence=note.confidence,
+            thread_id=thread_id,
+            relates_to=[one for one in note.relates_to if one in known],
+            depends_on=[one for one in note.depends_on if one in known],
+            node_id=note.node_id,
+        )
+        notes.forget(thread_id, node_id)
+        return stored
+
+    def close(self) -> None:
+        """Commit what is queued and close the file; the next call opens it again."""
+        with self._lock:
+            state, self._state = self._state, None
+        if state is not None:
+            state.close()
+
+    def _memories(self) -> TransientMemories:
+        with self._lock:
+            if self._state is None:
+                state = self._made()
+                state.open()
+                self._state = state
+            return TransientMemories(self._state)

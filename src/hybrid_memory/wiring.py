@@ -1,0 +1,66 @@
+"""What a manager is made of: opened in order, wired to each other, closed in the opposite order."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from hybrid_memory.errors import ConfigurationError
+from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.conversations import Conversations
+from hybrid_memory.memory.identity import new_id
+from hybrid_memory.memory.memories import Memories
+from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.observability import Events
+from hybrid_memory.postgres import schema
+from hybrid_memory.postgres.batches import Batches
+from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.reach import reached
+from hybrid_memory.replication.clock import HybridClock
+from hybrid_memory.replication.writer import Writer
+from hybrid_memory.settings import Settings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that exists between start and close, on one event loop."""
+
+    database: Database
+    writer: Writer
+    sessions: Sessions
+    memories: Memories
+    conversations: Conversations
+    closing: AsyncExitStack
+
+    @property
+    def answering(self) -> bool:
+        """Whether Postgres answered when it was last asked."""
+        return self.database.answering
+
+    async def close(self, timeout: float, events: Events) -> None:
+        """Write what was taken, within `timeout`, then close the connections and leave the embedded server."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self.writer.close()
+        except TimeoutError:
+            events.warning("closed_before_all_was_written", operations=self.writer.waiting)
+        finally:
+            await self.closing.aclose()
+
+
+async def opened(settings: Settings, border: Border, events: Events) -> Parts:
+    """Reach Postgres, bring the schema up to date and wire the parts; nothing stays open when that fails."""
+    if settings.memory_type == "sqlite":
+        raise ConfigurationError("MEMORY_TYPE=sqlite is not available yet: configure a server, or leave it out")
+    async with AsyncExitStack() as stack:
+        targets = await stack.enter_async_context(reached(settings, events))
+        state = await schema.ensure(targets, settings, events)
+        database = await Database.open(targets, settings, events, vector_schema=state.vector_schema or "public")
+        stack.push_async_callback(database.close)
+        instance, clock = new_id(), HybridClock()
+        writer = Writer(Batches(database, instance), instance, clock)
+        sessions = Sessions(database, settings, events)
+        stack.push_async_callback(sessions.close)
+        memories = Memories(border, clock, database, writer, sessions, events)
+        conversations = Conversations(border, memories, sessions)
+        return Parts(database, writer, sessions, memories, conversations, stack.pop_all())
+    raise AssertionError("an exit stack of ours swallows nothing")
