@@ -351,9 +351,11 @@ class HybridMemoryManager:
 
     def health(self) -> Health:
         """How this manager is, at once and without asking Postgres; a manager that was not started is down."""
+        local = self.settings.memory_type == "sqlite"
+        up = self._parts is not None and self._parts.answering
         return Health(
-            postgres="up" if self._parts is not None and self._parts.answering else "down",
-            mode="sqlite" if self.settings.memory_type == "sqlite" else "hybrid",
+            postgres="off" if local else "up" if up else "down",
+            mode="sqlite" if local else "hybrid",
             data_dir=str(self.settings.data_dir.expanduser().absolute()),
             sqlite_version=sqlite_version(),
         )

@@ -1,6 +1,10 @@
 """The README says what is true: settings, events, commands and layers as they are in the code."""
 
+import os
 import re
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ from typer.main import get_command
 
 from hybrid_memory.cli import app
 from hybrid_memory.settings import Settings, variable_of
+from tests.support.servers import memory
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -67,3 +72,19 @@ def test_every_layer_is_named() -> None:
 
 def test_no_place_of_the_authors_machine_is_named() -> None:
     assert not re.search(r"/home/|/root/|/tmp/", README)
+
+
+def test_the_code_in_the_readme_runs() -> None:
+    """With the embedded server, in a place of its own, as a reader would paste it."""
+    program = README.split("```python\n")[1].split("```")[0]
+    with tempfile.TemporaryDirectory(prefix="hm-", dir=memory()) as place:
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PATH": os.environ["PATH"]},
+            cwd=place,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)

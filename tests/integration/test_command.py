@@ -64,8 +64,9 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_demo_runs_in_a_place_of_its_own(tmp_path: Path) -> None:
     said = run("demo", DATABASE_URL="postgresql://nobody@127.0.0.1:1/x", HYBRID_MEMORY_DATA_DIR=str(tmp_path / "mine"))
     assert said.splitlines()[0].startswith("A demo with an embedded Postgres server of its own")
-    assert "'Nick looks after the GenePoint account.' relates_to 'GenePoint'" in said
-    assert "asked for nick's rows and got none" in said
+    assert "and next to it: GenePoint (account in salesforce)" in said
+    assert "user: I look after the GenePoint account." in said
+    assert "nick's ids mean nothing to her" in said
     assert list(tmp_path.iterdir()) == []
     directory = Path(said.split("Its data live in ")[1].split(" ")[0])
     assert directory.is_absolute()
@@ -74,9 +75,9 @@ def test_the_demo_runs_in_a_place_of_its_own(tmp_path: Path) -> None:
 
 def test_the_demo_keeps_and_finds_what_it_kept(place: Path) -> None:
     run("demo", "--keep", "kept")
-    assert "here from an earlier run" in run("demo", "--keep", "kept")
+    assert "nick has 5 memories from an earlier run" in run("demo", "--keep", "kept")
     found = run("psql", "-c", "select user_id, summary from memory.nodes", HYBRID_MEMORY_DATA_DIR=str(place / "kept"))
-    assert "nick    | GenePoint" in found
+    assert "nick    | GenePoint (account in salesforce)" in found
 
 
 def test_the_demo_does_not_move_in_with_other_files(tmp_path: Path) -> None:

@@ -82,7 +82,3 @@ select (select count(*) from memory.user_metadata) as users,
 -- name: set_scope
 -- Look at all users; only the owner's policy honours it.
 select memory.set_scope('all');
-
--- name: refresh_stats
--- False when another session is at it.
-select memory.refresh_stats();

@@ -3,34 +3,17 @@
 import asyncio
 import tempfile
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from langchain_core.utils.uuid import uuid7
 
 from hybrid_memory.cli.output import console, done, note
-from hybrid_memory.errors import ConfigurationError, HybridMemoryError, StorageRejected
-from hybrid_memory.observability import Events
-from hybrid_memory.postgres import schema
-from hybrid_memory.postgres.batches import Batches, Operation
-from hybrid_memory.postgres.database import Database
-from hybrid_memory.postgres.nodes import Nodes
-from hybrid_memory.postgres.reach import reached
-from hybrid_memory.postgres.relationships import Relationships
-from hybrid_memory.postgres.users import Users
+from hybrid_memory.errors import ConfigurationError, HybridMemoryError, UnknownMemory
+from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.settings import Settings
-
-_INSTANCE = str(uuid7())
-_FACT = {"context_type": "conversation_fact", "content_kind": "text"}
-_GENEPOINT = {
-    "entity_id": "001GENEPOINT",
-    "entity_system": "salesforce",
-    "entity_type": "account",
-    "entity_name": "GenePoint",
-}
 
 
 def demo(
@@ -61,89 +44,82 @@ def _place(keep: Path | None) -> Iterator[Path]:
 
 
 async def _demonstrate(settings: Settings) -> None:
-    events = Events()
-    async with AsyncExitStack() as stack:
-        with console.status("starting Postgres ..."):
-            targets = await stack.enter_async_context(reached(settings, events))
-        done("a Postgres server runs, reachable through a socket that only you can open")
-        state = await schema.ensure(targets, settings, events)
-        done(f"{state.where} on Postgres {state.version} with pgvector {state.vector_version}")
-        database = await Database.open(targets, settings, events, vector_schema=state.vector_schema or "public")
-        stack.push_async_callback(database.close)
-        await _remember(database)
-        await _find_again(database)
-        with console.status("stopping Postgres ..."):
-            await stack.aclose()
+    manager = HybridMemoryManager(settings)
+    with console.status("starting Postgres and making the schema ..."):
+        await manager.start()
+    try:
+        done("a Postgres server runs, reachable through a socket that only you can open, and has its schema")
+        thread = await _first_session(manager)
+    finally:
+        with console.status("closing ..."):
+            await manager.aclose()
+    done("session one is over, its manager closed and the server stopped")
+    manager = HybridMemoryManager(settings)
+    with console.status("starting again ..."):
+        await manager.start()
+    try:
+        await _second_session(manager, thread)
+        await _another_user(manager)
+    finally:
+        with console.status("closing ..."):
+            await manager.aclose()
     done("stopped the server; nothing is running any more")
 
 
-async def _remember(database: Database) -> None:
-    async with database.transaction(["nick"]) as transaction:
-        earlier = await Nodes(transaction, "nick").entity("salesforce", "001GENEPOINT")
-    if earlier is not None:
-        done(
-            f"nick's memory is here from an earlier run ({earlier.created_at:%Y-%m-%d %H:%M}), nothing new was written"
-        )
-        return
-    fact, account = str(uuid7()), str(uuid7())
-    batches = Batches(database, str(uuid7()))
-    operations = [
-        Operation(1, "nodes", _memory(fact, {"text": "Nick looks after the GenePoint account."}) | _FACT),
-        Operation(2, "entities", _memory(account, _GENEPOINT)),
-        Operation(3, "edges", _relates(fact, account)),
-    ]
-    await batches.apply({"nick": operations})
-    done("nick's agent stored a fact, a Salesforce account and how they relate, in one transaction")
-    again = (await batches.apply({"nick": operations}))["nick"]
-    if again.numbers:
-        raise HybridMemoryError("a repeated batch was applied again")
-    done("the same batch, sent again as after a lost answer, changed nothing")
+async def _first_session(manager: HybridMemoryManager) -> str:
+    memory = await manager.ensure_user_memories("nick")
+    known = memory.get_all_nodes()
+    done(f"session one begins: nick has {len(known)} memories{' from an earlier run' if known else ''}")
+    thread = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    await manager.add_message("nick", thread, "user", "I look after the GenePoint account.")
+    account = await manager.store_entity(
+        "nick",
+        entity_id="001GENEPOINT",
+        entity_system="salesforce",
+        entity_type="account",
+        entity_name="GenePoint",
+        data={"industry": "biotechnology"},
+    )
+    fact = await manager.store_persistent_memory(
+        "nick", "Nick looks after the GenePoint account.", tags=["sales"], node_id="nick-looks-after-genepoint"
+    )
+    await manager.relate("nick", fact, account, "relates_to")
+    await manager.add_message("nick", thread, "assistant", "Noted.")
+    done("stored in Postgres: two turns of the conversation, a fact, a Salesforce account, and how they relate")
+    note = manager.store_transient_memory(thread, {"step": 2, "plan": "call GenePoint"})
+    done(f"noted for this thread alone, in SQLite: {manager.transient_memories(thread)[0].content} ({note[:8]}...)")
+    return thread
 
 
-async def _find_again(database: Database) -> None:
-    async with database.transaction(["nick"], isolation="repeatable_read") as transaction:
-        state = await Users(transaction, "nick").state()
-        nodes = await Nodes(transaction, "nick").changed_since()
-        edges = await Relationships(transaction, "nick").changed_since()
-    if state is None or not nodes or not edges:
-        raise HybridMemoryError("what was stored is not there")
-    done(f"read back at version {state.version}: {len(nodes)} memories, {len(edges)} relationship")
-    names = {node.node_id: node.text or node.content["entity_name"] for node in nodes}
-    for edge in edges:
-        note(f"      {names[edge.from_node_id]!r} {edge.relationship_type} {names[edge.to_node_id]!r}")
-    async with database.transaction(["eve"]) as transaction:
-        # Even asking for nick's rows outright.
-        stolen = await Nodes(transaction, "nick").changed_since()
-    if stolen:
+async def _second_session(manager: HybridMemoryManager, thread: str) -> None:
+    memory = await manager.ensure_user_memories("nick")
+    found = memory.retrieve_relevant("who looks after GenePoint?")
+    if not found:
+        raise HybridMemoryError("what was stored is not found")
+    done(f"session two, a new manager: {len(memory.get_all_nodes())} memories at version {memory.version}")
+    note("      asked 'who looks after GenePoint?' it finds")
+    for node in found[:2]:
+        note(f"        {node.summary}")
+    fact = memory.get_node("nick-looks-after-genepoint")
+    for other in memory.get_related_nodes(fact.node_id, max_distance=1) if fact else []:
+        note(f"      and next to it: {other.summary}")
+    for turn in await manager.get_context("nick", thread):
+        note(f"      {turn['role']}: {turn['content']}")
+    (kept,) = manager.transient_memories(thread)
+    await manager.promote(thread, kept.node_id, "nick")
+    done("the note of the thread became a memory of nick's")
+
+
+async def _another_user(manager: HybridMemoryManager) -> None:
+    memory = await manager.ensure_user_memories("eve")
+    nick = (await manager.ensure_user_memories("nick")).get_all_nodes()
+    stolen = [node for node in nick if await manager.get_node("eve", node.node_id) is not None]
+    if memory.get_all_nodes() or stolen:
         raise HybridMemoryError("another user's memory was visible")
-    done("eve, bound to her own memory, asked for nick's rows and got none")
-    theft = Operation(1, "edges", _relates(edges[0].from_node_id, edges[0].to_node_id))
+    done("eve, another user, has an empty memory, and nick's ids mean nothing to her")
     try:
-        await Batches(database, str(uuid7())).apply({"eve": [theft]})
-    except StorageRejected:
-        done("eve tried to relate nick's memories to each other and the database refused")
+        await manager.relate("eve", nick[0].node_id, nick[1].node_id, "owns")
+    except UnknownMemory:
+        done("eve tried to relate nick's memories to each other and was refused")
     else:
         raise HybridMemoryError("a relationship across users was accepted")
-    if (await database.call("schema.refresh_stats"))[0][0]:
-        done("the statistics views are refreshed")
-
-
-def _memory(node_id: str, content: dict[str, str]) -> dict[str, object]:
-    return {
-        "node_id": node_id,
-        "content": content,
-        "summary": content.get("text") or content["entity_name"],
-        "tags": ["sales"],
-        "metadata": {},
-        "importance": 0.5,
-        "confidence": 0.9,
-    } | _stamp()
-
-
-def _relates(from_id: str, to_id: str) -> dict[str, object]:
-    ends = {"from_node_id": from_id, "to_node_id": to_id}
-    return ends | {"relationship_type": "relates_to", "strength": 1, "metadata": {}} | _stamp()
-
-
-def _stamp() -> dict[str, str]:
-    return {"written_at": datetime.now(UTC).isoformat(), "written_by": _INSTANCE}
