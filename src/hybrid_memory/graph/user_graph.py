@@ -114,7 +114,7 @@ class UserGraph:
                 self._keep_ahead(delta)
             self._apply_ahead()
             self._view = None
-            return delta.incarnation == self._incarnation and delta.version <= self._version
+            return delta.complete or (delta.incarnation == self._incarnation and delta.version <= self._version)
 
     def view(self) -> GraphView:
         """What there is now, consistent in itself: every edge has both its ends, nothing in it has expired."""

@@ -77,6 +77,9 @@ def _said(content: Any) -> Iterator[str]:
 
 
 def _plain_words(text: str) -> list[str]:
+    # Most text is ASCII, and taking it apart letter by letter is most of the time that indexing takes.
+    if text.isascii():
+        return _WORD.findall(text.lower())
     plain = unicodedata.normalize("NFKD", text).casefold()
     return _WORD.findall("".join(letter for letter in plain if not unicodedata.combining(letter)))
 
