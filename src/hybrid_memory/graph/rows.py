@@ -39,7 +39,7 @@ class Rows:
 
     def apply(self, delta: Delta) -> None:
         """Deletions first, then what came or changed. A newer row stays; an edge without both its ends is dropped."""
-        self._delete(delta.deleted, delta.version)
+        self.remove(delta.deleted)
         for node in delta.nodes:
             if not _is_newer(self.nodes.get(node.node_id), node):
                 self._put(node)
@@ -47,7 +47,13 @@ class Rows:
 
     def remove(self, node_ids: Iterable[str]) -> None:
         """Take memories out, with their edges."""
-        self._delete(node_ids, None)
+        lost: dict[EdgeKey, Relationship] = {}
+        for node_id in node_ids:
+            if self.nodes.pop(node_id, None) is not None:
+                self.expiring.pop(node_id, None)
+                for edges in (self.outgoing.get(node_id, ()), self.incoming.get(node_id, ())):
+                    lost |= {edge_key(edge): edge for edge in edges}
+        self._part(lost)
 
     def _put(self, node: MemoryNode) -> None:
         self.nodes[node.node_id] = node
@@ -55,21 +61,6 @@ class Rows:
             self.expiring.pop(node.node_id, None)
         else:
             self.expiring[node.node_id] = node.expires_at
-
-    def _delete(self, node_ids: Iterable[str], up_to: int | None) -> None:
-        """Whatever a deletion at version `up_to` took with it; rows written after it stay."""
-        lost: dict[EdgeKey, Relationship] = {}
-        for node_id in node_ids:
-            node = self.nodes.get(node_id)
-            if node is None:
-                continue
-            gone = _is_within(node, up_to)
-            for edges in (self.outgoing.get(node_id, ()), self.incoming.get(node_id, ())):
-                lost |= {edge_key(edge): edge for edge in edges if gone or _is_within(edge, up_to)}
-            if gone:
-                del self.nodes[node_id]
-                self.expiring.pop(node_id, None)
-        self._part(lost)
 
     def _join(self, edges: Iterable[Relationship]) -> None:
         new: dict[EdgeKey, Relationship] = {}
@@ -121,7 +112,3 @@ def _is_newer(known: MemoryNode | Relationship | None, row: MemoryNode | Relatio
     if known is None or known.version is None or row.version is None:
         return False
     return known.version > row.version
-
-
-def _is_within(row: MemoryNode | Relationship, version: int | None) -> bool:
-    return version is None or row.version is None or row.version <= version

@@ -133,13 +133,12 @@ class UserGraph:
         return delta.version < self._version or (delta.version == self._version and not delta.complete)
 
     def _is_of_this_life(self, delta: Delta) -> bool:
-        """Whether both are of one incarnation, as far as this one is known."""
+        """Whether both are of one incarnation; the first write of a new user begins one."""
         return self._incarnation is None or delta.incarnation == self._incarnation
 
     def _follows(self, delta: Delta) -> bool:
-        """Whether a partial delta has everything that is missing; the first write of a new user begins at 0."""
-        begins = self._incarnation is None and delta.since == 0
-        return self._loaded and (begins or delta.incarnation == self._incarnation) and delta.covers(self._version)
+        """Whether a delta has everything that is missing here."""
+        return self._loaded and self._is_of_this_life(delta) and delta.covers(self._version)
 
     def _replace(self, rows: Rows, delta: Delta) -> None:
         self._rows, self._loaded = rows, True
