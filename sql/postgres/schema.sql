@@ -386,6 +386,9 @@ insert into memory.schema_migrations (number, name, checksum) values (5, 'admini
 -- 0006 write_batch
 -- The write path: one user's numbered operations, applied exactly once and in order, in one call.
 
+-- An identical memory is found by its hash.
+create index nodes_content on memory.nodes (user_id, content_hash) where content_hash is not null;
+
 -- The later of two clocks; a missing one is older than any. Clocks are fixed-width text, so they compare as bytes.
 create function memory.later(p_one text, p_other text) returns boolean
 language sql immutable parallel safe
@@ -458,11 +461,13 @@ $$;
 -- sending a batch again changes nothing. `p_ops` holds lists of operations by kind, each operation with its number `n`:
 -- `all` (every operation's n and user_id), `nodes`, `entities`, `edges`, `vectors`, `deletes`. A key appears once per
 -- list; deletes run last, so a put after a delete of the same node belongs into the next batch. What lost against a
--- later write or deletion is consumed like the rest. A missing end of a relationship raises 23503 with the operation
+-- later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with the same
+-- content and type under another id, is not stored: `o_same` names the one that is there, which counts as accessed, and
+-- relationships of the batch go to that one. A missing end of a relationship raises 23503 with the operation
 -- in DETAIL.
 create function memory.apply_user_batch(
   p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[]
-) returns table (o_user_id text, o_version bigint, o_mark bigint, o_applied bigint[])
+) returns table (o_user_id text, o_version bigint, o_mark bigint, o_applied bigint[], o_same jsonb)
 language plpgsql volatile
 as $$
 declare
@@ -477,6 +482,8 @@ declare
   v_ids uuid[];
   v_known uuid[];
   v_gone uuid[];
+  v_hashes bytea[];
+  v_same jsonb := '{}';
   v_missing bigint;
   v_changed uuid[] := '{}';
   v_nodes bigint := 0;
@@ -503,7 +510,7 @@ begin
     raise exception 'an operation of another user' using errcode = '22023';
   end if;
   if v_fresh is null then
-    return query select p_user, v_version, v_mark, '{}'::bigint[];
+    return query select p_user, v_version, v_mark, '{}'::bigint[], v_same;
     return;
   end if;
   v_version := v_version + 1;
@@ -526,6 +533,34 @@ begin
     then
       raise exception 'an entity is merged, not put' using errcode = '22023';
     end if;
+
+    select array_agg(decode(o.content_hash, 'hex')) into v_hashes
+      from jsonb_to_recordset(p_ops -> 'nodes') as o (n bigint, content_hash text, only_once boolean)
+      where o.only_once and o.n > v_mark;
+    if v_hashes is not null then
+      select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
+        into v_same, v_dead
+        from (
+          select o.n, o.node_id as new_id, min(n.node_id::text) as old_id
+          from jsonb_to_recordset(p_ops -> 'nodes')
+                 as o (n bigint, node_id uuid, context_type text, content_hash text, only_once boolean)
+          join memory.nodes n on n.user_id = p_user and n.content_hash = decode(o.content_hash, 'hex')
+            and n.content_hash = any (v_hashes)
+          where o.only_once and o.n > v_mark and n.context_type = o.context_type and n.node_id <> o.node_id
+            and (n.expires_at is null or n.expires_at > v_now)
+          group by o.n, o.node_id
+        ) as twin;
+    end if;
+    if v_same <> '{}' then
+      update memory.nodes set access_count = access_count + 1, last_accessed_at = v_now
+        where user_id = p_user and node_id = any (array(select value::uuid from jsonb_each_text(v_same)));
+      p_ops := jsonb_set(p_ops, '{edges}', coalesce((
+        select jsonb_agg(e || jsonb_build_object(
+          'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
+          'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')))
+        from jsonb_array_elements(p_ops -> 'edges') e), '[]'));
+    end if;
+
     for v_row in
       insert into memory.nodes as t (
         user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
@@ -719,7 +754,7 @@ begin
   insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
     values (p_user, p_instance, v_mark, v_now)
     on conflict (user_id, instance_id) do update set seq = excluded.seq, updated_at = excluded.updated_at;
-  return query select p_user, v_version, v_mark, v_fresh;
+  return query select p_user, v_version, v_mark, v_fresh, v_same;
 end
 $$;
 
@@ -761,6 +796,6 @@ begin
 end
 $$;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'bba813976bbcb2e45d914aa25c7dce5a96e576193b3e2e7a7e82b45af183c4a9');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '8aff06ad3cc1956455663f13691bbc78a5b63b2df5b6da077122d499e662008d');
 
 commit;

@@ -27,8 +27,8 @@ Result = TypeVar("Result")
 class HybridMemoryManager:
     """Users' memories, written through to Postgres and read from this process.
 
-    Use it as `async with HybridMemoryManager() as manager`, or plain `with` and `manager.blocking`; a manager that was
-    not started starts on its first call. Calls from other event loops and threads are forwarded to the manager's own.
+    Use it as `async with HybridMemoryManager() as manager`, or plain `with` and `manager.blocking`. One that was not
+    started starts on its first call. Calls from other loops and threads are forwarded to its own.
 
     Args:
         settings: how to reach the databases; from the environment when None.
@@ -85,17 +85,16 @@ class HybridMemoryManager:
         self._home.stop()
 
     async def ensure_user_memories(self, user_id: str) -> UserMemory:
-        """The user's memory, loaded from Postgres when it is not here yet, and brought up to date when it is old.
+        """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
 
-        An unknown user has an empty memory. While Postgres does not answer, what was loaded before is given, with
-        `stale` set.
+        An unknown user has an empty one. While Postgres does not answer, what was loaded before is given, `stale`.
 
         Raises:
             InvalidInput: the user id cannot be one.
             StorageUnavailable: Postgres does not answer and the user was not loaded before.
         """
         owner = self._border.user_id(user_id)
-        return UserMemory(await self._on_home(lambda parts: parts.sessions.opened(owner)))
+        return await self._on_home(lambda parts: parts.sessions.opened(owner))
 
     async def store_persistent_memory(
         self,
@@ -114,13 +113,14 @@ class HybridMemoryManager:
         expires_in: timedelta | float | None = None,
         node_id: str | UUID | None = None,
         embedding: Sequence[float] | None = None,
+        deduplicate: bool = True,
     ) -> str:
         """Store a memory for good and return its id; when this returns, Postgres has committed it.
 
         Args:
             user_id: whose memory it is.
             content: a string, or anything that is data (see `InvalidInput`).
-            context_type: what kind of memory; any word, the usual ones are in the README.
+            context_type: what kind of memory; any word.
             summary: one line about it; made from the content when None.
             tags: words to find it by.
             metadata: anything else, as JSON.
@@ -132,6 +132,7 @@ class HybridMemoryManager:
             expires_in: seconds, or a timedelta, after which it is hidden and later removed.
             node_id: an id or name of your own; storing it again replaces the memory.
             embedding: a vector of its content.
+            deduplicate: give the id of an identical memory of that type instead of storing a second one.
 
         Raises:
             InvalidInput: a value cannot be stored; the text names the field.
@@ -150,13 +151,14 @@ class HybridMemoryManager:
             "expires_in": expires_in,
             "node_id": node_id,
             "embedding": embedding,
+            "deduplicate": deduplicate,
         }
         return await self._on_home(lambda parts: parts.memories.store(user_id, content, context_type, **fields))
 
     async def store_many(
         self, user_id: str, items: Sequence[Mapping[str, Any]], *, progress: Progress | None = None
     ) -> list[str]:
-        """Store many memories, given as the keywords of `store_persistent_memory`; their ids in the same order.
+        """Store many, given as the keywords of `store_persistent_memory`; their ids in the same order.
 
         All are checked before the first is written. `progress` is called with how many of how many are stored.
         """

@@ -168,6 +168,58 @@ class TestWritingAndFinding:
         assert (await manager.ensure_user_memories("nick")).get_all_nodes() == []
 
 
+class TestTheSameAgain:
+    async def test_an_identical_memory_gives_the_id_that_is_there_and_counts(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager, targets: Targets
+    ) -> None:
+        target = await manager.store_persistent_memory("nick", "target")
+        first = await manager.store_persistent_memory("nick", "likes tea")
+        assert await other.store_persistent_memory("nick", "likes tea", relates_to=[target]) == first
+        assert await manager.store_persistent_memory("eve", "likes tea") != first
+        assert await manager.store_persistent_memory("nick", "likes tea", "user_selection") != first
+        assert await manager.store_persistent_memory("nick", {"text": "likes tea"}) != first
+        assert await manager.store_persistent_memory("nick", "likes tea", deduplicate=False) != first
+        memory = await manager.ensure_user_memories("nick")
+        assert [(edge.from_node_id, edge.to_node_id) for edge in memory.get_all_edges()] == [(first, target)]
+        async with administration(targets) as connection:
+            counted = await connection.fetchval("select access_count from memory.nodes where node_id = $1", first)
+            assert counted == 1
+
+    async def test_many_callers_at_once_store_it_once(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager
+    ) -> None:
+        writers = [(manager, other)[number % 2] for number in range(30)]
+        ids = await asyncio.gather(*(writer.store_persistent_memory("nick", "the same") for writer in writers))
+        assert len(set(ids)) == 1
+        assert len((await manager.ensure_user_memories("nick")).get_all_nodes()) == 1
+
+    async def test_among_many_given_together(self, manager: HybridMemoryManager) -> None:
+        target = await manager.store_persistent_memory("nick", "target")
+        items: list[dict[str, Any]] = [{"content": "a"}, {"content": "b"}, {"content": "a", "relates_to": [target]}, {"content": "target"}]
+        one, two, three, four = await manager.store_many("nick", items)
+        assert (one, four) == (three, target)
+        memory = await manager.ensure_user_memories("nick")
+        assert {node.node_id for node in memory.get_all_nodes()} == {one, two, target}
+        assert [edge.from_node_id for edge in memory.get_all_edges()] == [one]
+
+    async def test_what_has_expired_or_was_deleted_is_stored_anew(self, manager: HybridMemoryManager) -> None:
+        first = await manager.store_persistent_memory("nick", "x")
+        await manager.forget("nick", first)
+        second = await manager.store_persistent_memory("nick", "x", expires_in=0.05)
+        assert second != first
+        deadline = asyncio.get_running_loop().time() + 5
+        while await manager.get_node("nick", second) is not None:
+            assert asyncio.get_running_loop().time() < deadline
+            await asyncio.sleep(0.02)
+        assert await manager.store_persistent_memory("nick", "x") != second
+
+    async def test_saying_the_same_twice_is_two_turns(self, manager: HybridMemoryManager) -> None:
+        at = datetime(2026, 5, 1, tzinfo=UTC)
+        for _ in range(2):
+            await manager.add_message("nick", "t", "user", "ok", at=at)
+        assert len(await manager.get_context("nick", "t")) == 2
+
+
 class TestUsersApart:
     async def test_ids_of_another_user_mean_nothing(self, manager: HybridMemoryManager) -> None:
         secret = await manager.store_persistent_memory("nick", "secret", node_id="plan")

@@ -84,8 +84,9 @@ async def test_each_hot_query_uses_its_index_and_each_index_has_its_query(filled
             " where c.relnamespace = 'memory'::regnamespace and c.relkind = 'r'"
         )
     existing = {row["index"].removeprefix("memory.") for row in rows}
-    # Keys without a hot query: uniqueness is what they are for. Vectors are read by the part that will write them.
-    keys = {name for name in existing if name.endswith("_pkey")} | {"embeddings_version"}
+    # Keys without a hot query: uniqueness is what they are for. Contents are looked up by the write path, and vectors
+    # by the part that will read them.
+    keys = {name for name in existing if name.endswith("_pkey")} | {"embeddings_version", "nodes_content"}
     assert existing - keys == used.keys() - keys
 
 

@@ -165,6 +165,7 @@ class Border:
         expires_in: timedelta | float | None = None,
         node_id: str | UUID | None = None,
         embedding: Sequence[float] | None = None,
+        deduplicate: bool = True,
     ) -> Draft:
         """Check everything about a new memory.
 
@@ -185,6 +186,8 @@ class Border:
             "content": plain,
             "content_kind": kind,
             "content_hash": content_hash.hex(),
+            # A memory with an id of the caller's own is the one it names, whatever it says.
+            "only_once": deduplicate and node_id is None,
             "summary": summary_of(plain, kind, kept_type)
             if summary is None
             else text_of(summary, "summary", empty=True),

@@ -46,6 +46,8 @@ class Conversations:
             thread_id=self._border.thread_id(thread_id),
             metadata=metadata,
             node_id=message_id,
+            # Saying the same twice is two turns.
+            deduplicate=False,
         )
 
     async def context(self, user_id: str, thread_id: str, *, limit: int) -> list[dict[str, Any]]:
@@ -53,8 +55,8 @@ class Conversations:
         owner, thread = self._border.user_id(user_id), self._border.thread_id(thread_id)
         if limit < 1:
             raise InvalidInput(f"limit must be a positive number, not {limit!r}")
-        graph = await self._sessions.opened(owner)
-        spoken = (one for one in graph.view().memories() if one.thread_id == thread and one.context_type == MESSAGE)
+        memory = await self._sessions.opened(owner)
+        spoken = (one for one in memory.get_all_nodes() if one.thread_id == thread and one.context_type == MESSAGE)
         turns = sorted(spoken, key=lambda one: one.seq or 0)
         return [
             {

@@ -39,11 +39,12 @@ class Memories:
         self._events = events
 
     async def store(self, user_id: str, content: object, context_type: str, **fields: Any) -> str:
-        """Store one memory; its id."""
+        """Store one memory; its id, or the id of the identical one that is there already."""
         draft = self._border.draft(user_id, content, context_type, now=self._clock.stamp(), **fields)
-        await self._write(draft.user_id, _writes_of(draft))
-        self._events.info("node_persisted_to_postgres", user_id=draft.user_id, node_id=draft.node_id)
-        return draft.node_id
+        applied = await self._write(draft.user_id, _writes_of(draft))
+        node_id = applied.same.get(draft.node_id, draft.node_id)
+        self._events.info("node_persisted_to_postgres", user_id=draft.user_id, node_id=node_id)
+        return node_id
 
     async def store_many(
         self, user_id: str, items: Sequence[Mapping[str, Any]], progress: Progress | None = None
@@ -59,12 +60,14 @@ class Memories:
                 raise InvalidInput(f"item {place} has no content") from None
             except (InvalidInput, TypeError) as error:
                 raise InvalidInput(f"item {place}: {error}") from None
+        drafts, ids = _without_twins(drafts)
         for start in range(0, len(drafts), _CHUNK):
             chunk = drafts[start : start + _CHUNK]
-            await self._write(chunk[0].user_id, _folded(chunk))
+            applied = await self._write(chunk[0].user_id, _folded(chunk))
+            ids = [applied.same.get(node_id, node_id) for node_id in ids]
             if progress is not None:
                 progress(min(start + _CHUNK, len(drafts)), len(drafts))
-        return [draft.node_id for draft in drafts]
+        return ids
 
     async def store_entity(
         self,
@@ -139,9 +142,9 @@ class Memories:
         """One memory, from the user's graph when it is here, else from Postgres."""
         owner = self._border.user_id(user_id)
         wanted = self._border.node_id(owner, node_id)
-        graph = self._sessions.loaded(owner)
-        if graph is not None:
-            return graph.view().memory(wanted)
+        memory = self._sessions.loaded(owner)
+        if memory is not None:
+            return memory.get_node(wanted)
         async with self._database.transaction([owner]) as transaction:
             node = await Nodes(transaction, owner).get(wanted)
         expired = node is not None and node.expires_at is not None and node.expires_at <= self._clock.stamp()
@@ -207,6 +210,19 @@ def _writes_of(draft: Draft) -> list[Write]:
     writes += [_edge(draft.node_id, target, "relates_to") for target in dict.fromkeys(draft.relates_to)]
     writes += [_edge(draft.node_id, target, "depends_on") for target in dict.fromkeys(draft.depends_on)]
     return writes
+
+
+def _without_twins(drafts: Sequence[Draft]) -> tuple[list[Draft], list[str]]:
+    """Each content that is to be stored once, once, and the id of every draft; relations of a twin are kept."""
+    first: dict[tuple[str, str], str] = {}
+    kept, ids = [], []
+    for draft in drafts:
+        key = (draft.row["context_type"], draft.row["content_hash"])
+        node_id = first.setdefault(key, draft.node_id) if draft.row["only_once"] else draft.node_id
+        ids.append(node_id)
+        if node_id == draft.node_id or draft.relates_to or draft.depends_on:
+            kept.append(replace(draft, node_id=node_id, row=dict(draft.row) | {"node_id": node_id}))
+    return kept, ids
 
 
 def _folded(drafts: Sequence[Draft]) -> list[Write]:

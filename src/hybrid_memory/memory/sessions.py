@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
+from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
@@ -21,9 +22,10 @@ _NEVER = float("-inf")
 
 @dataclass(slots=True)
 class _Session:
-    """One user's graph, when it was last compared with Postgres, and the comparison under way."""
+    """One user's graph and its read face, when it was last compared with Postgres, and the comparison under way."""
 
     graph: UserGraph
+    memory: UserMemory
     checked_at: float = _NEVER
     refreshing: "asyncio.Task[None] | None" = None
 
@@ -40,10 +42,10 @@ class Sessions:
         self._clock = clock
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
-    async def opened(self, user_id: str) -> UserGraph:
-        """The user's graph, no older than the settings allow; callers that come together share one load.
+    async def opened(self, user_id: str) -> UserMemory:
+        """The user's memory, no older than the settings allow; callers that come together share one load.
 
-        While Postgres does not answer, a graph that was loaded before is given as it is, marked stale.
+        While Postgres does not answer, a memory that was loaded before is given as it is, marked stale.
 
         Raises:
             StorageUnavailable: Postgres does not answer and the user was not loaded before.
@@ -51,7 +53,7 @@ class Sessions:
         session = self._session(user_id)
         if self._clock() - session.checked_at >= self._settings.max_staleness_seconds or not session.graph.loaded:
             await self._refreshed(session)
-        return session.graph
+        return session.memory
 
     async def caught_up(self, user_id: str, version: int) -> None:
         """Bring a loaded graph to a version that this process has written; one that is not loaded needs nothing."""
@@ -62,13 +64,13 @@ class Sessions:
                 return
             await self._refreshed(session)
 
-    def loaded(self, user_id: str) -> UserGraph | None:
-        """The user's graph, if it is here and fresh."""
+    def loaded(self, user_id: str) -> UserMemory | None:
+        """The user's memory, if it is here and fresh."""
         session = self._sessions.get(user_id)
         if session is None or not session.graph.loaded:
             return None
         fresh = self._clock() - session.checked_at < self._settings.max_staleness_seconds
-        return session.graph if fresh else None
+        return session.memory if fresh else None
 
     async def close(self) -> None:
         """End comparisons that are under way."""
@@ -79,7 +81,10 @@ class Sessions:
         self._sessions.clear()
 
     def _session(self, user_id: str) -> _Session:
-        session = self._sessions.setdefault(user_id, _Session(UserGraph(user_id)))
+        session = self._sessions.get(user_id)
+        if session is None:
+            graph = UserGraph(user_id)
+            session = self._sessions[user_id] = _Session(graph, UserMemory(graph))
         self._sessions.move_to_end(user_id)
         for other in list(self._sessions):
             if len(self._sessions) <= self._settings.max_loaded_users:

@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from pgvector import HalfVector, Vector
 
 from hybrid_memory.errors import StorageRejected
 from hybrid_memory.postgres.database import Database
+
+if TYPE_CHECKING:
+    import asyncpg
 
 Kind = Literal["nodes", "entities", "edges", "deletes"]
 LARGEST_VECTOR = 2000
@@ -40,12 +43,16 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a user's operations: consumed up to `mark`, visible from `version` on."""
+    """What became of a user's operations: consumed up to `mark`, visible from `version` on.
+
+    `same` names, for each memory that was to be stored only once and was there already, the one that is there.
+    """
 
     user_id: str
     version: int
     mark: int
     numbers: tuple[int, ...]
+    same: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -97,9 +104,11 @@ class Batches:
         except StorageRejected as error:
             error.operation = _operation_at_fault(error)
             raise
-        return {
-            row["user_id"]: Applied(row["user_id"], row["version"], row["mark"], tuple(row["applied"])) for row in rows
-        }
+        return {row["user_id"]: _applied(row) for row in rows}
+
+
+def _applied(row: "asyncpg.Record") -> Applied:
+    return Applied(row["user_id"], row["version"], row["mark"], tuple(row["applied"]), json.loads(row["same"]))
 
 
 def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:

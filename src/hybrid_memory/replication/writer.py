@@ -164,7 +164,7 @@ def _next_batch(waiting: deque[_Request]) -> list[_Request]:
     count = 0
     while waiting:
         operations = waiting[0].operations
-        new = {_key(operation) for operation in operations}
+        new = {key for operation in operations for key in _keys(operation)}
         mentioned = {row.get(end) for row in (one.row for one in operations) for end in _ENDS}
         count += len(operations)
         if batch and (count > MOST_OPERATIONS or keys & new or deleted & mentioned):
@@ -175,12 +175,16 @@ def _next_batch(waiting: deque[_Request]) -> list[_Request]:
     return batch
 
 
-def _key(operation: Operation) -> object:
-    """What an operation writes to; a deleted node and the same node put again share a key."""
+def _keys(operation: Operation) -> list[object]:
+    """What an operation writes to; a deleted node and the same node put again share a key.
+
+    Equal contents that are to be stored once do not meet in a statement either: the second has to find the first.
+    """
     row = operation.row
     if operation.kind == "edges":
-        return row["from_node_id"], row["to_node_id"], row["relationship_type"]
-    return row["node_id"]
+        return [(row["from_node_id"], row["to_node_id"], row["relationship_type"])]
+    twins = [(row["context_type"], row["content_hash"])] if row.get("only_once") else []
+    return [row["node_id"], *twins]
 
 
 def _without(chosen: Mapping[str, list[_Request]], error: StorageRejected) -> list[dict[str, list[_Request]]]:
