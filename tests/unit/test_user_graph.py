@@ -283,7 +283,18 @@ def test_it_says_how_fresh_it_is(graph: UserGraph, clock: Clock) -> None:
 
 def test_every_snapshot_is_consistent_while_another_thread_applies(graph: UserGraph) -> None:
     """Each write sets every memory and every edge of a ring to its own number."""
-    size, rounds = 30, 300
+    size, rounds = 100, 120
+    deltas = []
+    for version in range(1, rounds + 1):
+        # The ring is one longer in every other version.
+        ring = size + version % 2
+        nodes = [fact(one, str(version), version=version) for one in range(ring)]
+        edges = [
+            edge(one, (one + 1) % ring, f"{ring}", version=version, strength=version / 1000) for one in range(ring)
+        ]
+        gone = [id_of(one) for one in range(size + 1)]
+        delta = changes(version - 1, version, nodes, edges, deleted=gone)
+        deltas.append(everything(nodes, edges, version=version) if version % 10 == 0 else delta)
     graph.apply(everything(version=0))
     seen: list[GraphView] = []
     done = threading.Event()
@@ -300,22 +311,14 @@ def test_every_snapshot_is_consistent_while_another_thread_applies(graph: UserGr
     try:
         for reader in readers:
             reader.start()
-        for version in range(1, rounds + 1):
-            # The ring is one longer in every other version.
-            ring = size + version % 2
-            nodes = [fact(one, str(version), version=version) for one in range(ring)]
-            edges = [
-                edge(one, (one + 1) % ring, f"{ring}", version=version, strength=version / 1000) for one in range(ring)
-            ]
-            gone = [id_of(one) for one in range(size + 1)]
-            delta = changes(version - 1, version, nodes, edges, deleted=gone)
-            graph.apply(everything(nodes, edges, version=version) if version % 10 == 0 else delta)
+        for delta in deltas:
+            graph.apply(delta)
     finally:
         done.set()
         for reader in readers:
             reader.join()
         sys.setswitchinterval(interval)
-    assert len({view.version for view in seen}) > 20
+    assert len({view.version for view in seen}) > 3
     for view in seen:
         if view.version:
             ring = size + view.version % 2
