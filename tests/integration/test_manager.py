@@ -195,7 +195,12 @@ class TestTheSameAgain:
 
     async def test_among_many_given_together(self, manager: HybridMemoryManager) -> None:
         target = await manager.store_persistent_memory("nick", "target")
-        items: list[dict[str, Any]] = [{"content": "a"}, {"content": "b"}, {"content": "a", "relates_to": [target]}, {"content": "target"}]
+        items: list[dict[str, Any]] = [
+            {"content": "a"},
+            {"content": "b"},
+            {"content": "a", "relates_to": [target]},
+            {"content": "target"},
+        ]
         one, two, three, four = await manager.store_many("nick", items)
         assert (one, four) == (three, target)
         memory = await manager.ensure_user_memories("nick")
