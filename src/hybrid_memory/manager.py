@@ -1,15 +1,12 @@
 """`HybridMemoryManager`: opens, wires and closes everything, and hands each call to the part whose work it is."""
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal
 from uuid import UUID
 
-from hybrid_memory.blocking import Blocking, HomeLoop
-from hybrid_memory.errors import StorageUnavailable
-from hybrid_memory.memory.border import Border
+from hybrid_memory.lifecycle import Lifecycle
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
 from hybrid_memory.memory.transient import Notes
@@ -19,12 +16,10 @@ from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.transient import TransientMemory
 from hybrid_memory.sqlite.version import sqlite_version
-from hybrid_memory.wiring import Parts, opened
-
-Result = TypeVar("Result")
+from hybrid_memory.wiring import Parts
 
 
-class HybridMemoryManager:
+class HybridMemoryManager(Lifecycle):
     """Users' memories, written through to Postgres and read from this process.
 
     Use it as `async with HybridMemoryManager() as manager`, or plain `with` and `manager.blocking`. One that was not
@@ -36,53 +31,9 @@ class HybridMemoryManager:
     """
 
     def __init__(self, settings: Settings | None = None, *, events: Events | None = None) -> None:
-        self.settings = settings or Settings()
-        self.events = events or Events()
-        self._home = HomeLoop()
-        self._parts: Parts | None = None
-        self._starting: asyncio.Lock | None = None
-        self._closed = False
-        self._border = Border(self.settings)
+        super().__init__(settings or Settings(), events or Events())
         self._notes = Notes(self.settings.data_dir.expanduser(), self._border, self.events)
-
-    @property
-    def blocking(self) -> "Blocking":
-        """The same calls without `await`, for plain code and threads."""
-        return Blocking(self, self._home)
-
-    async def start(self) -> None:
-        """Connect, bring the schema up to date, and be ready. Starting a started manager does nothing.
-
-        Raises:
-            ConfigurationError: settings, server or rights do not fit; the text says what to do.
-            SchemaMismatch: the schema in the database is not the one this version works with.
-            StorageUnavailable: Postgres does not answer.
-        """
-        self._closed = False
-        self._home.adopt_running()
-        await self._home.run(self._ready)
-
-    async def aclose(self, timeout: float = 10.0) -> None:
-        """Finish what was begun, close the connections, and leave the embedded server."""
-        await self._home.run(functools.partial(self._close, timeout))
-        if not self._home.is_here:
-            self._home.stop()
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
-
-    def __enter__(self) -> Self:
-        self._closed = False
-        self._home.run_blocking(self._ready)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._home.run_blocking(functools.partial(self._close, 10.0))
-        self._home.stop()
+        self._at_close.append(self._notes.close)
 
     async def ensure_user_memories(self, user_id: str) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
@@ -374,29 +325,3 @@ class HybridMemoryManager:
                 return await self._on_home(drained)
         except TimeoutError:
             return False
-
-    async def _on_home(self, work: Callable[[Parts], Awaitable[Result]]) -> Result:
-        """Run `work` where the connections are, starting them if this is the first call."""
-
-        async def with_parts() -> Result:
-            return await work(await self._ready())
-
-        return await self._home.run(with_parts)
-
-    async def _ready(self) -> Parts:
-        """On the home loop: the parts, opened once however many callers come at the same time."""
-        if self._closed:
-            raise StorageUnavailable("this manager is closed; start() opens it again")
-        if self._parts is None:
-            self._starting = self._starting or asyncio.Lock()
-            async with self._starting:
-                if self._parts is None:
-                    self._parts = await opened(self.settings, self._border, self.events)
-        return self._parts
-
-    async def _close(self, timeout: float) -> None:
-        self._closed = True
-        self._notes.close()
-        parts, self._parts, self._starting = self._parts, None, None
-        if parts is not None:
-            await parts.close(timeout, self.events)

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.memory.border import Border
@@ -30,6 +30,12 @@ class Parts:
     memories: Memories
     conversations: Conversations
     closing: AsyncExitStack
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+
+    @property
+    def on_this_loop(self) -> bool:
+        """Whether the running loop is the one the connections belong to."""
+        return self.loop is asyncio.get_running_loop()
 
     @property
     def answering(self) -> bool:

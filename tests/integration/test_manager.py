@@ -1,6 +1,7 @@
 """The manager on real Postgres: what one instance stores another finds, at once, complete, and for its user alone."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -372,6 +373,7 @@ class TestLoading:
 
     async def test_users_not_used_lately_leave(self, instance: Callable[..., HybridMemoryManager]) -> None:
         manager = instance(max_loaded_users=3, max_staleness_seconds=60)
+        await manager.start()
         for number in range(10):
             await manager.store_persistent_memory(f"user{number}", "x")
             await manager.ensure_user_memories(f"user{number}")
@@ -528,6 +530,18 @@ class TestWithoutAnEventLoop:
         ids = [asyncio.run(plain.store_persistent_memory("nick", str(number))) for number in range(3)]
         memory = asyncio.run(plain.ensure_user_memories("nick"))
         assert {node.node_id for node in memory.get_all_nodes()} == set(ids)
+
+    # The connections of the ended loop are what this is about; Python complains when they go.
+    @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_a_loop_that_ended_without_closing_is_named(self, targets_outside: Targets) -> None:
+        manager = HybridMemoryManager(settings_for(targets_outside))
+        asyncio.run(manager.start())
+        with pytest.raises(StorageUnavailable, match="the event loop that started this manager has ended"):
+            manager.blocking.get_node("nick", "x")
+        asyncio.run(manager.aclose())
+        with manager:
+            assert manager.blocking.get_node("nick", "x") is None
+        gc.collect()
 
     def test_threads_together(self, plain: HybridMemoryManager) -> None:
         threads = [

@@ -1,0 +1,100 @@
+"""Starting and closing a manager: once, from whatever loop or thread, on one loop for its connections."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Self, TypeVar
+
+from hybrid_memory.blocking import Blocking, HomeLoop
+from hybrid_memory.errors import StorageUnavailable
+from hybrid_memory.memory.border import Border
+from hybrid_memory.observability import Events
+from hybrid_memory.settings import Settings
+from hybrid_memory.wiring import Parts, opened
+
+Result = TypeVar("Result")
+
+
+class Lifecycle:
+    """The part of a manager that is about itself. The first call starts one that was not started."""
+
+    def __init__(self, settings: Settings, events: Events) -> None:
+        self.settings = settings
+        self.events = events
+        self._home = HomeLoop()
+        self._parts: Parts | None = None
+        self._starting: asyncio.Lock | None = None
+        self._closed = False
+        self._border = Border(settings)
+        self._at_close: list[Callable[[], None]] = []
+
+    @property
+    def blocking(self) -> "Blocking":
+        """The same calls without `await`, for plain code and threads."""
+        return Blocking(self, self._home)
+
+    async def start(self) -> None:
+        """Connect, bring the schema up to date, and be ready. Starting a started manager does nothing.
+
+        Raises:
+            ConfigurationError: settings, server or rights do not fit; the text says what to do.
+            SchemaMismatch: the schema in the database is not the one this version works with.
+            StorageUnavailable: Postgres does not answer.
+        """
+        self._closed = False
+        self._home.adopt_running()
+        await self._home.run(self._ready)
+
+    async def aclose(self, timeout: float = 10.0) -> None:
+        """Finish what was begun, close the connections, and leave the embedded server."""
+        await self._home.run(functools.partial(self._close, timeout))
+        if not self._home.is_here:
+            self._home.stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        self._closed = False
+        self._home.run_blocking(self._ready)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._home.run_blocking(functools.partial(self._close, 10.0))
+        self._home.stop()
+
+    async def _on_home(self, work: Callable[[Parts], Awaitable[Result]]) -> Result:
+        """Run `work` where the connections are, starting them if this is the first call."""
+
+        async def with_parts() -> Result:
+            return await work(await self._ready())
+
+        return await self._home.run(with_parts)
+
+    async def _ready(self) -> Parts:
+        """On the home loop: the parts, opened once however many callers come at the same time."""
+        if self._closed:
+            raise StorageUnavailable("this manager is closed; start() opens it again")
+        if self._parts is not None and not self._parts.on_this_loop:
+            raise StorageUnavailable(
+                "the event loop that started this manager has ended, and its connections with it: close the manager "
+                "before its loop ends, or leave start() out, and the first call gives it a loop of its own"
+            )
+        if self._parts is None:
+            self._starting = self._starting or asyncio.Lock()
+            async with self._starting:
+                if self._parts is None:
+                    self._parts = await opened(self.settings, self._border, self.events)
+        return self._parts
+
+    async def _close(self, timeout: float) -> None:
+        self._closed = True
+        for close in self._at_close:
+            close()
+        parts, self._parts, self._starting = self._parts, None, None
+        if parts is not None and parts.on_this_loop:
+            await parts.close(timeout, self.events)
