@@ -364,6 +364,7 @@ as $$
 declare
   v_schema text := (select relnamespace::regnamespace from pg_class where oid = (select tableoid from memory.deployment));
   v_table text;
+  v_function regprocedure;
 begin
   execute format('grant usage on schema %s to %I', v_schema, p_role);
   foreach v_table in array array['user_metadata', 'nodes', 'relationships', 'embeddings', 'tombstones',
@@ -373,15 +374,20 @@ begin
   foreach v_table in array array['deployment', 'schema_migrations', 'entities'] loop
     execute format('grant select on %s.%I to %I', v_schema, v_table, p_role);
   end loop;
-  execute format('grant execute on function %1$s.bound(), %1$s.bound_hashes(), %1$s.bind_users(text[]), '
-                 '%1$s.touch_user(text), %1$s.refresh_stats() to %2$I', v_schema, p_role);
+  -- All functions but those for the owner's hands.
+  for v_function in
+    select p.oid from pg_proc p
+    where p.pronamespace = v_schema::regnamespace and p.proname not in ('set_scope', 'grant_runtime')
+  loop
+    execute format('grant execute on function %s to %I', v_function, p_role);
+  end loop;
   update memory.deployment
     set runtime_roles = array_append(array_remove(runtime_roles, p_role), p_role);
 end
 $$;
 revoke all on function memory.grant_runtime(text) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (5, 'administration', 'd4c4b0f1c4122156853cb04736c0a241158555a6eb7e775f2e1953066b9b9c50');
+insert into memory.schema_migrations (number, name, checksum) values (5, 'administration', 'efe8ebce6c405ed5ee84f00af32f2f89ad76eca3a9a7b3118b71ef1760d93175');
 
 -- 0006 write_batch
 -- The write path: one user's numbered operations, applied exactly once and in order, in one call.
@@ -767,35 +773,6 @@ revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from pub
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
--- The runtime role needs what the write path calls.
-create or replace function memory.grant_runtime(p_role text) returns void
-language plpgsql volatile
-as $$
-declare
-  v_schema text := (select relnamespace::regnamespace from pg_class where oid = (select tableoid from memory.deployment));
-  v_table text;
-  v_function regprocedure;
-begin
-  execute format('grant usage on schema %s to %I', v_schema, p_role);
-  foreach v_table in array array['user_metadata', 'nodes', 'relationships', 'embeddings', 'tombstones',
-                                 'applied_watermarks', 'erasures'] loop
-    execute format('grant select, insert, update, delete on %s.%I to %I', v_schema, v_table, p_role);
-  end loop;
-  foreach v_table in array array['deployment', 'schema_migrations', 'entities'] loop
-    execute format('grant select on %s.%I to %I', v_schema, v_table, p_role);
-  end loop;
-  -- All functions but those for the owner's hands.
-  for v_function in
-    select p.oid from pg_proc p
-    where p.pronamespace = v_schema::regnamespace and p.proname not in ('set_scope', 'grant_runtime')
-  loop
-    execute format('grant execute on function %s to %I', v_function, p_role);
-  end loop;
-  update memory.deployment
-    set runtime_roles = array_append(array_remove(runtime_roles, p_role), p_role);
-end
-$$;
-
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '8aff06ad3cc1956455663f13691bbc78a5b63b2df5b6da077122d499e662008d');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'a0e6917af886c431c378c239eced16057c45a2cd9af99394024f37c5fcf36cfb');
 
 commit;

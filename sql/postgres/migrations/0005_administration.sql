@@ -35,6 +35,7 @@ as $$
 declare
   v_schema text := (select relnamespace::regnamespace from pg_class where oid = (select tableoid from memory.deployment));
   v_table text;
+  v_function regprocedure;
 begin
   execute format('grant usage on schema %s to %I', v_schema, p_role);
   foreach v_table in array array['user_metadata', 'nodes', 'relationships', 'embeddings', 'tombstones',
@@ -44,8 +45,13 @@ begin
   foreach v_table in array array['deployment', 'schema_migrations', 'entities'] loop
     execute format('grant select on %s.%I to %I', v_schema, v_table, p_role);
   end loop;
-  execute format('grant execute on function %1$s.bound(), %1$s.bound_hashes(), %1$s.bind_users(text[]), '
-                 '%1$s.touch_user(text), %1$s.refresh_stats() to %2$I', v_schema, p_role);
+  -- All functions but those for the owner's hands.
+  for v_function in
+    select p.oid from pg_proc p
+    where p.pronamespace = v_schema::regnamespace and p.proname not in ('set_scope', 'grant_runtime')
+  loop
+    execute format('grant execute on function %s to %I', v_function, p_role);
+  end loop;
   update memory.deployment
     set runtime_roles = array_append(array_remove(runtime_roles, p_role), p_role);
 end

@@ -380,32 +380,3 @@ revoke all on function memory.merged_set(text[], text[]) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
-
--- The runtime role needs what the write path calls.
-create or replace function memory.grant_runtime(p_role text) returns void
-language plpgsql volatile
-as $$
-declare
-  v_schema text := (select relnamespace::regnamespace from pg_class where oid = (select tableoid from memory.deployment));
-  v_table text;
-  v_function regprocedure;
-begin
-  execute format('grant usage on schema %s to %I', v_schema, p_role);
-  foreach v_table in array array['user_metadata', 'nodes', 'relationships', 'embeddings', 'tombstones',
-                                 'applied_watermarks', 'erasures'] loop
-    execute format('grant select, insert, update, delete on %s.%I to %I', v_schema, v_table, p_role);
-  end loop;
-  foreach v_table in array array['deployment', 'schema_migrations', 'entities'] loop
-    execute format('grant select on %s.%I to %I', v_schema, v_table, p_role);
-  end loop;
-  -- All functions but those for the owner's hands.
-  for v_function in
-    select p.oid from pg_proc p
-    where p.pronamespace = v_schema::regnamespace and p.proname not in ('set_scope', 'grant_runtime')
-  loop
-    execute format('grant execute on function %s to %I', v_function, p_role);
-  end loop;
-  update memory.deployment
-    set runtime_roles = array_append(array_remove(runtime_roles, p_role), p_role);
-end
-$$;
