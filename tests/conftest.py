@@ -1,5 +1,6 @@
 """What every test can ask for: a clean environment, a seed, real servers and fresh databases."""
 
+import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -82,6 +83,15 @@ async def targets(server: Server) -> AsyncIterator[Targets]:
     """A fresh database with the whole schema."""
     async with server.migrated_database() as fresh:
         yield fresh
+
+
+@pytest.fixture
+def targets_outside(server: Server) -> Iterator[Targets]:
+    """A fresh database for tests that run no event loop."""
+    with asyncio.Runner() as runner:
+        context = server.migrated_database()
+        yield runner.run(context.__aenter__())
+        runner.run(context.__aexit__(None, None, None))
 
 
 @pytest.fixture

@@ -512,15 +512,6 @@ def plain(targets_outside: Targets) -> Iterator[HybridMemoryManager]:
         yield manager
 
 
-@pytest.fixture
-def targets_outside(server: Any) -> Iterator[Targets]:
-    """A fresh database for tests that run no event loop."""
-    with asyncio.Runner() as runner:
-        context = server.migrated_database()
-        yield runner.run(context.__aenter__())
-        runner.run(context.__aexit__(None, None, None))
-
-
 class TestWithoutAnEventLoop:
     def test_plain_code(self, plain: HybridMemoryManager) -> None:
         node_id = plain.blocking.store_persistent_memory("nick", "plain")

@@ -1,0 +1,252 @@
+"""Random histories of two managers on one Postgres, held against a dictionary after every step."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, rule
+
+from hybrid_memory import HybridMemoryManager
+from hybrid_memory.errors import InvalidInput, UnknownMemory
+from hybrid_memory.graph.delta import Delta
+from hybrid_memory.graph.user_graph import UserGraph
+from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.user_memory import UserMemory
+from hybrid_memory.postgres.target import Targets
+from tests.integration.test_manager import settings_for
+from tests.support.histories import CAMPAIGN, History, Length, check, finds
+
+SHORT = Length(histories=10, steps=15)
+NAMES = ("plan", "Plan", "pl'an")
+ENTITY_KEYS = ("a", "b")
+TYPES = ("relates_to", "led_to", "of_my_own")
+
+which = st.integers(0, 1)
+picks = st.integers(0, 7)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
+tags = st.lists(st.sampled_from("xyz"), unique=True, max_size=2)
+shares = st.sampled_from([0.0, 0.25, 1.0])
+
+Model = dict[str, dict[str, Any]]
+Edges = dict[tuple[str, str, str], float]
+
+
+class TwoManagers(History):
+    """Every history has a user of its own; both managers must show the model, whoever wrote."""
+
+    managers: ClassVar[list[HybridMemoryManager]]
+    outside: ClassVar["asyncpg.Connection[asyncpg.Record]"]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.user = f"user {self.number}"
+        self.memories: Model = {}
+        self.edges: Edges = {}
+        self.version = 0
+
+    def named(self, pick: int) -> str | None:
+        """One of the memories there are; None while there is none."""
+        ids = sorted(self.memories)
+        return ids[pick % len(ids)] if ids else None
+
+    @rule(by=which, text=texts, tags=tags, importance=shares, name=st.none() | st.sampled_from(NAMES))
+    def store(self, by: int, text: str, tags: list[str], importance: float, name: str | None) -> None:
+        call = self.managers[by].store_persistent_memory(
+            self.user, text, tags=tags, metadata={"by": by}, importance=importance, node_id=name
+        )
+        node_id = self.run(call)
+        assert name is not None or node_id not in self.memories
+        row = {"text": text, "tags": tuple(tags), "metadata": {"by": by}, "importance": importance, "name": name}
+        self.memories[node_id] = row
+        self.written()
+
+    @rule(by=which, items=st.lists(texts, min_size=1, max_size=4))
+    def store_many(self, by: int, items: list[str]) -> None:
+        ids = self.run(self.managers[by].store_many(self.user, [{"content": text} for text in items]))
+        for node_id, text in zip(ids, items, strict=True):
+            row = {"text": text, "tags": (), "metadata": {}, "importance": 0.5, "name": None}
+            self.memories[node_id] = row
+        self.written()
+
+    @rule(by=which, entity=st.sampled_from("12"), key=st.sampled_from(ENTITY_KEYS), value=picks, alias=tags)
+    def merge(self, by: int, entity: str, key: str, value: int, alias: list[str]) -> None:
+        call = self.managers[by].store_entity(
+            self.user,
+            entity_id=entity,
+            entity_system="crm",
+            entity_type="account",
+            entity_name=f"Account {entity}",
+            data={key: value},
+            aliases=alias,
+        )
+        known = self.memories.setdefault(self.run(call), {"data": {}, "aliases": set(), "updates": 0})
+        known["data"][key] = value
+        known["aliases"].update(alias)
+        known["updates"] += 1
+        self.written()
+
+    @rule(by=which, start=picks, end=picks, kind=st.sampled_from(TYPES), strength=shares)
+    def relate(self, by: int, start: int, end: int, kind: str, strength: float) -> None:
+        one, two = self.named(start), self.named(end)
+        if one is None or two is None:
+            return
+        self.run(self.managers[by].relate(self.user, one, two, kind, strength=strength))
+        self.edges[one, two, kind] = strength
+        self.written()
+
+    @rule(by=which, start=picks)
+    def relate_to_nothing(self, by: int, start: int) -> None:
+        one = self.named(start) or str(uuid4())
+        with pytest.raises(UnknownMemory):
+            self.run(self.managers[by].relate(self.user, one, str(uuid4()), "led_to"))
+
+    @rule(by=which, pick=picks, text=st.none() | texts, importance=st.none() | shares)
+    def update(self, by: int, pick: int, text: str | None, importance: float | None) -> None:
+        node_id = self.named(pick)
+        if node_id is None:
+            return
+        fields = {"content": text, "importance": importance}
+        given = {key: value for key, value in fields.items() if value is not None}
+        call = self.managers[by].update_memory(self.user, node_id, **given)
+        row = self.memories[node_id]
+        if "data" in row:
+            with pytest.raises(InvalidInput):
+                self.run(call)
+            return
+        self.run(call)
+        row |= {"text" if key == "content" else key: value for key, value in given.items()}
+        self.written()
+
+    @rule(by=which, pick=picks)
+    def forget(self, by: int, pick: int) -> None:
+        node_id = self.named(pick)
+        if node_id is None:
+            assert self.run(self.managers[by].forget(self.user, str(uuid4()))) is False
+            return
+        assert self.run(self.managers[by].forget(self.user, node_id)) is True
+        del self.memories[node_id]
+        self.edges = {key: strength for key, strength in self.edges.items() if node_id not in key[:2]}
+        self.written()
+
+    @rule(by=which)
+    def lose_the_session(self, by: int) -> None:
+        sessions_of(self.managers[by])._sessions.pop(self.user, None)
+
+    def written(self) -> None:
+        """After an acknowledged write the version has risen."""
+        (version,) = self.run(self.outside.fetchrow(STATE, self.user))[:1]
+        assert version > self.version
+        self.version = version
+
+    @invariant()
+    def both_show_the_model(self) -> None:
+        for manager in self.managers:
+            memory = self.run(manager.ensure_user_memories(self.user))
+            assert shown(memory) == self.memories
+            assert {
+                (edge.from_node_id, edge.to_node_id, edge.relationship_type): edge.strength
+                for edge in memory.get_all_edges()
+            } == self.edges
+            assert (memory.version, memory.stale) == (self.version, False)
+
+    @invariant()
+    def the_counters_are_the_counts(self) -> None:
+        state = self.run(self.outside.fetchrow(STATE, self.user))
+        entities = sum("data" in row for row in self.memories.values())
+        expected = (self.version, len(self.memories), len(self.edges), entities)
+        if state is None:
+            assert expected == (0, 0, 0, 0)
+        else:
+            assert tuple(state) == expected
+        assert tuple(self.run(self.outside.fetchrow(ROWS, self.user))) == expected[1:]
+
+
+STATE = """
+select version, node_count, relationship_count, entity_count from memory.user_metadata where user_id = $1
+"""
+ROWS = """
+select (select count(*) from memory.nodes where user_id = $1),
+       (select count(*) from memory.relationships where user_id = $1),
+       (select count(*) from memory.nodes where user_id = $1 and context_type = 'domain_entity')
+"""
+
+
+def shown(memory: UserMemory) -> Model:
+    """What a memory holds, in the words of the model."""
+    found: Model = {}
+    for node in memory.get_all_nodes():
+        if node.context_type == "domain_entity":
+            content = node.content
+            row = {"data": content["entity_data"], "aliases": set(content["aliases"])}
+            found[node.node_id] = row | {"updates": content["update_count"]}
+        else:
+            row = {"text": node.text, "tags": node.tags, "metadata": node.metadata, "importance": node.importance}
+            found[node.node_id] = row | {"name": node.external_id}
+    return found
+
+
+def sessions_of(manager: HybridMemoryManager) -> Sessions:
+    assert manager._parts is not None
+    return manager._parts.sessions
+
+
+class DeletionsIgnored(Sessions):
+    """A bug: what another instance deleted stays."""
+
+    async def _changes(self, graph: UserGraph) -> Delta | None:
+        delta = await super()._changes(graph)
+        if delta is None:
+            return None
+        return Delta(
+            incarnation=delta.incarnation,
+            version=delta.version,
+            nodes=delta.nodes,
+            relationships=delta.relationships,
+            since=delta.since,
+        )
+
+
+class NeverOld(Sessions):
+    """A bug: what was loaded once is taken for fresh."""
+
+    async def opened(self, user_id: str) -> UserGraph:
+        session = self._session(user_id)
+        return session.graph if session.graph.loaded else await super().opened(user_id)
+
+
+@contextmanager
+def two_managers(targets: Targets) -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        TwoManagers.managers = [HybridMemoryManager(settings_for(targets)) for _ in range(2)]
+        TwoManagers.outside = runner.run(asyncpg.connect(**targets.administration.asyncpg_arguments()))
+        try:
+            for manager in TwoManagers.managers:
+                runner.run(manager.start())
+            yield runner
+        finally:
+            for manager in TwoManagers.managers:
+                runner.run(manager.aclose())
+            runner.run(TwoManagers.outside.close())
+
+
+@pytest.mark.parametrize(
+    "length",
+    [SHORT, pytest.param(CAMPAIGN, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])],
+    ids=["short", "campaign"],
+)
+def test_two_managers_and_a_dictionary_agree(targets_outside: Targets, rng: random.Random, length: Length) -> None:
+    with two_managers(targets_outside) as runner:
+        check(TwoManagers, rng, length, runner)
+
+
+@pytest.mark.parametrize("bug", [DeletionsIgnored, NeverOld])
+def test_a_planted_bug_is_found(targets_outside: Targets, rng: random.Random, bug: type[Sessions]) -> None:
+    with two_managers(targets_outside) as runner:
+        sessions_of(TwoManagers.managers[1]).__class__ = bug
+        assert finds(TwoManagers, rng, Length(histories=30, steps=15), runner)
