@@ -64,7 +64,7 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         stack.push_async_callback(database.close)
         instance, clock = new_id(), HybridClock()
         writer = Writer(Batches(database, instance), instance, clock)
-        sessions = Sessions(database, settings, events)
+        sessions = Sessions(database, clock, settings, events)
         stack.push_async_callback(sessions.close)
         memories = Memories(border, clock, database, writer, sessions, events)
         conversations = Conversations(border, memories, sessions)

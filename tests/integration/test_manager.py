@@ -7,8 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.errors import InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
 from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.target import Targets
+from tests.support.managers import settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
 from tests.support.servers import administration, memory
@@ -28,36 +28,6 @@ KNOWN_TYPES = {
     "answers", "assigned_to", "belongs_to", "child_of", "contradicts", "created_by", "depends_on", "has", "led_to",
     "mentions", "owned_by", "owns", "parent_of", "produces", "refines", "relates_to", "subtask_of",
 }  # fmt: skip
-
-
-def settings_for(targets: Targets, **keywords: Any) -> Settings:
-    target = targets.runtime
-    parts = {"postgres_host": target.hosts[0], "postgres_db": target.database, "postgres_user": target.user}
-    return Settings(**(parts | {"max_staleness_seconds": 0, "command_timeout_seconds": 5} | keywords))
-
-
-@pytest.fixture
-async def instance(targets: Targets) -> AsyncIterator[Callable[..., HybridMemoryManager]]:
-    """Makes managers on one database, closed at the end; each is an instance of its own."""
-    async with AsyncExitStack() as stack:
-
-        def make(**keywords: Any) -> HybridMemoryManager:
-            events = keywords.pop("events", None)
-            manager = HybridMemoryManager(settings_for(targets, **keywords), events=events)
-            stack.push_async_callback(manager.aclose)
-            return manager
-
-        yield make
-
-
-@pytest.fixture
-def manager(instance: Callable[..., HybridMemoryManager], events: Recorded) -> HybridMemoryManager:
-    return instance(events=events)
-
-
-@pytest.fixture
-def other(instance: Callable[..., HybridMemoryManager]) -> HybridMemoryManager:
-    return instance()
 
 
 def statements(events: Recorded) -> list[str]:
@@ -268,6 +238,18 @@ class TestEntities:
         assert node.content["entity_data"] == {f"key{number}": number for number in range(50)}
         assert node.content["aliases"] == ["alias0", "alias1", "alias2"]
         assert (node.content["update_count"], node.confidence) == (50, 1.0)
+
+    async def test_a_relation_given_twice_is_there_once(self, manager: HybridMemoryManager) -> None:
+        fact = await manager.store_persistent_memory("nick", "x", node_id="fact")
+        node_id = await manager.store_entity(
+            "nick",
+            entity_system="s",
+            entity_type="t",
+            entity_name="n",
+            relations=[("owns", fact), ("owns", "fact"), ("has", fact)],
+        )
+        edges = (await manager.ensure_user_memories("nick")).get_all_edges()
+        assert [(edge.from_node_id, edge.relationship_type) for edge in edges] == [(node_id, "has"), (node_id, "owns")]
 
     async def test_without_an_id_its_name_is_its_identity(self, manager: HybridMemoryManager) -> None:
         def store(name: str) -> Any:

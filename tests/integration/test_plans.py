@@ -65,7 +65,7 @@ HOT: list[tuple[str, dict[str, object], str]] = [
     ("nodes.expired", {"at": "2026-01-01", "most": 100}, "nodes_expiry"),
     ("relationships.changed_since", {"version": 490}, "relationships_version"),
     ("relationships.leading_to", {"node_id": ONE_ID}, "relationships_reverse"),
-    ("users.state", {}, "user_metadata_pkey"),
+    ("users.state", {"version": 0}, "user_metadata_pkey"),
     ("users.deleted_since", {"version": 490}, "tombstones_version"),
 ]
 

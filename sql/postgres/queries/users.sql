@@ -3,8 +3,9 @@
 select memory.bind_users(:users);
 
 -- name: state
--- What a cache compares itself with.
-select incarnation, version, node_count, relationship_count, entity_count, tombstone_floor
+-- What a cache at `version` compares itself with.
+select incarnation, version, node_count, relationship_count, entity_count, tombstone_floor,
+       (select max(written_at) from memory.tombstones where user_id = :user_id and version > :version) as last_deletion
 from memory.user_metadata where user_id = :user_id;
 
 -- name: deleted_since

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from hybrid_memory.errors import InvalidInput, StorageRejected, UnknownMemory
+from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.memory.border import Border, Draft
 from hybrid_memory.memory.identity import entity_node_id, name_identity
 from hybrid_memory.memory.sessions import Sessions
@@ -40,7 +41,7 @@ class Memories:
 
     async def store(self, user_id: str, content: object, context_type: str, **fields: Any) -> str:
         """Store one memory; its id, or the id of the identical one that is there already."""
-        draft = self._border.draft(user_id, content, context_type, now=self._clock.stamp(), **fields)
+        draft = self._border.draft(user_id, content, context_type, now=utc_now(), **fields)
         applied = await self._write(draft.user_id, _writes_of(draft))
         node_id = applied.same.get(draft.node_id, draft.node_id)
         self._events.info("node_persisted_to_postgres", user_id=draft.user_id, node_id=node_id)
@@ -55,7 +56,7 @@ class Memories:
             fields = dict(item)
             try:
                 content, context_type = fields.pop("content"), fields.pop("context_type", "conversation_fact")
-                drafts.append(self._border.draft(user_id, content, context_type, now=self._clock.stamp(), **fields))
+                drafts.append(self._border.draft(user_id, content, context_type, now=utc_now(), **fields))
             except KeyError:
                 raise InvalidInput(f"item {place} has no content") from None
             except (InvalidInput, TypeError) as error:
@@ -105,11 +106,11 @@ class Memories:
             "importance": 0.5,
             "confidence": 0.9,
         }
-        writes = [Write("entities", row)]
-        writes += [
-            _edge(node_id, self._border.node_id(owner, target, "relations"), self._border.name(kind_of, "relations"))
+        targets = dict.fromkeys(
+            (self._border.name(kind_of, "relations"), self._border.node_id(owner, target, "relations"))
             for kind_of, target in relations
-        ]
+        )
+        writes = [Write("entities", row), *(_edge(node_id, target, kind_of) for kind_of, target in targets)]
         await self._write(owner, writes)
         self._events.info("node_persisted_to_postgres", user_id=owner, node_id=node_id)
         return node_id
@@ -147,7 +148,8 @@ class Memories:
             return memory.get_node(wanted)
         async with self._database.transaction([owner]) as transaction:
             node = await Nodes(transaction, owner).get(wanted)
-        expired = node is not None and node.expires_at is not None and node.expires_at <= self._clock.stamp()
+        self._clock.observe(node.written_at if node else None)
+        expired = node is not None and node.expires_at is not None and node.expires_at <= utc_now()
         return None if expired else node
 
     async def update(self, user_id: str, node_id: str | UUID, **fields: Any) -> MemoryNode:
@@ -170,7 +172,7 @@ class Memories:
         if not new_content:
             kept["summary"] = node.summary
         draft = self._border.draft(
-            node.user_id, content, context_type, now=self._clock.stamp(), node_id=node.node_id, **(kept | fields)
+            node.user_id, content, context_type, now=utc_now(), node_id=node.node_id, **(kept | fields)
         )
         row = dict(draft.row) | {"external_id": node.external_id}
         if node.expires_at is not None and "expires_in" not in fields:

@@ -3,18 +3,20 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.user_memory import UserMemory
+from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.relationships import Relationships
-from hybrid_memory.postgres.users import Users
+from hybrid_memory.postgres.users import Users, UserState
+from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.settings import Settings
 
 _NEVER = float("-inf")
@@ -34,9 +36,15 @@ class Sessions:
     """The graphs of the users that were asked for last. Belongs to the manager's loop."""
 
     def __init__(
-        self, database: Database, settings: Settings, events: Events, clock: Callable[[], float] = time.monotonic
+        self,
+        database: Database,
+        stamps: HybridClock,
+        settings: Settings,
+        events: Events,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._stamps = stamps
         self._settings = settings
         self._events = events
         self._clock = clock
@@ -141,6 +149,7 @@ class Sessions:
             state = await Users(transaction, user_id).state()
             nodes = await Nodes(transaction, user_id).changed_since()
             edges = await Relationships(transaction, user_id).changed_since()
+        self._observe(state, nodes)
         expected = (state.node_count, state.relationship_count) if state else (0, 0)
         delta = Delta(
             incarnation=state.incarnation if state else None,
@@ -156,7 +165,7 @@ class Sessions:
         user_id, since = graph.user_id, graph.version
         async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
             users = Users(transaction, user_id)
-            state = await users.state()
+            state = await users.state(since)
             counts = await users.row_counts()
             if state is None:
                 return Delta(incarnation=None, version=0, since=0) if counts == (0, 0) and since == 0 else None
@@ -168,6 +177,7 @@ class Sessions:
             nodes = await Nodes(transaction, user_id).changed_since(since)
             edges = await Relationships(transaction, user_id).changed_since(since)
             deleted = await users.deleted_since(since)
+        self._observe(state, nodes)
         return Delta(
             incarnation=state.incarnation,
             version=state.version,
@@ -176,3 +186,7 @@ class Sessions:
             deleted=deleted,
             since=since,
         )
+
+    def _observe(self, state: UserState | None, nodes: Iterable[MemoryNode]) -> None:
+        """What is written from now on is later than what was read."""
+        self._stamps.observe(state.last_deletion if state else None, *(node.written_at for node in nodes))

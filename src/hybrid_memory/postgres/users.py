@@ -1,6 +1,7 @@
 """The table `user_metadata`: versions, counters and what a cache compares itself with."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from hybrid_memory.postgres.database import Transaction
 
@@ -15,6 +16,7 @@ class UserState:
     relationship_count: int
     entity_count: int
     tombstone_floor: int
+    last_deletion: datetime | None
 
 
 class Users:
@@ -24,9 +26,9 @@ class Users:
         self._transaction = transaction
         self._user_id = user_id
 
-    async def state(self) -> UserState | None:
-        """Where the user's memory stands; None for a user who never wrote."""
-        row = await self._transaction.fetchrow("users.state", user_id=self._user_id)
+    async def state(self, since: int = -1) -> UserState | None:
+        """Where the user's memory stands, and its last deletion after a version; None for a user who never wrote."""
+        row = await self._transaction.fetchrow("users.state", user_id=self._user_id, version=since)
         return UserState(**dict(row) | {"incarnation": str(row["incarnation"])}) if row else None
 
     async def deleted_since(self, version: int) -> list[str]:

@@ -1,4 +1,8 @@
-"""When an operation was written: wall-clock milliseconds, and a counter in their microseconds that never runs back."""
+"""When an operation was written: wall-clock milliseconds, and a counter in their microseconds that never runs back.
+
+Of two writes the one with the later stamp counts, whichever machine it was made on. So a stamp also rises above every
+stamp that this process has read: whoever changes what he has seen wins over it, though his machine's clock is behind.
+"""
 
 import threading
 import time
@@ -7,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = 1000
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class HybridClock:
@@ -23,3 +28,9 @@ class HybridClock:
             now = int(self._wall() * 1000) * _MILLISECOND
             self._last = max(now, self._last + 1)
             return _EPOCH + timedelta(microseconds=self._last)
+
+    def observe(self, *seen: datetime | None) -> None:
+        """Take note of stamps that others have made. Postgres keeps them from running far ahead of its own clock."""
+        latest = max((moment for moment in seen if moment is not None), default=_EPOCH)
+        with self._lock:
+            self._last = max(self._last, (latest - _EPOCH) // _MICROSECOND)

@@ -1,0 +1,13 @@
+"""Managers on the servers of the tests."""
+
+from typing import Any
+
+from hybrid_memory import Settings
+from hybrid_memory.postgres.target import Targets
+
+
+def settings_for(targets: Targets, **keywords: Any) -> Settings:
+    """The runtime role on that database; what is in Postgres is asked for at every call."""
+    target = targets.runtime
+    parts = {"postgres_host": target.hosts[0], "postgres_db": target.database, "postgres_user": target.user}
+    return Settings(**(parts | {"max_staleness_seconds": 0, "command_timeout_seconds": 5} | keywords))
