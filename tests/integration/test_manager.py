@@ -19,15 +19,10 @@ from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.errors import InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
 from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.target import Targets
-from tests.support.managers import settings_for
+from tests.support.managers import KNOWN_TYPES, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
 from tests.support.servers import administration, memory
-
-KNOWN_TYPES = {
-    "answers", "assigned_to", "belongs_to", "child_of", "contradicts", "created_by", "depends_on", "has", "led_to",
-    "mentions", "owned_by", "owns", "parent_of", "produces", "refines", "relates_to", "subtask_of",
-}  # fmt: skip
 
 
 def statements(events: Recorded) -> list[str]:

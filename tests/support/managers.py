@@ -5,6 +5,11 @@ from typing import Any
 from hybrid_memory import Settings
 from hybrid_memory.postgres.target import Targets
 
+KNOWN_TYPES = {
+    "answers", "assigned_to", "belongs_to", "child_of", "contradicts", "created_by", "depends_on", "has", "led_to",
+    "mentions", "owned_by", "owns", "parent_of", "produces", "refines", "relates_to", "subtask_of",
+}  # fmt: skip
+
 
 def settings_for(targets: Targets, **keywords: Any) -> Settings:
     """The runtime role on that database; what is in Postgres is asked for at every call."""
