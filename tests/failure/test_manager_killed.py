@@ -123,7 +123,8 @@ def acknowledge_early() -> None:
 
 
 def notes(log: Path, word: str) -> list[Any]:
-    lines = log.read_text().splitlines() if log.exists() else []
+    # The last line may be half written.
+    lines = log.read_text().rpartition("\n")[0].splitlines() if log.exists() else []
     return [said[word] for said in map(json.loads, lines) if word in said]
 
 

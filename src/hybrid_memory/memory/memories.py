@@ -51,12 +51,12 @@ class Memories:
         self, user_id: str, items: Sequence[Mapping[str, Any]], progress: Progress | None = None
     ) -> list[str]:
         """Store many, all of them checked before the first is written; their ids in the same order."""
-        drafts = []
+        owner, drafts = self._border.user_id(user_id), []
         for place, item in enumerate(items):
             fields = dict(item)
             try:
                 content, context_type = fields.pop("content"), fields.pop("context_type", "conversation_fact")
-                drafts.append(self._border.draft(user_id, content, context_type, now=utc_now(), **fields))
+                drafts.append(self._border.draft(owner, content, context_type, now=utc_now(), **fields))
             except KeyError:
                 raise InvalidInput(f"item {place} has no content") from None
             except (InvalidInput, TypeError) as error:
@@ -64,7 +64,7 @@ class Memories:
         drafts, ids = _without_twins(drafts)
         for start in range(0, len(drafts), _CHUNK):
             chunk = drafts[start : start + _CHUNK]
-            applied = await self._write(chunk[0].user_id, _folded(chunk))
+            applied = await self._write(owner, _folded(chunk))
             ids = [applied.same.get(node_id, node_id) for node_id in ids]
             if progress is not None:
                 progress(min(start + _CHUNK, len(drafts)), len(drafts))

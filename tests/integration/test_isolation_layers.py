@@ -1,0 +1,216 @@
+"""Users are kept apart twice: by what the library binds, and by the policies. Each layer is tried without the other."""
+
+import inspect
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from hybrid_memory import HybridMemoryManager
+from hybrid_memory.errors import ConfigurationError, InvalidInput, UnknownMemory
+from hybrid_memory.memory.identity import entity_node_id
+from hybrid_memory.memory.user_memory import UserMemory
+from hybrid_memory.postgres.nodes import Nodes
+from hybrid_memory.postgres.target import Targets
+from hybrid_memory.postgres.users import Users
+from hybrid_memory.queries import parse
+from tests.support.servers import administration
+
+VICTIM = "nick"
+SECRET = "the secret"
+LOOK_ALIKES = (
+    "Nick", "NICK", "nick ", " nick", "nick\n", "nick\u200b", "n\u0456ck", "ni\u0441k", "n\u0131ck", "ni\u0301ck",
+    "\uff4e\uff49\uff43\uff4b",
+)  # fmt: skip
+ATTACKERS = (
+    *LOOK_ALIKES, "%", "_", "*", "n%", "nic_", "../nick", "nick'", "nick''", "' or '1'='1",
+    "'; drop table memory.nodes; --",
+    '"nick"', "{nick}", "{nick,eve}", "nick,eve", "$1", ":user_id", "\\", "null", "NULL", "eve",
+)  # fmt: skip
+TABLES = ("nodes", "relationships", "embeddings", "user_metadata", "tombstones", "applied_watermarks")
+
+
+class Victim:
+    """Someone's memory, every id and name in it, and what it was before the attack."""
+
+    def __init__(self, manager: HybridMemoryManager) -> None:
+        self.manager = manager
+
+    async def fill(self) -> None:
+        store = self.manager.store_persistent_memory
+        self.fact = await store(VICTIM, SECRET, node_id="plan", thread_id="t", embedding=[1.0, 2.0])
+        self.other = await store(VICTIM, {"more": SECRET}, "tool_output", relates_to=["plan"])
+        self.entity = await self.manager.store_entity(
+            VICTIM,
+            entity_id="1",
+            entity_system="crm",
+            entity_type="t",
+            entity_name=SECRET,
+            relations=[("owns", self.fact)],
+        )
+        self.message = await self.manager.add_message(VICTIM, "t", "user", SECRET, message_id="m1")
+        self.before = await self.rows()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return self.fact, self.other, self.entity, self.message, self.fact.upper(), "plan", "m1", "crm:1", "1"
+
+    async def rows(self) -> tuple[Any, ...]:
+        memory = await self.manager.ensure_user_memories(VICTIM)
+        return memory.version, memory.get_all_nodes(), memory.get_all_edges()
+
+
+async def refused(call: Awaitable[object]) -> None:
+    """The id belongs to nobody, as far as the caller is told."""
+    with pytest.raises(UnknownMemory) as error:
+        await call
+    assert SECRET not in str(error.value)
+
+
+async def attack(manager: HybridMemoryManager, user: str, victim: Victim) -> None:
+    """Every public method, with ids and names of the victim."""
+    own = await manager.store_persistent_memory(user, "own", node_id="own")
+    for target in victim.ids:
+        assert await manager.get_node(user, target) is None
+        assert await manager.forget(user, target) is False
+        await refused(manager.update_memory(user, target, content="taken"))
+        await refused(manager.relate(user, own, target, "owns"))
+        await refused(manager.relate(user, target, own, "owns"))
+        await refused(manager.store_persistent_memory(user, "x", relates_to=[target]))
+        await refused(manager.store_many(user, [{"content": "x", "depends_on": [target]}]))
+        await refused(
+            manager.store_entity(
+                user, entity_system="crm", entity_type="t", entity_name="n", relations=[("owns", target)]
+            )
+        )
+    assert await manager.get_context(user, "t") == []
+    # The victim's names and ids as the attacker's own: other rows, whatever they are called.
+    for target in (*victim.ids[:2], "plan", "m1"):
+        await manager.store_persistent_memory(user, "own", node_id=target, thread_id="t")
+    await manager.store_many(user, [{"content": "own", "node_id": victim.other}])
+    mine = await manager.store_entity(user, entity_id="1", entity_system="crm", entity_type="t", entity_name="own")
+    assert mine == entity_node_id(user, "crm", "1") != victim.entity
+    await manager.add_message(user, "t", "user", "own", message_id="m2")
+    assert [turn["content"] for turn in await manager.get_context(user, "t")] == ["own"]
+    sees_nothing(await manager.ensure_user_memories(user), user)
+    assert await manager.forget(user, victim.other)
+
+
+def sees_nothing(memory: UserMemory, user: str) -> None:
+    """Not one row of anybody else, by any way of reading."""
+    nodes = memory.get_all_nodes()
+    nodes += memory.retrieve_relevant(SECRET) + [node for node, _ in memory.find_important_memories(100)]
+    nodes += [node for node, _ in memory.find_bridge_memories(100)]
+    nodes += [node for cluster in memory.find_memory_clusters() for node in cluster]
+    nodes += [other for node in memory.get_all_nodes() for other in memory.get_related_nodes(node.node_id)]
+    assert nodes
+    assert all(node.user_id == user and SECRET not in repr(node) for node in nodes)
+    assert all(edge.user_id == user for edge in memory.get_all_edges())
+    assert memory.get_statistics()["total_nodes"] == len(memory.get_all_nodes())
+
+
+COVERED = {
+    "store_persistent_memory", "store_many", "store_entity", "relate", "get_node", "update_memory", "forget",
+    "add_message", "get_context", "ensure_user_memories",
+}  # fmt: skip
+WITHOUT_A_USER = {"start", "aclose", "flush", "blocking"}
+
+
+def test_every_public_method_is_attacked() -> None:
+    public = {name for name, _ in inspect.getmembers(HybridMemoryManager) if not name.startswith("_")}
+    assert public == COVERED | WITHOUT_A_USER
+    attacked = inspect.getsource(attack)
+    assert [name for name in COVERED if f"manager.{name}(" not in attacked] == []
+
+
+@pytest.mark.parametrize("policies", ["on", "off"])
+async def test_nobody_reaches_another_users_memory(
+    manager: HybridMemoryManager, other: HybridMemoryManager, targets: Targets, policies: str, rng: random.Random
+) -> None:
+    victim = Victim(manager)
+    if policies == "off":
+        await without_policies(targets)
+    await victim.fill()
+    for user in rng.sample(ATTACKERS, len(ATTACKERS) if policies == "off" else 8):
+        await attack(rng.choice([manager, other]), user, victim)
+        assert await victim.rows() == victim.before
+    async with administration(targets) as outside:
+        (state,) = await outside.fetch("select * from memory.user_metadata where user_id = $1", VICTIM)
+        assert (state["node_count"], state["relationship_count"], state["entity_count"]) == (4, 2, 1)
+        assert await outside.fetchval("select count(*) from memory.embeddings") == 1
+
+
+@pytest.mark.parametrize("user", ["", "store:x", "ni\x00ck", "ni\ud800ck", "n" * 300, None, 7, ["nick"]])
+async def test_what_cannot_be_a_user_is_refused(manager: HybridMemoryManager, user: Any) -> None:
+    calls: Mapping[str, Callable[[], Awaitable[object]]] = {
+        "store": lambda: manager.store_persistent_memory(user, "x"),
+        "many": lambda: manager.store_many(user, [{"content": "x"}]),
+        "none": lambda: manager.store_many(user, []),
+        "entity": lambda: manager.store_entity(user, entity_system="s", entity_type="t", entity_name="n"),
+        "relate": lambda: manager.relate(user, "a", "b", "owns"),
+        "get": lambda: manager.get_node(user, "plan"),
+        "update": lambda: manager.update_memory(user, "plan", content="x"),
+        "forget": lambda: manager.forget(user, "plan"),
+        "message": lambda: manager.add_message(user, "t", "user", "x"),
+        "context": lambda: manager.get_context(user, "t"),
+        "ensure": lambda: manager.ensure_user_memories(user),
+    }
+    for call in calls.values():
+        with pytest.raises(InvalidInput, match="user_id"):
+            await call()
+
+
+FORGETFUL = (
+    "\n".join(
+        f"""
+-- name: {table}
+-- Forgets whose rows it wants.
+select * from memory.{table};
+
+-- name: empty_{table}
+-- Forgets whose rows it deletes.
+delete from memory.{table};
+"""
+        for table in TABLES
+    )
+    + """
+-- name: take
+-- Writes a row of somebody else.
+insert into memory.nodes (user_id, content) values ('nick', '{}');
+"""
+)
+
+
+async def test_a_query_that_forgets_its_user_meets_the_policies(manager: HybridMemoryManager, targets: Targets) -> None:
+    await manager.start()
+    victim = Victim(manager)
+    await victim.fill()
+    assert manager._parts is not None
+    database = manager._parts.database
+    database._queries = {**database._queries, **parse("forgetful", FORGETFUL, "postgres")}
+    async with database.transaction([VICTIM]) as transaction:
+        for table in set(TABLES) - {"tombstones"}:
+            assert await transaction.fetch(f"forgetful.{table}"), table
+    for bound in ([], ["eve"], *([user] for user in LOOK_ALIKES)):
+        async with database.transaction(bound) as transaction:
+            for table in TABLES:
+                assert await transaction.fetch(f"forgetful.{table}") == []
+                assert await transaction.execute(f"forgetful.empty_{table}") == 0
+            # The repositories, asked for the victim in a transaction of somebody else.
+            assert await Nodes(transaction, VICTIM).changed_since() == []
+            assert await Users(transaction, VICTIM).state() is None
+    with pytest.raises(ConfigurationError):
+        async with database.transaction(["eve"]) as transaction:
+            await transaction.execute("forgetful.take")
+    assert await victim.rows() == victim.before
+    # Without the policies the same query sees everything: it was they that held.
+    await without_policies(targets)
+    async with database.transaction(["eve"]) as transaction:
+        assert len(await transaction.fetch("forgetful.nodes")) == len(victim.before[1])
+
+
+async def without_policies(targets: Targets) -> None:
+    async with administration(targets) as outside:
+        for table in TABLES:
+            await outside.execute(f"alter table memory.{table} disable row level security")
