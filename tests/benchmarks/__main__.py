@@ -10,12 +10,13 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.benchmarks import postgres, sqlite_writes
+from tests.benchmarks import manager, postgres, sqlite_writes
 from tests.benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "postgres": postgres.run,
     "sqlite_writes": sqlite_writes.run,
+    "manager": manager.run,
 }
 
 

@@ -45,7 +45,7 @@ async def _measure(benchmark: Benchmark, targets: Targets) -> None:
         await benchmark.compare(
             "write one row",
             [
-                Contender("asyncpg, transaction + insert", lambda: _raw_insert(raw)),
+                Contender("asyncpg, transaction + insert", lambda: raw_insert(raw)),
                 Contender("asyncpg, autocommit insert", lambda: _raw_autocommit(raw)),
                 Contender("hybrid-memory, batch of one", writer.write),
             ],
@@ -74,7 +74,7 @@ async def _raw_autocommit(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         await connection.execute(INSERT, "writer", uuid7(), '{"text": "a fact"}')
 
 
-async def _raw_insert(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+async def raw_insert(pool: "asyncpg.Pool[asyncpg.Record]") -> None:
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(INSERT, "writer", uuid7(), '{"text": "a fact"}')
 

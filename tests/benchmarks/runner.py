@@ -12,11 +12,12 @@ from rich.table import Table
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to be timed: `run` does `operations` operations."""
+    """Something to be timed: `run` does `operations` operations; what `before` does is not timed."""
 
     name: str
     run: Callable[[], Awaitable[object]]
     operations: int = 1
+    before: Callable[[], Awaitable[object]] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,11 @@ class Benchmark:
     async def compare(self, title: str, contenders: Sequence[Contender]) -> Result:
         """Time the contenders in a new random order each round; the first is what the others are measured against."""
         for contender in contenders:
-            await contender.run()
+            await _timed(contender)
         taken: dict[str, list[float]] = {contender.name: [] for contender in contenders}
         for _ in range(self.rounds):
             for contender in self._rng.sample(contenders, len(contenders)):
-                start = time.perf_counter()
-                await contender.run()
-                taken[contender.name].append((time.perf_counter() - start) / contender.operations)
+                taken[contender.name].append(await _timed(contender))
         seconds = {name: statistics.median(times) for name, times in taken.items()}
         first = seconds[contenders[0].name]
         result = Result(title, seconds, {name: second / first for name, second in seconds.items()})
@@ -63,3 +62,12 @@ class Benchmark:
             table.add_row(name, f"{seconds * 1000:.3f} ms", f"{result.ratios[name]:.2f}")
         self._console.print(table)
         self._console.print()
+
+
+async def _timed(contender: Contender) -> float:
+    """Seconds per operation."""
+    if contender.before is not None:
+        await contender.before()
+    start = time.perf_counter()
+    await contender.run()
+    return (time.perf_counter() - start) / contender.operations
