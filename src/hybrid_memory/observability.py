@@ -19,6 +19,9 @@ import structlog
 
 LOGGER = "hybrid_memory"
 Level = Literal["debug", "info", "warning", "error"]
+_LEVELS: Mapping[Level, int] = {
+    "debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR
+}  # fmt: skip
 
 logging.getLogger(LOGGER).addHandler(logging.NullHandler())
 
@@ -94,7 +97,12 @@ class Events:
                 hook(event)
             except Exception:
                 logging.getLogger(LOGGER).exception("event_hook_failed")
-        logger = structlog.get_logger(LOGGER) if structlog.is_configured() else self._standard
+        if structlog.is_configured():
+            logger = structlog.get_logger(LOGGER)
+        elif logging.getLogger(LOGGER).isEnabledFor(_LEVELS[event.level]):
+            logger = self._standard
+        else:
+            return
         getattr(logger, event.level)(event.name, **event.fields)
 
 

@@ -348,6 +348,23 @@ class TestLoading:
         fresh = await other.ensure_user_memories("nick")
         assert sorted((node.summary, node.content["text"]) for node in fresh.get_all_nodes()) == there
 
+    async def test_an_own_write_counts_no_rows_and_the_next_session_does(
+        self, manager: HybridMemoryManager, targets: Targets, events: Recorded
+    ) -> None:
+        await manager.store_persistent_memory("nick", "one")
+        memory = await manager.ensure_user_memories("nick")
+        asked = len(statements(events))
+        await manager.store_persistent_memory("nick", "two")
+        assert statements(events)[asked:] == [
+            "batches.apply", "users.state", "nodes.changed_since", "relationships.changed_since",
+        ]  # fmt: skip
+        async with administration(targets) as connection:
+            await connection.execute("insert into memory.nodes (user_id, content) values ('nick', '{}')")
+        await manager.store_persistent_memory("nick", "three")
+        assert len(memory.get_all_nodes()) == 3
+        await manager.ensure_user_memories("nick")
+        assert len(memory.get_all_nodes()) == 4
+
     async def test_users_not_used_lately_leave(self, instance: Callable[..., HybridMemoryManager]) -> None:
         manager = instance(max_loaded_users=3, max_staleness_seconds=60)
         await manager.start()

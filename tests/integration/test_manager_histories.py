@@ -196,8 +196,8 @@ def sessions_of(manager: HybridMemoryManager) -> Sessions:
 class DeletionsIgnored(Sessions):
     """A bug: what another instance deleted stays."""
 
-    async def _changes(self, graph: UserGraph) -> Delta | None:
-        delta = await super()._changes(graph)
+    async def _changes(self, graph: UserGraph, *, counting: bool) -> Delta | None:
+        delta = await super()._changes(graph, counting=counting)
         if delta is None:
             return None
         return Delta(

@@ -24,12 +24,16 @@ _NEVER = float("-inf")
 
 @dataclass(slots=True)
 class _Session:
-    """One user's graph and its read face, when it was last compared with Postgres, and the comparison under way."""
+    """One user's graph and its read face, when it was last compared with Postgres, and the comparison under way.
+
+    Counting rows, which tells what was done by hand, takes longer the more there are: not after every own write.
+    """
 
     graph: UserGraph
     memory: UserMemory
     checked_at: float = _NEVER
     refreshing: "asyncio.Task[None] | None" = None
+    counting: bool = False
 
 
 class Sessions:
@@ -70,7 +74,7 @@ class Sessions:
         for _ in range(2):
             if session is None or not session.graph.loaded or session.graph.version >= version:
                 return
-            await self._refreshed(session)
+            await self._refreshed(session, counting=False)
 
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""
@@ -101,23 +105,27 @@ class Sessions:
                 del self._sessions[other]
         return session
 
-    async def _refreshed(self, session: _Session) -> None:
-        if session.refreshing is None:
-            session.refreshing = asyncio.create_task(self._refresh(session))
+    async def _refreshed(self, session: _Session, *, counting: bool = True) -> None:
         # A caller that gives up does not end the load that others wait for.
+        while counting and session.refreshing is not None and not session.counting:
+            await asyncio.shield(session.refreshing)
+        if session.refreshing is None:
+            session.counting = counting
+            session.refreshing = asyncio.create_task(self._refresh(session, counting=counting))
         await asyncio.shield(session.refreshing)
 
-    async def _refresh(self, session: _Session) -> None:
+    async def _refresh(self, session: _Session, *, counting: bool) -> None:
         graph, started = session.graph, self._clock()
         try:
             if graph.loaded:
-                await self._compare(graph)
+                await self._compare(graph, counting=counting)
             else:
                 self._events.info("loading_user_memories_from_postgres", user_id=graph.user_id)
                 with self._events.timed("user_memories_loaded", user_id=graph.user_id) as report:
                     await self._load(graph)
                     report |= {"nodes": graph.node_count, "relationships": graph.edge_count, "version": graph.version}
-            session.checked_at = started
+            if counting:
+                session.checked_at = started
             graph.confirm()
         except StorageUnavailable as error:
             graph.mark_stale()
@@ -128,9 +136,9 @@ class Sessions:
         finally:
             session.refreshing = None
 
-    async def _compare(self, graph: UserGraph) -> None:
+    async def _compare(self, graph: UserGraph, *, counting: bool) -> None:
         """Ask what changed since the graph's version, and load anew where that cannot be told."""
-        delta = await self._changes(graph)
+        delta = await self._changes(graph, counting=counting)
         if delta is None or not graph.apply(delta):
             self._events.info("user_cache_invalidated", user_id=graph.user_id, version=graph.version)
             await self._load(graph)
@@ -160,23 +168,24 @@ class Sessions:
         )
         return delta, (len(nodes), len(edges)) != expected
 
-    async def _changes(self, graph: UserGraph) -> Delta | None:
+    async def _changes(self, graph: UserGraph, *, counting: bool) -> Delta | None:
         """What changed since the graph's version; None when only a load can tell."""
         user_id, since = graph.user_id, graph.version
         async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
             users = Users(transaction, user_id)
             state = await users.state(since)
-            counts = await users.row_counts()
+            expected = (state.node_count, state.relationship_count) if state else (0, 0)
+            if counting and await users.row_counts() != expected:
+                return None
             if state is None:
-                return Delta(incarnation=None, version=0, since=0) if counts == (0, 0) and since == 0 else None
-            same = state.incarnation == graph.incarnation and state.tombstone_floor <= since <= state.version
-            if not same or counts != (state.node_count, state.relationship_count):
+                return Delta(incarnation=None, version=0, since=0) if since == 0 else None
+            if state.incarnation != graph.incarnation or not state.tombstone_floor <= since <= state.version:
                 return None
             if state.version == since:
                 return Delta(incarnation=state.incarnation, version=since, since=since)
             nodes = await Nodes(transaction, user_id).changed_since(since)
             edges = await Relationships(transaction, user_id).changed_since(since)
-            deleted = await users.deleted_since(since)
+            deleted = await users.deleted_since(since) if state.last_deletion else []
         self._observe(state, nodes)
         return Delta(
             incarnation=state.incarnation,
