@@ -7,13 +7,12 @@ from memory.nodes
 where user_id = :user_id and node_id = :node_id;
 
 -- name: changed_since
--- What a cache at `version` is missing; at -1 everything.
+-- What a cache at `version` is missing, in no order, which would cost a large user as much as reading; at -1 everything.
 select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
        thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
        access_count, expires_at
 from memory.nodes
-where user_id = :user_id and version > :version
-order by version, node_id;
+where user_id = :user_id and version > :version;
 
 -- name: newest
 -- The latest memories, of some types or of all.

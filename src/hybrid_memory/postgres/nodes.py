@@ -34,7 +34,7 @@ class Nodes:
         return self._node(row) if row else None
 
     async def changed_since(self, version: int = -1) -> list[MemoryNode]:
-        """What came or changed after `version`, in that order; everything by default."""
+        """What came or changed after `version`, in no order; everything by default."""
         return self._nodes(await self._transaction.fetch("nodes.changed_since", user_id=self._user_id, version=version))
 
     async def newest(self, at: datetime, *, context_type: str | None = None, most: int = 50) -> list[MemoryNode]:

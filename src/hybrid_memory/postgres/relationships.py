@@ -18,7 +18,7 @@ class Relationships:
         self._user_id = user_id
 
     async def changed_since(self, version: int = -1) -> list[Relationship]:
-        """What came or changed after `version`; everything by default."""
+        """What came or changed after `version`, in no order; everything by default."""
         return self._edges(
             await self._transaction.fetch("relationships.changed_since", user_id=self._user_id, version=version)
         )
