@@ -84,6 +84,10 @@ async def attack(manager: HybridMemoryManager, user: str, victim: Victim) -> Non
                 user, entity_system="crm", entity_type="t", entity_name="n", relations=[("owns", target)]
             )
         )
+        await refused(manager.list_memories(user, after=target))
+    note = manager.store_transient_memory(f"thread of {user!r}", "own note", relates_to=victim.ids)
+    promoted = await manager.promote(f"thread of {user!r}", note, user)
+    assert [node.node_id for node in await manager.list_memories(user, limit=1)] == [promoted]
     assert await manager.get_context(user, "t") == []
     # The victim's names and ids as the attacker's own: other rows, whatever they are called.
     for target in (*victim.ids[:2], "plan", "m1"):
@@ -112,9 +116,9 @@ def sees_nothing(memory: UserMemory, user: str) -> None:
 
 COVERED = {
     "store_persistent_memory", "store_many", "store_entity", "relate", "get_node", "update_memory", "forget",
-    "add_message", "get_context", "ensure_user_memories",
+    "add_message", "get_context", "ensure_user_memories", "list_memories", "promote", "store_transient_memory",
 }  # fmt: skip
-WITHOUT_A_USER = {"start", "aclose", "flush", "blocking"}
+WITHOUT_A_USER = {"start", "aclose", "flush", "blocking", "health", "transient_memories"}
 
 
 def test_every_public_method_is_attacked() -> None:

@@ -278,6 +278,9 @@ class TestConversations:
         first, second = await manager.get_context("nick", "t")
         assert (first["content"], first["message_id"], first["at"]) == ("hello!", "m1", at.isoformat())
         assert (second["role"], second["content"]) == ("assistant", "hi")
+        by_uuid = str(uuid4())
+        await manager.add_message("nick", "u", "user", "x", message_id=by_uuid)
+        assert [turn["message_id"] for turn in await manager.get_context("nick", "u")] == [by_uuid]
         assert await manager.forget("nick", "m2")
         assert len(await other.get_context("nick", "t")) == 1
 

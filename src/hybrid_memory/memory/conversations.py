@@ -38,6 +38,7 @@ class Conversations:
             "content": content,
             "name": None if name is None else self._border.line(name, "name"),
             "at": (datetime.now(UTC) if at is None else self._border.moment(at, "at")).isoformat(),
+            "message_id": message_id,
         }
         return await self._memories.store(
             user_id,
@@ -62,7 +63,6 @@ class Conversations:
             {
                 **turn.content,
                 "node_id": turn.node_id,
-                "message_id": turn.external_id,
                 "metadata": dict(turn.metadata),
             }
             for turn in turns[-limit:]

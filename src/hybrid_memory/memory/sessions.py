@@ -112,6 +112,7 @@ class Sessions:
         if session.refreshing is None:
             session.counting = counting
             session.refreshing = asyncio.create_task(self._refresh(session, counting=counting))
+            session.refreshing.add_done_callback(_heard)
         await asyncio.shield(session.refreshing)
 
     async def _refresh(self, session: _Session, *, counting: bool) -> None:
@@ -199,3 +200,9 @@ class Sessions:
     def _observe(self, state: UserState | None, nodes: Iterable[MemoryNode]) -> None:
         """What is written from now on is later than what was read."""
         self._stamps.observe(state.last_deletion if state else None, *(node.written_at for node in nodes))
+
+
+def _heard(task: "asyncio.Task[None]") -> None:
+    """Whoever still waits is told of an error by the task itself; nobody may be waiting any more."""
+    if not task.cancelled():
+        task.exception()
