@@ -85,6 +85,10 @@ class Blocking:
         self._target = target
         self._home = home
 
+    def __dir__(self) -> list[str]:
+        names = (name for name in dir(type(self._target)) if not name.startswith("_"))
+        return [name for name in names if asyncio.iscoroutinefunction(getattr(self._target, name))]
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         call = getattr(self._target, name)
         if not asyncio.iscoroutinefunction(call):

@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from hybrid_memory.errors import ConfigurationError
 
 PREFIX = "HYBRID_MEMORY_"
+_PROBABLY_MEANT = 0.85
 
 
 def _hidden(value: object) -> object:
@@ -77,7 +78,7 @@ class Settings(BaseSettings):
         default="false",
         validation_alias="POSTGRES_SSL",
         description="`false`, `true` and `require` (encrypted, certificate not checked) or `verify-full`; "
-        "beats the URL's `sslmode` when set",
+        "beats the URL's `sslmode`, which decides when this is not set",
     )
     postgres_ssl_root_cert: Path | None = Field(
         default=None,
@@ -235,14 +236,24 @@ def keyword_of(field: str) -> str:
 
 
 def misspelled(environment: Mapping[str, str] | None = None) -> list[str]:
-    """One line per variable that carries our prefix and is no setting."""
+    """One line per variable that was surely or probably meant to be a setting and is none."""
     known = [variable_of(field) for field in Settings.model_fields]
-    found = sorted(name for name in (os.environ if environment is None else environment) if name.startswith(PREFIX))
-    return [f"{name} is not a setting{_suggestion(name, known)}" for name in found if name not in known]
+    shared = [name for name in known if not name.startswith(PREFIX)]
+    lines = []
+    for name in sorted(os.environ if environment is None else environment):
+        if name in known:
+            continue
+        if name.startswith(PREFIX):
+            own = name.removeprefix(PREFIX)
+            meant = [other for other in shared if own in (other, other.removeprefix("POSTGRES_"))]
+            lines.append(f"{name} is not a setting{_suggestion(name, known, meant)}")
+        elif close := difflib.get_close_matches(name, shared, n=1, cutoff=_PROBABLY_MEANT):
+            lines.append(f"{name} is not a setting; did you mean {close[0]}?")
+    return lines
 
 
-def _suggestion(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+def _suggestion(name: str, known: list[str], meant: Sequence[str] = ()) -> str:
+    close = [*meant, *difflib.get_close_matches(name, known, n=1)]
     return f"; did you mean {close[0]}?" if close else ""
 
 

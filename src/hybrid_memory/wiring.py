@@ -17,7 +17,7 @@ from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.reach import reached
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.writer import Writer
-from hybrid_memory.settings import Settings
+from hybrid_memory.settings import Settings, misspelled
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
     """Reach Postgres, bring the schema up to date and wire the parts; nothing stays open when that fails."""
     if settings.memory_type == "sqlite":
         raise ConfigurationError("MEMORY_TYPE=sqlite is not available yet: configure a server, or leave it out")
+    for text in misspelled():
+        events.warning("unknown_setting", text=text)
     async with AsyncExitStack() as stack:
         targets = await stack.enter_async_context(reached(settings, events))
         state = await schema.ensure(targets, settings, events)

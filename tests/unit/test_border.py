@@ -81,6 +81,7 @@ def test_what_is_data_becomes_json(border: Border) -> None:
         ({"a": b"x"}, r"content\.a is bytes"),
         ({"a": object()}, r"content\.a is a object, which is not data"),
         ([[[[[[[1]]]]]]], r"nested too deeply"),
+        (None, r"content must not be None"),
         ("x" * 1000, r"content is 1011 bytes of JSON, 1000 are allowed"),
     ],
 )

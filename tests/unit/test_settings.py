@@ -33,7 +33,24 @@ def test_the_schema_has_a_keyword_and_a_variable_of_its_own(monkeypatch: pytest.
 def test_a_prefixed_name_does_not_set_a_shared_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRID_MEMORY_DATABASE_URL", "postgresql://somewhere/else")
     assert not Settings().server_is_configured
-    assert misspelled() == ["HYBRID_MEMORY_DATABASE_URL is not a setting; did you mean HYBRID_MEMORY_DATA_DIR?"]
+    assert misspelled() == ["HYBRID_MEMORY_DATABASE_URL is not a setting; did you mean DATABASE_URL?"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("POSTGRES_HOTS", "POSTGRES_HOST"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("HYBRID_MEMORY_POOL_SIZE", "POSTGRES_POOL_SIZE"),
+        ("HYBRID_MEMORY_DATADIR", "HYBRID_MEMORY_DATA_DIR"),
+    ],
+)
+def test_a_probable_setting_is_named(name: str, meant: str) -> None:
+    assert misspelled({name: "x"}) == [f"{name} is not a setting; did you mean {meant}?"]
+
+
+def test_variables_of_other_programs_are_left_alone() -> None:
+    assert misspelled({"POSTGRES_INITDB_ARGS": "x", "PATH": "x", "DATABASE_HOST_OF_OURS": "x"}) == []
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "POSTGRES_HOST", "POSTGRES_DB", "POSTGRES_USER", "POSTGRES_PASSWORD"])

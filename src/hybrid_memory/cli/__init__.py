@@ -50,6 +50,6 @@ def main() -> None:
     """Run the command; an expected error is one message and exit code 1, without a traceback."""
     try:
         app()
-    except HybridMemoryError as error:
+    except (HybridMemoryError, OSError) as error:
         complain(str(error))
         sys.exit(1)

@@ -69,6 +69,8 @@ class Border:
 
     def content(self, value: object, path: str = "content") -> tuple[JSON, str, bytes]:
         """What is stored, its kind, and a hash of both. A string is stored as `{"text": ...}`."""
+        if value is None:
+            raise InvalidInput(f"{path} must not be None")
         kind = "text" if isinstance(value, str) else "json"
         plain, text = encoded(
             {"text": value} if kind == "text" else value,

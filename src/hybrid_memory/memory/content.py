@@ -20,6 +20,7 @@ from hybrid_memory.errors import InvalidInput
 JSON = None | bool | int | float | str | list[Any] | dict[str, Any]
 _BYTES = (bytes, bytearray, memoryview)
 _MOST_BITS = 1024
+_LONGEST_PATH = 60
 _INTEGRAL_FROM = 1e16
 
 
@@ -64,7 +65,7 @@ def text_of(value: object, path: str, *, most_bytes: int | None = None, empty: b
 
 def _plain(value: object, path: str, depth: int) -> JSON:
     if depth < 0:
-        raise InvalidInput(f"{path} is nested too deeply (HYBRID_MEMORY_MAX_DEPTH)")
+        raise InvalidInput(f"{path[:_LONGEST_PATH]}... is nested too deeply, or holds itself (HYBRID_MEMORY_MAX_DEPTH)")
     value = _unwrapped(value, path)
     if isinstance(value, Mapping):
         return {_key(key, path): _plain(item, f"{path}.{key}", depth - 1) for key, item in value.items()}

@@ -7,6 +7,7 @@ goes back to the pool if it answers within a second.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 
 _ROLLBACK_SECONDS = 1.0
+# While the server is away the pool logs every attempt; without any handler Python would print them.
+logging.getLogger("asyncpg.pool").addHandler(logging.NullHandler())
 
 
 class Transaction:

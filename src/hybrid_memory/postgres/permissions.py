@@ -19,11 +19,17 @@ def server_account(directory: Path) -> Account | None:
     The directory is private to its user (0700). For root's own account the group may pass through it (0710), and the
     folders above it are opened for passing (not for reading) where that is missing.
     """
-    for one in (directory.parent, directory):
-        one.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.geteuid() != 0:
-        directory.chmod(0o700)
-        return None
+    try:
+        for one in (directory.parent, directory):
+            one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.geteuid() != 0:
+            directory.chmod(0o700)
+            return None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{directory} cannot be used ({error.strerror}): "
+            "set HYBRID_MEMORY_DATA_DIR to a directory of this user's own"
+        ) from error
     account = _account()
     os.chown(directory, account.pw_uid, account.pw_gid)
     directory.chmod(0o700)
