@@ -13,6 +13,7 @@ from hybrid_memory.settings import Settings
 from hybrid_memory.wiring import Parts, opened
 
 Result = TypeVar("Result")
+_CLOSE_SECONDS = 10.0
 
 
 class Lifecycle:
@@ -26,7 +27,6 @@ class Lifecycle:
         self._starting: asyncio.Lock | None = None
         self._closed = False
         self._border = Border(settings)
-        self._at_close: list[Callable[[], None]] = []
 
     @property
     def blocking(self) -> "Blocking":
@@ -45,7 +45,7 @@ class Lifecycle:
         self._home.adopt_running()
         await self._home.run(self._ready)
 
-    async def aclose(self, timeout: float = 10.0) -> None:
+    async def aclose(self, timeout: float = _CLOSE_SECONDS) -> None:
         """Finish what was begun, close the connections, and leave the embedded server."""
         await self._home.run(functools.partial(self._close, timeout))
         if not self._home.is_here:
@@ -64,7 +64,7 @@ class Lifecycle:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._home.run_blocking(functools.partial(self._close, 10.0))
+        self._home.run_blocking(functools.partial(self._close, _CLOSE_SECONDS))
         self._home.stop()
 
     async def _on_home(self, work: Callable[[Parts], Awaitable[Result]]) -> Result:
@@ -93,8 +93,6 @@ class Lifecycle:
 
     async def _close(self, timeout: float) -> None:
         self._closed = True
-        for close in self._at_close:
-            close()
         parts, self._parts, self._starting = self._parts, None, None
         if parts is not None and parts.on_this_loop:
             await parts.close(timeout, self.events)

@@ -1,4 +1,4 @@
-"""`HybridMemoryManager`: opens, wires and closes everything, and hands each call to the part whose work it is."""
+"""`HybridMemoryManager`: the facade, which hands each call to the part whose work it is."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,6 @@ class HybridMemoryManager(Lifecycle):
     def __init__(self, settings: Settings | None = None, *, events: Events | None = None) -> None:
         super().__init__(settings or Settings(), events or Events())
         self._notes = Notes(self.settings.data_dir.expanduser(), self._border, self.events)
-        self._at_close.append(self._notes.close)
 
     async def ensure_user_memories(self, user_id: str) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
@@ -325,3 +324,7 @@ class HybridMemoryManager(Lifecycle):
                 return await self._on_home(drained)
         except TimeoutError:
             return False
+
+    async def _close(self, timeout: float) -> None:
+        self._notes.close()
+        await super()._close(timeout)

@@ -14,6 +14,7 @@ from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.target import Targets
 from tests.benchmarks.runner import Benchmark, Contender
+from tests.support.rows import fact_row
 from tests.support.servers import running_server
 
 ROWS = 10_000
@@ -91,20 +92,8 @@ class _Writer:
         await self.batches.apply({"writer": [self._operation() for _ in range(many)]})
 
     def _operation(self) -> Operation:
-        row = {
-            "node_id": str(uuid7()),
-            "context_type": "conversation_fact",
-            "content": {"text": "a fact"},
-            "content_kind": "text",
-            "summary": "a fact",
-            "tags": [],
-            "metadata": {},
-            "importance": 0.5,
-            "confidence": 1,
-            "written_at": datetime.now(UTC).isoformat(),
-            "written_by": self.instance,
-        }
-        return Operation(next(self._numbers), "nodes", row)
+        stamp = {"written_at": datetime.now(UTC).isoformat(), "written_by": self.instance}
+        return Operation(next(self._numbers), "nodes", fact_row(str(uuid7())) | stamp)
 
 
 async def _raw_unnest(pool: "asyncpg.Pool[asyncpg.Record]") -> None:

@@ -17,6 +17,7 @@ from hybrid_memory.postgres.batches import Batches, Embedding, Operation
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from tests.support.recording import Recorded
+from tests.support.rows import fact_row
 from tests.support.servers import administration
 
 if TYPE_CHECKING:
@@ -36,17 +37,7 @@ class Writer:
         self._numbers = itertools.count(1)
 
     def node(self, node_id: str, text: str = "a fact", *, at: float = 0, **fields: Any) -> Operation:
-        row = {
-            "node_id": node_id,
-            "context_type": "conversation_fact",
-            "content": {"text": text},
-            "content_kind": "text",
-            "summary": text,
-            "tags": [],
-            "metadata": {},
-            "importance": 0.5,
-            "confidence": 1,
-        }
+        row = fact_row(node_id, text)
         embeddings = fields.pop("embeddings", ())
         return Operation(next(self._numbers), "nodes", row | self._stamp(at) | fields, embeddings)
 

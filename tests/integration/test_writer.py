@@ -17,22 +17,12 @@ from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.writer import Write, Writer
 from tests.support.recording import Recorded
+from tests.support.rows import fact_row
 from tests.support.servers import administration
 
 
 def node(node_id: str | None = None, text: str = "a fact", **fields: Any) -> Write:
-    row = {
-        "node_id": node_id or str(uuid4()),
-        "context_type": "conversation_fact",
-        "content": {"text": text},
-        "content_kind": "text",
-        "summary": text,
-        "tags": [],
-        "metadata": {},
-        "importance": 0.5,
-        "confidence": 1,
-    }
-    return Write("nodes", row | fields)
+    return Write("nodes", fact_row(node_id or str(uuid4()), text) | fields)
 
 
 def edge(one: str, two: str) -> Write:

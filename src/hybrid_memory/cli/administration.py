@@ -132,11 +132,8 @@ def _check_rights(state: ServerState, *, needed: bool) -> None:
         return
     if state.schema_present and not state.is_owner:
         raise ConfigurationError(f"role {state.role!r} does not own {state.where}; {state.schema_owner!r} does")
-    if not state.schema_present and not state.may_create_schema:
-        raise ConfigurationError(
-            f"role {state.role!r} may not create a schema: run in database {state.database!r} as its owner: "
-            f"CREATE SCHEMA {queries.quote(state.schema)} AUTHORIZATION {queries.quote(state.role)};"
-        )
+    if not state.schema_present:
+        state.check_may_create_schema()
     done(f"role {state.role!r} may make the schema")
 
 

@@ -1,1 +1,1 @@
-"""What a memory is allowed to be, how it is addressed, and what one line says about it."""
+"""Users' memories: the border they pass, the sessions that hold them, and how they are written and read."""

@@ -12,13 +12,13 @@ from hybrid_memory.errors import InvalidInput
 from hybrid_memory.memory.content import JSON, encoded, text_of
 from hybrid_memory.memory.identity import new_id, node_id_of
 from hybrid_memory.memory.summaries import summary_of
+from hybrid_memory.postgres.batches import LARGEST_VECTOR
 from hybrid_memory.settings import Settings
 
 STORE_OWNERS = "store:"
 LONGEST_NAME = 200
 MOST_TAGS = 1000
 MOST_DIMENSIONS = 4000
-_WHOLE_DIMENSIONS = 2000
 _LARGEST_FLOAT32 = 3.4028234663852886e38
 _LARGEST_FLOAT16 = 65504.0
 
@@ -141,7 +141,7 @@ class Border:
             raise InvalidInput(f"{path} must be a list of numbers") from None
         if not 1 <= len(values) <= MOST_DIMENSIONS:
             raise InvalidInput(f"{path} has {len(values)} dimensions, 1 to {MOST_DIMENSIONS} are allowed")
-        largest = _LARGEST_FLOAT32 if len(values) <= _WHOLE_DIMENSIONS else _LARGEST_FLOAT16
+        largest = _LARGEST_FLOAT32 if len(values) <= LARGEST_VECTOR else _LARGEST_FLOAT16
         for place, number in enumerate(values):
             if not math.isfinite(number) or abs(number) > largest:
                 raise InvalidInput(f"{path}[{place}] is {number}, which cannot be stored")

@@ -17,7 +17,7 @@ from hybrid_memory.postgres.batches import Applied, Embedding
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.replication.clock import HybridClock
-from hybrid_memory.replication.writer import Write, Writer
+from hybrid_memory.replication.writer import Write, Writer, key_of
 
 GIVEN_VECTOR = "given"
 _MISSING_END = "23503"
@@ -229,12 +229,7 @@ def _without_twins(drafts: Sequence[Draft]) -> tuple[list[Draft], list[str]]:
 
 def _folded(drafts: Sequence[Draft]) -> list[Write]:
     """The writes of several memories as one; of a memory given twice the last form counts."""
-    by_key: dict[object, Write] = {}
-    for draft in drafts:
-        for write in _writes_of(draft):
-            row = write.row
-            key = row.get("node_id") or (row["from_node_id"], row["to_node_id"], row["relationship_type"])
-            by_key[key] = write
+    by_key = {key_of(write.row): write for draft in drafts for write in _writes_of(draft)}
     return list(by_key.values())
 
 

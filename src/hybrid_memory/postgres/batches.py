@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import asyncpg
 
 Kind = Literal["nodes", "entities", "edges", "deletes"]
+# Vectors of more dimensions are kept at half precision.
 LARGEST_VECTOR = 2000
 
 

@@ -108,6 +108,18 @@ class ServerState:
                 + ("ALTER EXTENSION vector UPDATE;" if self.vector_version else "CREATE EXTENSION vector;")
             )
 
+    def check_may_create_schema(self) -> None:
+        """Refuse a role that cannot make the schema where it is missing.
+
+        Raises:
+            ConfigurationError: the text is the line that somebody else has to run.
+        """
+        if not self.may_create_schema:
+            raise ConfigurationError(
+                f"Role {self.role!r} may not create a schema: run in database {self.database!r} as its owner: "
+                f"CREATE SCHEMA {queries.quote(self.schema)} AUTHORIZATION {queries.quote(self.role)};"
+            )
+
 
 async def inspect(connection: "asyncpg.Connection[asyncpg.Record]", schema: str) -> ServerState:
     """Look at the server and the schema without writing anything."""

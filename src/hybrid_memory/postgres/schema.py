@@ -80,11 +80,11 @@ async def ensure(
                 await _prepare(connection, settings.schema_name)
                 await _apply_pending(connection, shipped, settings, events)
             state = await inspect(connection, settings.schema_name)
-        role = targets.runtime.user
-        if role not in (None, state.role) and state.is_owner and not await _is_granted(connection, settings, str(role)):
+        role, schema = targets.runtime.user, settings.schema_name
+        if role not in (None, state.role) and state.is_owner and not await _is_granted(connection, schema, str(role)):
             # Two sessions that grant on the same table at once disturb each other.
             async with _migrating(connection, settings):
-                await grant_runtime(connection, settings.schema_name, str(role))
+                await grant_runtime(connection, schema, str(role))
     for text in state.warnings:
         events.warning("postgres_warning", text=text)
     return state
@@ -97,7 +97,7 @@ async def grant_runtime(connection: "asyncpg.Connection[asyncpg.Record]", schema
         ConfigurationError: there is no such role.
     """
     known = queries.load("postgres", schema)
-    if role in await connection.fetchval(known["schema.runtime_roles"].text):
+    if await _is_granted(connection, schema, role):
         return False
     if await connection.fetchval(known["server.role_exists"].text, role) is None:
         raise ConfigurationError(
@@ -107,8 +107,8 @@ async def grant_runtime(connection: "asyncpg.Connection[asyncpg.Record]", schema
     return True
 
 
-async def _is_granted(connection: "asyncpg.Connection[asyncpg.Record]", settings: Settings, role: str) -> bool:
-    known = queries.load("postgres", settings.schema_name)
+async def _is_granted(connection: "asyncpg.Connection[asyncpg.Record]", schema: str, role: str) -> bool:
+    known = queries.load("postgres", schema)
     return role in await connection.fetchval(known["schema.runtime_roles"].text)
 
 
@@ -127,11 +127,7 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]", schema: str
         except (asyncpg.UniqueViolationError, asyncpg.DuplicateObjectError):
             pass  # A process that migrates another schema of this database was faster.
     if not state.schema_present:
-        if not state.may_create_schema:
-            raise ConfigurationError(
-                f"Role {state.role!r} may not create a schema: run in database {state.database!r} as its owner: "
-                f"CREATE SCHEMA {queries.quote(schema)} AUTHORIZATION {queries.quote(state.role)};"
-            )
+        state.check_may_create_schema()
         await connection.execute(known["schema.create"].text)
 
 

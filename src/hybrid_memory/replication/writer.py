@@ -152,6 +152,11 @@ class Writer:
                         request.answer.set_result(applied[user])
 
 
+def key_of(row: Mapping[str, Any]) -> object:
+    """What a row is stored under: its id, or the ends and the type of a relationship."""
+    return row["node_id"] if "node_id" in row else (row["from_node_id"], row["to_node_id"], row["relationship_type"])
+
+
 def _next_batch(waiting: deque[_Request]) -> list[_Request]:
     """The requests that may share a statement, at least one.
 
@@ -181,10 +186,8 @@ def _keys(operation: Operation) -> list[object]:
     Equal contents that are to be stored once do not meet in a statement either: the second has to find the first.
     """
     row = operation.row
-    if operation.kind == "edges":
-        return [(row["from_node_id"], row["to_node_id"], row["relationship_type"])]
     twins = [(row["context_type"], row["content_hash"])] if row.get("only_once") else []
-    return [row["node_id"], *twins]
+    return [key_of(row), *twins]
 
 
 def _without(chosen: Mapping[str, list[_Request]], error: StorageRejected) -> list[dict[str, list[_Request]]]:
