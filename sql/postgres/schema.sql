@@ -70,6 +70,8 @@ create table memory.user_metadata (
   relationship_count bigint not null default 0,
   entity_count bigint not null default 0,
   tombstone_floor bigint not null default 0,
+  -- No tombstone was written later: what is newer need not be looked up among them.
+  last_deletion timestamptz,
   metadata jsonb not null default '{}',
   created_at timestamptz not null default now(),
   last_activity timestamptz not null default now()
@@ -203,7 +205,7 @@ select user_id, node_id, entity_id, entity_system, entity_type, entity_name,
 from memory.nodes
 where context_type = 'domain_entity';
 
-insert into memory.schema_migrations (number, name, checksum) values (2, 'graph', 'c71f34882ae739c54aeae8a8b7eb39106b997d6f1a6258924308a8b0364b690d');
+insert into memory.schema_migrations (number, name, checksum) values (2, 'graph', '6bf092f893f618dfb6eb94d0232ed089261e3bb1feaf062c6999c5cb47250001');
 
 -- 0003 row_security
 -- A statement sees and writes the rows of the users its transaction is bound to, whatever its text says. The owner is
@@ -341,7 +343,9 @@ declare
   v_relationships bigint;
   v_version bigint;
 begin
-  insert into memory.user_metadata (user_id) values (p_user) on conflict (user_id) do nothing;
+  insert into memory.user_metadata (user_id, last_deletion)
+    values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
+    on conflict (user_id) do nothing;
   perform 1 from memory.user_metadata where user_id = p_user for update;
   select count(*), count(*) filter (where context_type = 'domain_entity') into v_nodes, v_entities
     from memory.nodes where user_id = p_user;
@@ -387,7 +391,7 @@ end
 $$;
 revoke all on function memory.grant_runtime(text) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (5, 'administration', 'efe8ebce6c405ed5ee84f00af32f2f89ad76eca3a9a7b3118b71ef1760d93175');
+insert into memory.schema_migrations (number, name, checksum) values (5, 'administration', '61f8ee55fb533b36eaa27a52ad07847f84032c8d05a0d4e815c1053c0257fc67');
 
 -- 0006 write_batch
 -- The write path: one user's numbered operations, applied exactly once and in order, in one call.
@@ -465,33 +469,47 @@ $$;
 
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds lists of operations by kind, each operation with its number `n`:
--- `all` (every operation's n and user_id), `nodes`, `entities`, `edges`, `vectors`, `deletes`. A key appears once per
--- list; deletes run last, so a put after a delete of the same node belongs into the next batch. What lost against a
--- later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with the same
--- content and type under another id, is not stored: `o_same` names the one that is there, which counts as accessed, and
--- relationships of the batch go to that one. A missing end of a relationship raises 23503 with the operation
--- in DETAIL.
+-- `all` (every operation's n, user_id and written_at), `nodes`, `entities`, `edges`, `vectors`, `deletes`. A key appears
+-- once per list; deletes run last, so a put after a delete of the same node belongs into the next batch. What lost
+-- against a later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with
+-- the same content and type under another id, is not stored: `o_same` names the one that is there, which counts as
+-- accessed, and relationships of the batch go to that one. A missing end of a relationship raises 23503 with the
+-- operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo` tells a cache what is different from version to version:
+-- `nodes` and `edges` as they are now, and the ids that are `deleted`.
 create function memory.apply_user_batch(
   p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[]
-) returns table (o_user_id text, o_version bigint, o_mark bigint, o_applied bigint[], o_same jsonb)
+) returns table (
+  o_user_id text, o_incarnation uuid, o_version bigint, o_mark bigint, o_applied bigint[], o_same jsonb, o_echo jsonb
+)
 language plpgsql volatile
 as $$
 declare
+  -- What no cache needs to know.
+  c_inner constant text[] :=
+    '{user_id, content_hash, field_clocks, entity_id, entity_system, entity_type, entity_name, is_new}';
   v_now timestamptz := clock_timestamp();
   -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
   v_cutoff timestamptz := v_now + interval '60 seconds';
   v_written jsonb := coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]');
+  v_incarnation uuid;
   v_version bigint;
+  v_last_deletion timestamptz;
+  v_late boolean;
   v_mark bigint;
   v_fresh bigint[];
   v_dead bigint[] := '{}';
   v_ids uuid[];
   v_known uuid[];
-  v_gone uuid[];
+  v_gone uuid[] := '{}';
   v_hashes bytea[];
   v_same jsonb := '{}';
   v_missing bigint;
+  v_misplaced boolean := false;
   v_changed uuid[] := '{}';
+  v_wanted boolean := p_ops -> 'echo' = 'true';
+  v_node_rows jsonb[] := '{}';
+  v_edge_rows jsonb[] := '{}';
+  v_echo jsonb;
   v_nodes bigint := 0;
   v_entities bigint := 0;
   v_edges bigint := 0;
@@ -499,31 +517,37 @@ declare
   v_row record;
 begin
   perform memory.bind_users(array[p_user]);
-  select version into v_version from memory.user_metadata where user_id = p_user for update;
+  select incarnation, version, last_deletion into v_incarnation, v_version, v_last_deletion
+    from memory.user_metadata where user_id = p_user for update;
   if not found then
-    insert into memory.user_metadata (user_id) values (p_user) on conflict (user_id) do nothing;
-    select version into strict v_version from memory.user_metadata where user_id = p_user for update;
+    insert into memory.user_metadata (user_id, last_deletion)
+      values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
+      on conflict (user_id) do nothing;
+    select incarnation, version, last_deletion into strict v_incarnation, v_version, v_last_deletion
+      from memory.user_metadata where user_id = p_user for update;
   end if;
   -- In a statement after the lock: one that waited for the lock would see the watermark from before the wait.
   select seq into v_mark from memory.applied_watermarks where user_id = p_user and instance_id = p_instance;
   v_mark := coalesce(v_mark, 0);
 
   select array_agg(o.n order by o.n) filter (where o.n > v_mark),
-         count(*) filter (where o.user_id is distinct from p_user)
-    into v_fresh, v_count
-    from jsonb_to_recordset(p_ops -> 'all') as o (n bigint, user_id text);
+         count(*) filter (where o.user_id is distinct from p_user),
+         coalesce(least(min(o.written_at), v_cutoff) <= v_last_deletion, false)
+    into v_fresh, v_count, v_late
+    from jsonb_to_recordset(p_ops -> 'all') as o (n bigint, user_id text, written_at timestamptz);
   if v_count > 0 then
     raise exception 'an operation of another user' using errcode = '22023';
   end if;
   if v_fresh is null then
-    return query select p_user, v_version, v_mark, '{}'::bigint[], v_same;
+    return query select p_user, v_incarnation, v_version, v_mark, '{}'::bigint[], v_same, null::jsonb;
     return;
   end if;
   v_version := v_version + 1;
 
+  -- Only what was written before some deletion can have been deleted already.
   -- Citus takes no outer or anti join between a table and jsonb, hence the arrays. The joins repeat the ids as an
   -- array, so that they are looked up by key however large the user is.
-  if v_written <> '[]' then
+  if v_written <> '[]' and v_late then
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(v_written) as o (node_id uuid);
     select coalesce(array_agg(o.n), '{}') into v_dead
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
@@ -532,14 +556,6 @@ begin
   end if;
 
   if jsonb_array_length(p_ops -> 'nodes') > 0 then
-    select array_agg(o.node_id), count(*) filter (where o.context_type = 'domain_entity') into v_ids, v_count
-      from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid, context_type text);
-    if v_count > 0 or exists (select from memory.nodes
-                              where user_id = p_user and node_id = any (v_ids) and context_type = 'domain_entity')
-    then
-      raise exception 'an entity is merged, not put' using errcode = '22023';
-    end if;
-
     select array_agg(decode(o.content_hash, 'hex')) into v_hashes
       from jsonb_to_recordset(p_ops -> 'nodes') as o (n bigint, content_hash text, only_once boolean)
       where o.only_once and o.n > v_mark;
@@ -594,13 +610,26 @@ begin
         content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
         written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
       where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-      returning t.node_id, (xmax = 0) as is_new
+        and t.context_type <> 'domain_entity'
+      returning t.*, (xmax = 0) as is_new
     loop
       v_nodes := v_nodes + v_row.is_new::int;
       if not v_row.is_new then
         v_changed := v_changed || v_row.node_id;
       end if;
+      v_misplaced := v_misplaced or v_row.context_type = 'domain_entity';
+      if v_wanted then
+        v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+      end if;
     end loop;
+    if v_nodes < jsonb_array_length(p_ops -> 'nodes') and not v_misplaced then
+      select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid);
+      v_misplaced := exists (
+        select from memory.nodes where user_id = p_user and node_id = any (v_ids) and context_type = 'domain_entity');
+    end if;
+    if v_misplaced then
+      raise exception 'an entity is merged, not put' using errcode = '22023';
+    end if;
   end if;
 
   if jsonb_array_length(p_ops -> 'entities') > 0 then
@@ -642,10 +671,13 @@ begin
                        then excluded.written_at else t.written_at end,
         written_by = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
                        then excluded.written_by else t.written_by end
-      returning t.node_id, (xmax = 0) as is_new
+      returning t.*, (xmax = 0) as is_new
     loop
       v_nodes := v_nodes + v_row.is_new::int;
       v_entities := v_entities + v_row.is_new::int;
+      if v_wanted then
+        v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+      end if;
       if not v_row.is_new then
         v_changed := v_changed || v_row.node_id;
       end if;
@@ -666,14 +698,17 @@ begin
       where o.n > v_mark;
     select coalesce(array_agg(node_id), '{}') into v_known
       from memory.nodes where user_id = p_user and node_id = any (v_ids);
-    -- An end that was deleted after the relationship was written takes the relationship with it.
-    select coalesce(array_agg(distinct o.n), '{}') into v_dead
-      from jsonb_to_recordset(p_ops -> 'edges')
-             as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
-      join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
-        and d.node_id = any (v_ids)
-      where d.node_id <> all (v_known)
-        and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+    v_dead := '{}';
+    if v_late then
+      -- An end that was deleted after the relationship was written takes the relationship with it.
+      select coalesce(array_agg(distinct o.n), '{}') into v_dead
+        from jsonb_to_recordset(p_ops -> 'edges')
+               as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
+        join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
+          and d.node_id = any (v_ids)
+        where d.node_id <> all (v_known)
+          and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+    end if;
     select min(o.n) into v_missing
       from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
       where o.n > v_mark and o.n <> all (v_dead)
@@ -697,9 +732,12 @@ begin
         strength = excluded.strength, metadata = excluded.metadata, version = excluded.version,
         written_at = excluded.written_at, written_by = excluded.written_by, updated_at = excluded.updated_at
       where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-      returning (xmax = 0) as is_new
+      returning t.*, (xmax = 0) as is_new
     loop
       v_edges := v_edges + v_row.is_new::int;
+      if v_wanted then
+        v_edge_rows := v_edge_rows || (to_jsonb(v_row) - c_inner);
+      end if;
     end loop;
   end if;
 
@@ -745,6 +783,8 @@ begin
       version = excluded.version, written_at = excluded.written_at, written_by = excluded.written_by,
       deleted_at = excluded.deleted_at
     where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by);
+    select greatest(v_last_deletion, least(max(o.written_at), v_cutoff)) into v_last_deletion
+      from jsonb_to_recordset(p_ops -> 'deletes') as o (written_at timestamptz);
     delete from memory.relationships
       where user_id = p_user and (from_node_id = any (v_gone) or to_node_id = any (v_gone));
     get diagnostics v_count = row_count;
@@ -754,13 +794,18 @@ begin
 
   update memory.user_metadata
     set version = v_version, last_activity = v_now, node_count = node_count + v_nodes,
-        entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges
+        entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges,
+        last_deletion = greatest(last_deletion, v_last_deletion)
     where user_id = p_user;
   v_mark := v_fresh[array_upper(v_fresh, 1)];
   insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
     values (p_user, p_instance, v_mark, v_now)
     on conflict (user_id, instance_id) do update set seq = excluded.seq, updated_at = excluded.updated_at;
-  return query select p_user, v_version, v_mark, v_fresh, v_same;
+  if v_wanted then
+    v_echo := jsonb_build_object(
+      'nodes', to_jsonb(v_node_rows), 'edges', to_jsonb(v_edge_rows), 'deleted', to_jsonb(v_gone));
+  end if;
+  return query select p_user, v_incarnation, v_version, v_mark, v_fresh, v_same, v_echo;
 end
 $$;
 
@@ -773,6 +818,6 @@ revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from pub
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'a0e6917af886c431c378c239eced16057c45a2cd9af99394024f37c5fcf36cfb');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '31505c411877c5e8f84d628292cd5b34900f8689fa4b5ee6e10cdf1f0b08aa05');
 
 commit;

@@ -116,7 +116,7 @@ def acknowledge_early() -> None:
         if user_id.endswith("more"):
             tasks.add(asyncio.ensure_future(honest(memories, user_id, writes)))
             await asyncio.sleep(0)
-            return Applied(user_id, 0, 0, ())
+            return Applied(user_id, "", 0, 0, ())
         return await honest(memories, user_id, writes)
 
     setattr(Memories, "_write", write)  # noqa: B010 - mypy does not take a function for a method

@@ -358,9 +358,7 @@ class TestLoading:
         memory = await manager.ensure_user_memories("nick")
         asked = len(statements(events))
         await manager.store_persistent_memory("nick", "two")
-        assert statements(events)[asked:] == [
-            "batches.apply", "users.state", "nodes.changed_since", "relationships.changed_since",
-        ]  # fmt: skip
+        assert statements(events)[asked:] == ["batches.apply"]
         async with administration(targets) as connection:
             await connection.execute("insert into memory.nodes (user_id, content) values ('nick', '{}')")
         await manager.store_persistent_memory("nick", "three")

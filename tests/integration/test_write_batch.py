@@ -170,8 +170,8 @@ class TestExactlyOnce:
         with pytest.raises(StorageRejected) as caught:
             await batch_database.call(
                 "batches.apply",
-                users=["nick"],
-                ops=[json.dumps({"all": [{"n": 1, "user_id": "eve"}]})],
+                user_id="nick",
+                ops=json.dumps({"all": [{"n": 1, "user_id": "eve"}]}),
                 instance=UUID(writer.instance),
                 vectors=[],
                 halves=[],

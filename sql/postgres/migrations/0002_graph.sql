@@ -9,6 +9,8 @@ create table memory.user_metadata (
   relationship_count bigint not null default 0,
   entity_count bigint not null default 0,
   tombstone_floor bigint not null default 0,
+  -- No tombstone was written later: what is newer need not be looked up among them.
+  last_deletion timestamptz,
   metadata jsonb not null default '{}',
   created_at timestamptz not null default now(),
   last_activity timestamptz not null default now()

@@ -12,7 +12,9 @@ declare
   v_relationships bigint;
   v_version bigint;
 begin
-  insert into memory.user_metadata (user_id) values (p_user) on conflict (user_id) do nothing;
+  insert into memory.user_metadata (user_id, last_deletion)
+    values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
+    on conflict (user_id) do nothing;
   perform 1 from memory.user_metadata where user_id = p_user for update;
   select count(*), count(*) filter (where context_type = 'domain_entity') into v_nodes, v_entities
     from memory.nodes where user_id = p_user;

@@ -73,33 +73,47 @@ $$;
 
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds lists of operations by kind, each operation with its number `n`:
--- `all` (every operation's n and user_id), `nodes`, `entities`, `edges`, `vectors`, `deletes`. A key appears once per
--- list; deletes run last, so a put after a delete of the same node belongs into the next batch. What lost against a
--- later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with the same
--- content and type under another id, is not stored: `o_same` names the one that is there, which counts as accessed, and
--- relationships of the batch go to that one. A missing end of a relationship raises 23503 with the operation
--- in DETAIL.
+-- `all` (every operation's n, user_id and written_at), `nodes`, `entities`, `edges`, `vectors`, `deletes`. A key appears
+-- once per list; deletes run last, so a put after a delete of the same node belongs into the next batch. What lost
+-- against a later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with
+-- the same content and type under another id, is not stored: `o_same` names the one that is there, which counts as
+-- accessed, and relationships of the batch go to that one. A missing end of a relationship raises 23503 with the
+-- operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo` tells a cache what is different from version to version:
+-- `nodes` and `edges` as they are now, and the ids that are `deleted`.
 create function memory.apply_user_batch(
   p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[]
-) returns table (o_user_id text, o_version bigint, o_mark bigint, o_applied bigint[], o_same jsonb)
+) returns table (
+  o_user_id text, o_incarnation uuid, o_version bigint, o_mark bigint, o_applied bigint[], o_same jsonb, o_echo jsonb
+)
 language plpgsql volatile
 as $$
 declare
+  -- What no cache needs to know.
+  c_inner constant text[] :=
+    '{user_id, content_hash, field_clocks, entity_id, entity_system, entity_type, entity_name, is_new}';
   v_now timestamptz := clock_timestamp();
   -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
   v_cutoff timestamptz := v_now + interval '60 seconds';
   v_written jsonb := coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]');
+  v_incarnation uuid;
   v_version bigint;
+  v_last_deletion timestamptz;
+  v_late boolean;
   v_mark bigint;
   v_fresh bigint[];
   v_dead bigint[] := '{}';
   v_ids uuid[];
   v_known uuid[];
-  v_gone uuid[];
+  v_gone uuid[] := '{}';
   v_hashes bytea[];
   v_same jsonb := '{}';
   v_missing bigint;
+  v_misplaced boolean := false;
   v_changed uuid[] := '{}';
+  v_wanted boolean := p_ops -> 'echo' = 'true';
+  v_node_rows jsonb[] := '{}';
+  v_edge_rows jsonb[] := '{}';
+  v_echo jsonb;
   v_nodes bigint := 0;
   v_entities bigint := 0;
   v_edges bigint := 0;
@@ -107,31 +121,37 @@ declare
   v_row record;
 begin
   perform memory.bind_users(array[p_user]);
-  select version into v_version from memory.user_metadata where user_id = p_user for update;
+  select incarnation, version, last_deletion into v_incarnation, v_version, v_last_deletion
+    from memory.user_metadata where user_id = p_user for update;
   if not found then
-    insert into memory.user_metadata (user_id) values (p_user) on conflict (user_id) do nothing;
-    select version into strict v_version from memory.user_metadata where user_id = p_user for update;
+    insert into memory.user_metadata (user_id, last_deletion)
+      values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
+      on conflict (user_id) do nothing;
+    select incarnation, version, last_deletion into strict v_incarnation, v_version, v_last_deletion
+      from memory.user_metadata where user_id = p_user for update;
   end if;
   -- In a statement after the lock: one that waited for the lock would see the watermark from before the wait.
   select seq into v_mark from memory.applied_watermarks where user_id = p_user and instance_id = p_instance;
   v_mark := coalesce(v_mark, 0);
 
   select array_agg(o.n order by o.n) filter (where o.n > v_mark),
-         count(*) filter (where o.user_id is distinct from p_user)
-    into v_fresh, v_count
-    from jsonb_to_recordset(p_ops -> 'all') as o (n bigint, user_id text);
+         count(*) filter (where o.user_id is distinct from p_user),
+         coalesce(least(min(o.written_at), v_cutoff) <= v_last_deletion, false)
+    into v_fresh, v_count, v_late
+    from jsonb_to_recordset(p_ops -> 'all') as o (n bigint, user_id text, written_at timestamptz);
   if v_count > 0 then
     raise exception 'an operation of another user' using errcode = '22023';
   end if;
   if v_fresh is null then
-    return query select p_user, v_version, v_mark, '{}'::bigint[], v_same;
+    return query select p_user, v_incarnation, v_version, v_mark, '{}'::bigint[], v_same, null::jsonb;
     return;
   end if;
   v_version := v_version + 1;
 
+  -- Only what was written before some deletion can have been deleted already.
   -- Citus takes no outer or anti join between a table and jsonb, hence the arrays. The joins repeat the ids as an
   -- array, so that they are looked up by key however large the user is.
-  if v_written <> '[]' then
+  if v_written <> '[]' and v_late then
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(v_written) as o (node_id uuid);
     select coalesce(array_agg(o.n), '{}') into v_dead
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
@@ -140,14 +160,6 @@ begin
   end if;
 
   if jsonb_array_length(p_ops -> 'nodes') > 0 then
-    select array_agg(o.node_id), count(*) filter (where o.context_type = 'domain_entity') into v_ids, v_count
-      from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid, context_type text);
-    if v_count > 0 or exists (select from memory.nodes
-                              where user_id = p_user and node_id = any (v_ids) and context_type = 'domain_entity')
-    then
-      raise exception 'an entity is merged, not put' using errcode = '22023';
-    end if;
-
     select array_agg(decode(o.content_hash, 'hex')) into v_hashes
       from jsonb_to_recordset(p_ops -> 'nodes') as o (n bigint, content_hash text, only_once boolean)
       where o.only_once and o.n > v_mark;
@@ -202,13 +214,26 @@ begin
         content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
         written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
       where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-      returning t.node_id, (xmax = 0) as is_new
+        and t.context_type <> 'domain_entity'
+      returning t.*, (xmax = 0) as is_new
     loop
       v_nodes := v_nodes + v_row.is_new::int;
       if not v_row.is_new then
         v_changed := v_changed || v_row.node_id;
       end if;
+      v_misplaced := v_misplaced or v_row.context_type = 'domain_entity';
+      if v_wanted then
+        v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+      end if;
     end loop;
+    if v_nodes < jsonb_array_length(p_ops -> 'nodes') and not v_misplaced then
+      select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid);
+      v_misplaced := exists (
+        select from memory.nodes where user_id = p_user and node_id = any (v_ids) and context_type = 'domain_entity');
+    end if;
+    if v_misplaced then
+      raise exception 'an entity is merged, not put' using errcode = '22023';
+    end if;
   end if;
 
   if jsonb_array_length(p_ops -> 'entities') > 0 then
@@ -250,10 +275,13 @@ begin
                        then excluded.written_at else t.written_at end,
         written_by = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
                        then excluded.written_by else t.written_by end
-      returning t.node_id, (xmax = 0) as is_new
+      returning t.*, (xmax = 0) as is_new
     loop
       v_nodes := v_nodes + v_row.is_new::int;
       v_entities := v_entities + v_row.is_new::int;
+      if v_wanted then
+        v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+      end if;
       if not v_row.is_new then
         v_changed := v_changed || v_row.node_id;
       end if;
@@ -274,14 +302,17 @@ begin
       where o.n > v_mark;
     select coalesce(array_agg(node_id), '{}') into v_known
       from memory.nodes where user_id = p_user and node_id = any (v_ids);
-    -- An end that was deleted after the relationship was written takes the relationship with it.
-    select coalesce(array_agg(distinct o.n), '{}') into v_dead
-      from jsonb_to_recordset(p_ops -> 'edges')
-             as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
-      join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
-        and d.node_id = any (v_ids)
-      where d.node_id <> all (v_known)
-        and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+    v_dead := '{}';
+    if v_late then
+      -- An end that was deleted after the relationship was written takes the relationship with it.
+      select coalesce(array_agg(distinct o.n), '{}') into v_dead
+        from jsonb_to_recordset(p_ops -> 'edges')
+               as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
+        join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
+          and d.node_id = any (v_ids)
+        where d.node_id <> all (v_known)
+          and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+    end if;
     select min(o.n) into v_missing
       from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
       where o.n > v_mark and o.n <> all (v_dead)
@@ -305,9 +336,12 @@ begin
         strength = excluded.strength, metadata = excluded.metadata, version = excluded.version,
         written_at = excluded.written_at, written_by = excluded.written_by, updated_at = excluded.updated_at
       where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-      returning (xmax = 0) as is_new
+      returning t.*, (xmax = 0) as is_new
     loop
       v_edges := v_edges + v_row.is_new::int;
+      if v_wanted then
+        v_edge_rows := v_edge_rows || (to_jsonb(v_row) - c_inner);
+      end if;
     end loop;
   end if;
 
@@ -353,6 +387,8 @@ begin
       version = excluded.version, written_at = excluded.written_at, written_by = excluded.written_by,
       deleted_at = excluded.deleted_at
     where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by);
+    select greatest(v_last_deletion, least(max(o.written_at), v_cutoff)) into v_last_deletion
+      from jsonb_to_recordset(p_ops -> 'deletes') as o (written_at timestamptz);
     delete from memory.relationships
       where user_id = p_user and (from_node_id = any (v_gone) or to_node_id = any (v_gone));
     get diagnostics v_count = row_count;
@@ -362,13 +398,18 @@ begin
 
   update memory.user_metadata
     set version = v_version, last_activity = v_now, node_count = node_count + v_nodes,
-        entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges
+        entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges,
+        last_deletion = greatest(last_deletion, v_last_deletion)
     where user_id = p_user;
   v_mark := v_fresh[array_upper(v_fresh, 1)];
   insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
     values (p_user, p_instance, v_mark, v_now)
     on conflict (user_id, instance_id) do update set seq = excluded.seq, updated_at = excluded.updated_at;
-  return query select p_user, v_version, v_mark, v_fresh, v_same;
+  if v_wanted then
+    v_echo := jsonb_build_object(
+      'nodes', to_jsonb(v_node_rows), 'edges', to_jsonb(v_edge_rows), 'deleted', to_jsonb(v_gone));
+  end if;
+  return query select p_user, v_incarnation, v_version, v_mark, v_fresh, v_same, v_echo;
 end
 $$;
 

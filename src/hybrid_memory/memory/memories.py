@@ -199,7 +199,7 @@ class Memories:
                 raise UnknownMemory(f"user {user_id!r} has no such memory to relate to") from error
             self._events.error("failed_to_persist_to_postgres", user_id=user_id, error=str(error))
             raise
-        await self._sessions.caught_up(user_id, applied.version)
+        await self._sessions.show(applied)
         return applied
 
 

@@ -12,6 +12,7 @@ from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
+from hybrid_memory.postgres.batches import Applied, Written
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.relationships import Relationships
@@ -67,12 +68,19 @@ class Sessions:
             await self._refreshed(session)
         return session.memory
 
-    async def caught_up(self, user_id: str, version: int) -> None:
-        """Bring a loaded graph to a version that this process has written; one that is not loaded needs nothing."""
-        session = self._sessions.get(user_id)
-        # The first comparison may have begun before the write was committed; the second cannot have.
+    def holds(self, user_id: str) -> bool:
+        """Whether the user's memory is here, or on its way."""
+        return user_id in self._sessions
+
+    async def show(self, applied: Applied) -> None:
+        """Bring a loaded graph to what this process has written; one that is not loaded needs nothing."""
+        session = self._sessions.get(applied.user_id)
+        if session is not None and applied.written is not None:
+            session.graph.apply(_delta_of(applied, applied.written))
+        # What others wrote in between is fetched. The first comparison may have begun before the write was committed;
+        # the second cannot have.
         for _ in range(2):
-            if session is None or not session.graph.loaded or session.graph.version >= version:
+            if session is None or not session.graph.loaded or session.graph.version >= applied.version:
                 return
             await self._refreshed(session, counting=False)
 
@@ -200,6 +208,17 @@ class Sessions:
     def _observe(self, state: UserState | None, nodes: Iterable[MemoryNode]) -> None:
         """What is written from now on is later than what was read."""
         self._stamps.observe(state.last_deletion if state else None, *(node.written_at for node in nodes))
+
+
+def _delta_of(applied: Applied, written: Written) -> Delta:
+    return Delta(
+        incarnation=applied.incarnation,
+        version=applied.version,
+        nodes=written.nodes,
+        relationships=written.relationships,
+        deleted=written.deleted,
+        since=applied.version - 1,
+    )
 
 
 def _heard(task: "asyncio.Task[None]") -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -12,6 +13,14 @@ from hybrid_memory.postgres.database import Transaction
 
 # What Postgres writes has no white space around it to look for, which is half the time of `json.loads`.
 _decoded = json.JSONDecoder().raw_decode
+_TIMES = ("written_at", "created_at", "updated_at", "last_accessed_at", "expires_at")
+
+
+def node_from_json(user_id: str, row: dict[str, Any]) -> MemoryNode:
+    """A memory from the columns that the queries of this table select, as Postgres writes a row in JSON."""
+    times = {name: datetime.fromisoformat(row[name]) if row[name] else None for name in _TIMES}
+    namespace = None if row["namespace"] is None else tuple(row["namespace"])
+    return MemoryNode(user_id=user_id, **(row | times | {"tags": tuple(row["tags"]), "namespace": namespace}))
 
 
 class Nodes:

@@ -2,12 +2,29 @@
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from hybrid_memory.models import Relationship
 from hybrid_memory.postgres.database import Transaction
+
+
+def relationship_from_json(user_id: str, row: dict[str, Any]) -> Relationship:
+    """A relationship from the columns that the queries of this table select, as Postgres writes a row in JSON."""
+    return Relationship(
+        user_id=user_id,
+        from_node_id=row["from_node_id"],
+        to_node_id=row["to_node_id"],
+        relationship_type=row["relationship_type"],
+        strength=row["strength"],
+        metadata=row["metadata"],
+        version=row["version"],
+        created_at=datetime.fromisoformat(row["created_at"]),
+        updated_at=datetime.fromisoformat(row["updated_at"]),
+    )
 
 
 class Relationships:

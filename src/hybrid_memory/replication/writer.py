@@ -6,8 +6,9 @@ side. While a batch is on its way the next one gathers, so the busier it is, the
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from hybrid_memory.errors import HybridMemoryError, StorageRejected, StorageUnavailable
@@ -48,15 +49,27 @@ class _Queue:
 
 
 class Writer:
-    """The one writer of an instance. Belongs to the event loop that uses it."""
+    """The one writer of an instance. Belongs to the event loop that uses it.
 
-    def __init__(self, batches: Batches, instance_id: str, clock: HybridClock) -> None:
+    Postgres is asked to give back what was written of the users that `shown` says are held in this process.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        instance_id: str,
+        clock: HybridClock,
+        *,
+        shown: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._batches = batches
+        self._shown = shown
         self._instance_id = instance_id
         self._clock = clock
         self._queues: dict[str, _Queue] = {}
+        self._ready: dict[str, _Queue] = {}
         self._calls: set[asyncio.Task[None]] = set()
-        self._awake = False
+        self._waking = False
         self._closed = False
 
     async def write(self, user_id: str, writes: Sequence[Write]) -> Applied:
@@ -72,14 +85,16 @@ class Writer:
         operations = tuple(self._numbered(queue, write) for write in writes)
         request = _Request(user_id, operations, asyncio.get_running_loop().create_future())
         queue.waiting.append(request)
+        if not queue.under_way:
+            self._ready[user_id] = queue
         self._wake()
-        # A caller that gives up does not take its neighbours' batch with it.
-        return await asyncio.shield(request.answer)
+        # A caller that gives up ends its own future only; its writes are on their way with its neighbours'.
+        return await request.answer
 
     async def drained(self) -> None:
         """Wait until nothing is waiting or under way."""
-        while self._calls or self._awake:
-            await asyncio.wait(self._calls) if self._calls else await asyncio.sleep(0)
+        while self._calls:
+            await asyncio.wait(self._calls)
 
     async def close(self) -> None:
         """Take nothing new, and finish what was taken."""
@@ -98,37 +113,47 @@ class Writer:
         return operation
 
     def _wake(self) -> None:
-        """Send once the callers that are ready now have all been heard."""
-        if not self._awake:
-            self._awake = True
-            asyncio.get_running_loop().call_soon(self._send)
+        """Have somebody send, once the callers that are ready now have all been heard."""
+        if not self._waking and len(self._calls) < MOST_CALLS:
+            self._waking = True
+            task = asyncio.create_task(self._send())
+            self._calls.add(task)
+            task.add_done_callback(self._sent)
 
-    def _send(self) -> None:
-        """Start calls for users that have none under way."""
-        self._awake = False
-        while len(self._calls) < MOST_CALLS:
-            ready = [user for user, queue in self._queues.items() if queue.waiting and not queue.under_way]
-            if not ready:
-                return
-            chosen = {user: _next_batch(self._queues[user].waiting) for user in ready[:MOST_USERS]}
-            for user in chosen:
-                self._queues[user].under_way = True
-            call = asyncio.create_task(self._call(chosen))
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
-
-    async def _call(self, chosen: Mapping[str, list[_Request]]) -> None:
-        try:
-            await self._apply(chosen)
-        finally:
-            for user, requests in chosen.items():
-                for request in requests:
-                    if not request.answer.done():
-                        request.answer.set_exception(
-                            StorageUnavailable("the write was interrupted", outcome_unknown=True)
-                        )
-                self._queues[user].under_way = False
+    def _sent(self, task: "asyncio.Task[None]") -> None:
+        self._calls.discard(task)
+        if self._ready:
             self._wake()
+
+    async def _send(self) -> None:
+        """Send for users that nobody sends for, until nothing waits."""
+        self._waking = False
+        while chosen := self._chosen():
+            if self._ready:
+                self._wake()
+            try:
+                await self._apply(chosen)
+            finally:
+                self._answered(chosen)
+
+    def _chosen(self) -> dict[str, list[_Request]]:
+        chosen = {}
+        for user in list(islice(self._ready, MOST_USERS)):
+            queue = self._ready.pop(user)
+            queue.under_way = True
+            chosen[user] = _next_batch(queue.waiting)
+        return chosen
+
+    def _answered(self, chosen: Mapping[str, list[_Request]]) -> None:
+        """Nobody of a call waits on; its users may be sent for again."""
+        for user, requests in chosen.items():
+            for request in requests:
+                if not request.answer.done():
+                    request.answer.set_exception(StorageUnavailable("the write was interrupted", outcome_unknown=True))
+            queue = self._queues[user]
+            queue.under_way = False
+            if queue.waiting:
+                self._ready[user] = queue
 
     async def _apply(self, chosen: Mapping[str, list[_Request]]) -> None:
         """Send; when something in it is refused, find the request at fault and send the others."""
@@ -136,7 +161,7 @@ class Writer:
             operations = {
                 user: [one for request in requests for one in request.operations] for user, requests in chosen.items()
             }
-            applied = await self._batches.apply(operations)
+            applied = await self._batches.apply(operations, echo=[user for user in operations if self._shown(user)])
         except StorageRejected as error:
             parts = _without(chosen, error)
             if not parts:
