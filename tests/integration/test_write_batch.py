@@ -171,7 +171,7 @@ class TestExactlyOnce:
             await batch_database.call(
                 "batches.apply",
                 user_id="nick",
-                ops=json.dumps({"all": [{"n": 1, "user_id": "eve"}]}),
+                ops=json.dumps({"user_id": "eve", "last": 1}),
                 instance=UUID(writer.instance),
                 vectors=[],
                 halves=[],

@@ -72,18 +72,19 @@ as $$
 $$;
 
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
--- sending a batch again changes nothing. `p_ops` holds lists of operations by kind, each operation with its number `n`:
--- `all` (every operation's n, user_id and written_at), `nodes`, `entities`, `edges`, `vectors`, `deletes`. A key appears
--- once per list; deletes run last, so a put after a delete of the same node belongs into the next batch. What lost
--- against a later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with
--- the same content and type under another id, is not stored: `o_same` names the one that is there, which counts as
--- accessed, and relationships of the batch go to that one. A missing end of a relationship raises 23503 with the
--- operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo` tells a cache what is different from version to version:
--- `nodes` and `edges` as they are now, and the ids that are `deleted`.
+-- sending a batch again changes nothing. `p_ops` holds `user_id`, the `last` number and the `oldest` time of writing in
+-- it, and lists of operations by kind, each operation with its number `n`: `nodes`, `entities`, `edges`, `vectors`,
+-- `deletes`. A key appears once per list; deletes run last, so a put after a delete of the same node belongs into the
+-- next batch. What is above `o_before` was applied; what lost against a later write or deletion is consumed like the
+-- rest. A node marked `only_once` that the user has already, with the same content and type under another id, is not
+-- stored: `o_same` names the one that is there, which counts as accessed, and relationships of the batch go to that one.
+-- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
+-- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
+-- `deleted`.
 create function memory.apply_user_batch(
-  p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[]
-) returns table (
-  o_user_id text, o_incarnation uuid, o_version bigint, o_mark bigint, o_applied bigint[], o_same jsonb, o_echo jsonb
+  p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[],
+  out o_user_id text, out o_incarnation uuid, out o_version bigint, out o_before bigint, out o_mark bigint,
+  out o_same jsonb, out o_echo jsonb
 )
 language plpgsql volatile
 as $$
@@ -94,13 +95,11 @@ declare
   v_now timestamptz := clock_timestamp();
   -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
   v_cutoff timestamptz := v_now + interval '60 seconds';
-  v_written jsonb := coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]');
-  v_incarnation uuid;
+  v_written jsonb;
   v_version bigint;
   v_last_deletion timestamptz;
   v_late boolean;
   v_mark bigint;
-  v_fresh bigint[];
   v_dead bigint[] := '{}';
   v_ids uuid[];
   v_known uuid[];
@@ -113,7 +112,6 @@ declare
   v_wanted boolean := p_ops -> 'echo' = 'true';
   v_node_rows jsonb[] := '{}';
   v_edge_rows jsonb[] := '{}';
-  v_echo jsonb;
   v_nodes bigint := 0;
   v_entities bigint := 0;
   v_edges bigint := 0;
@@ -121,37 +119,38 @@ declare
   v_row record;
 begin
   perform memory.bind_users(array[p_user]);
-  select incarnation, version, last_deletion into v_incarnation, v_version, v_last_deletion
+  select incarnation, version, last_deletion into o_incarnation, v_version, v_last_deletion
     from memory.user_metadata where user_id = p_user for update;
   if not found then
     insert into memory.user_metadata (user_id, last_deletion)
       values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
       on conflict (user_id) do nothing;
-    select incarnation, version, last_deletion into strict v_incarnation, v_version, v_last_deletion
+    select incarnation, version, last_deletion into strict o_incarnation, v_version, v_last_deletion
       from memory.user_metadata where user_id = p_user for update;
   end if;
   -- In a statement after the lock: one that waited for the lock would see the watermark from before the wait.
   select seq into v_mark from memory.applied_watermarks where user_id = p_user and instance_id = p_instance;
   v_mark := coalesce(v_mark, 0);
 
-  select array_agg(o.n order by o.n) filter (where o.n > v_mark),
-         count(*) filter (where o.user_id is distinct from p_user),
-         coalesce(least(min(o.written_at), v_cutoff) <= v_last_deletion, false)
-    into v_fresh, v_count, v_late
-    from jsonb_to_recordset(p_ops -> 'all') as o (n bigint, user_id text, written_at timestamptz);
-  if v_count > 0 then
-    raise exception 'an operation of another user' using errcode = '22023';
+  if p_ops ->> 'user_id' is distinct from p_user then
+    raise exception 'operations of another user' using errcode = '22023';
   end if;
-  if v_fresh is null then
-    return query select p_user, v_incarnation, v_version, v_mark, '{}'::bigint[], v_same, null::jsonb;
+  o_user_id := p_user;
+  o_before := v_mark;
+  o_mark := greatest(v_mark, (p_ops ->> 'last')::bigint);
+  o_version := v_version;
+  o_same := '{}';
+  if o_mark = o_before then
     return;
   end if;
   v_version := v_version + 1;
 
   -- Only what was written before some deletion can have been deleted already.
+  v_late := coalesce(least((p_ops ->> 'oldest')::timestamptz, v_cutoff) <= v_last_deletion, false);
   -- Citus takes no outer or anti join between a table and jsonb, hence the arrays. The joins repeat the ids as an
   -- array, so that they are looked up by key however large the user is.
-  if v_written <> '[]' and v_late then
+  if v_late then
+    v_written := (p_ops -> 'nodes') || (p_ops -> 'entities');
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(v_written) as o (node_id uuid);
     select coalesce(array_agg(o.n), '{}') into v_dead
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
@@ -401,15 +400,15 @@ begin
         entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges,
         last_deletion = greatest(last_deletion, v_last_deletion)
     where user_id = p_user;
-  v_mark := v_fresh[array_upper(v_fresh, 1)];
   insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
-    values (p_user, p_instance, v_mark, v_now)
+    values (p_user, p_instance, o_mark, v_now)
     on conflict (user_id, instance_id) do update set seq = excluded.seq, updated_at = excluded.updated_at;
   if v_wanted then
-    v_echo := jsonb_build_object(
+    o_echo := jsonb_build_object(
       'nodes', to_jsonb(v_node_rows), 'edges', to_jsonb(v_edge_rows), 'deleted', to_jsonb(v_gone));
   end if;
-  return query select p_user, v_incarnation, v_version, v_mark, v_fresh, v_same, v_echo;
+  o_version := v_version;
+  o_same := v_same;
 end
 $$;
 

@@ -112,7 +112,7 @@ class Batches:
         """
         vectors = _Vectors()
         payloads = [
-            json.dumps(_payload(user_id, ops, vectors) | {"echo": user_id in echo}) for user_id, ops in batches.items()
+            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo)) for user_id, ops in batches.items()
         ]
         # Taking one user's batch out of an array of one would cost a tenth of the call.
         name, what = (
@@ -127,17 +127,17 @@ class Batches:
         except StorageRejected as error:
             error.operation = _operation_at_fault(error)
             raise
-        return {row["user_id"]: _applied(row) for row in rows}
+        return {row["user_id"]: _applied(row, batches[row["user_id"]]) for row in rows}
 
 
-def _applied(row: "asyncpg.Record") -> Applied:
+def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
     user_id, echo = row["user_id"], row["echo"]
     return Applied(
         user_id,
         str(row["incarnation"]),
         row["version"],
         row["mark"],
-        tuple(row["applied"]),
+        tuple(operation.n for operation in operations if operation.n > row["before"]),
         json.loads(row["same"]),
         None if echo is None else _written(user_id, json.loads(echo)),
     )
@@ -161,12 +161,9 @@ def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:
         return None
 
 
-def _payload(user_id: str, operations: Iterable[Operation], vectors: _Vectors) -> dict[str, list[dict[str, Any]]]:
-    lists: dict[str, list[dict[str, Any]]] = {
-        "all": [], "nodes": [], "entities": [], "edges": [], "vectors": [], "deletes": []
-    }  # fmt: skip
+def _payload(user_id: str, operations: Sequence[Operation], vectors: _Vectors, *, echo: bool) -> dict[str, object]:
+    lists: dict[str, list[dict[str, Any]]] = {"nodes": [], "entities": [], "edges": [], "vectors": [], "deletes": []}
     for operation in operations:
-        lists["all"].append({"n": operation.n, "user_id": user_id, "written_at": operation.row["written_at"]})
         lists[operation.kind].append({"n": operation.n, **operation.row})
         for embedding in operation.embeddings:
             lists["vectors"].append(
@@ -180,4 +177,9 @@ def _payload(user_id: str, operations: Iterable[Operation], vectors: _Vectors) -
                     "content_hash": embedding.content_hash,
                 }
             )
-    return lists
+    return lists | {
+        "user_id": user_id,
+        "last": operations[-1].n,
+        "oldest": min(operation.row["written_at"] for operation in operations),
+        "echo": echo,
+    }
