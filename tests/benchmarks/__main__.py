@@ -10,13 +10,14 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.benchmarks import manager, postgres, sqlite_writes
+from tests.benchmarks import manager, postgres, sqlite_writes, writers
 from tests.benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "postgres": postgres.run,
     "sqlite_writes": sqlite_writes.run,
     "manager": manager.run,
+    "writers": writers.run,
 }
 
 
