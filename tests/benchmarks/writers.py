@@ -8,7 +8,7 @@ from itertools import count
 from langgraph.store.postgres.aio import AsyncPostgresStore
 
 from hybrid_memory import HybridMemoryManager
-from hybrid_memory.postgres.target import Target, Targets
+from hybrid_memory.postgres.target import Target
 from tests.benchmarks.runner import Benchmark, Contender
 from tests.support.managers import settings_for
 from tests.support.servers import running_server
