@@ -310,6 +310,7 @@ class HybridMemoryManager(Lifecycle):
             mode="sqlite" if local else "hybrid",
             data_dir=str(self.settings.data_dir.expanduser().absolute()),
             sqlite_version=sqlite_version(),
+            breaker=None if self._parts is None else self._parts.link.breaker,
         )
 
     async def flush(self, timeout: float = 5.0) -> bool:

@@ -11,10 +11,8 @@ from hybrid_memory.memory.identity import new_id
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres import schema
 from hybrid_memory.postgres.batches import Batches
-from hybrid_memory.postgres.database import Database
-from hybrid_memory.postgres.reach import reached
+from hybrid_memory.postgres.link import Link
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.writer import Writer
 from hybrid_memory.settings import Settings, misspelled
@@ -24,7 +22,7 @@ from hybrid_memory.settings import Settings, misspelled
 class Parts:
     """Everything that exists between start and close, on one event loop."""
 
-    database: Database
+    link: Link
     writer: Writer
     sessions: Sessions
     memories: Memories
@@ -39,8 +37,8 @@ class Parts:
 
     @property
     def answering(self) -> bool:
-        """Whether Postgres answered when it was last asked."""
-        return self.database.answering
+        """Whether Postgres answers, as far as is known."""
+        return self.link.answering
 
     async def close(self, timeout: float, events: Events) -> None:
         """Write what was taken, within `timeout`, then close the connections and leave the embedded server."""
@@ -60,15 +58,14 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
     for text in misspelled():
         events.warning("unknown_setting", text=text)
     async with AsyncExitStack() as stack:
-        targets = await stack.enter_async_context(reached(settings, events))
-        state = await schema.ensure(targets, settings, events)
-        database = await Database.open(targets, settings, events, vector_schema=state.vector_schema or "public")
-        stack.push_async_callback(database.close)
+        link = Link(settings, events)
+        await link.start()
+        stack.push_async_callback(link.close)
         instance, clock = new_id(), HybridClock()
-        sessions = Sessions(database, clock, settings, events)
-        writer = Writer(Batches(database, instance), instance, clock, shown=sessions.holds)
+        sessions = Sessions(link, clock, settings, events)
+        writer = Writer(Batches(link, instance), instance, clock, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
-        memories = Memories(border, clock, database, writer, sessions, events)
+        memories = Memories(border, clock, link, writer, sessions, events)
         conversations = Conversations(border, memories, sessions)
-        return Parts(database, writer, sessions, memories, conversations, stack.pop_all())
+        return Parts(link, writer, sessions, memories, conversations, stack.pop_all())
     raise AssertionError("an exit stack of ours swallows nothing")

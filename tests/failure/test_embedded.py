@@ -4,6 +4,7 @@ import asyncio
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -20,13 +21,14 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres import permissions, schema
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.embedded import EmbeddedServer
+from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.target import embedded_targets, resolve
 from hybrid_memory.settings import Settings
 from tests.support.children import Child
 from tests.support.probes import probed, write
 from tests.support.recording import Recorded
 from tests.support.servers import memory
-from tests.support.waiting import until_blocking
+from tests.support.waiting import until, until_blocking
 
 
 @pytest.fixture
@@ -357,3 +359,31 @@ def test_starting_twice_is_one_use(place: Path) -> None:
     assert server.start() == server.start() == embedded_targets(place / "data")
     assert server.leave()
     assert not server.leave()
+
+
+async def test_a_killed_server_is_started_again_and_a_stopped_one_is_not(place: Path, events: Recorded) -> None:
+    link = Link(Settings.without_environment(data_dir=place.parent), events)
+    await link.start()
+    try:
+        (postmaster,) = postmasters(place)
+        os.kill(postmaster, signal.SIGKILL)
+        await until(lambda: asks_in_vain(link), "the link opens")
+        await until(lambda: link.answering, "the server was started again", seconds=30)
+        await link.call("server.ping")
+        assert await asyncio.to_thread(EmbeddedServer(place, events).stop)
+        await until(lambda: asks_in_vain(link), "the link opens")
+        recovering = link._recovering
+        await asyncio.sleep(1.5)
+        assert recovering is not None
+        assert not recovering.done()
+        assert not postmasters(place)
+    finally:
+        await link.close()
+
+
+async def asks_in_vain(link: Link) -> bool:
+    try:
+        await link.call("server.ping")
+    except StorageUnavailable:
+        return link.breaker != "closed"
+    return False

@@ -191,7 +191,8 @@ async def test_a_query_that_forgets_its_user_meets_the_policies(manager: HybridM
     victim = Victim(manager)
     await victim.fill()
     assert manager._parts is not None
-    database = manager._parts.database
+    database = manager._parts.link._database
+    assert database is not None
     database._queries = {**database._queries, **parse("forgetful", FORGETFUL, "postgres")}
     async with database.transaction([VICTIM]) as transaction:
         for table in set(TABLES) - {"tombstones"}:

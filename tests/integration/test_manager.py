@@ -23,6 +23,7 @@ from tests.support.managers import KNOWN_TYPES, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
 from tests.support.servers import administration, memory
+from tests.support.waiting import until
 
 
 def statements(events: Recorded) -> list[str]:
@@ -397,6 +398,7 @@ class TestWithoutPostgres:
                 await manager.ensure_user_memories("never loaded")
             assert events.named("postgres_unavailable")
             proxy.heal()
+            await until(lambda: manager.health().postgres == "up", "Postgres is found again")
             await manager.ensure_user_memories("nick")
             assert [*seen, memory.stale] == [False, True, False]
 
@@ -470,8 +472,10 @@ class TestLifecycle:
             proxy.black_hole()
             with pytest.raises(StorageUnavailable):
                 await manager.store_persistent_memory("nick", "x")
+            await until(lambda: manager.health().postgres == "down", "the breaker opens")
             seen.append(manager.health().postgres)
             proxy.heal()
+            await until(lambda: manager.health().postgres == "up", "the breaker closes")
             await manager.store_persistent_memory("nick", "x")
             seen.append(manager.health().postgres)
         assert seen == ["down", "up", "down", "up"]

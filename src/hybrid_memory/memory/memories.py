@@ -13,8 +13,8 @@ from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
+from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.batches import Applied, Embedding
-from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.writer import Write, Writer, key_of
@@ -30,7 +30,7 @@ class Memories:
     """The memories of all users, one call at a time."""
 
     def __init__(
-        self, border: Border, clock: HybridClock, database: Database, writer: Writer, sessions: Sessions, events: Events
+        self, border: Border, clock: HybridClock, database: Access, writer: Writer, sessions: Sessions, events: Events
     ) -> None:
         self._border = border
         self._clock = clock

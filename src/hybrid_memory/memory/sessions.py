@@ -12,8 +12,8 @@ from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
+from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.batches import Applied, Written
-from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.relationships import Relationships
 from hybrid_memory.postgres.users import Users, UserState
@@ -42,7 +42,7 @@ class Sessions:
 
     def __init__(
         self,
-        database: Database,
+        database: Access,
         stamps: HybridClock,
         settings: Settings,
         events: Events,

@@ -10,7 +10,7 @@ from pgvector import HalfVector, Vector
 
 from hybrid_memory.errors import StorageRejected
 from hybrid_memory.models import MemoryNode, Relationship
-from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.nodes import node_from_json
 from hybrid_memory.postgres.relationships import relationship_from_json
 
@@ -90,7 +90,7 @@ class _Vectors:
 class Batches:
     """Applies batches for one instance, which is one run of one process."""
 
-    def __init__(self, database: Database, instance_id: str) -> None:
+    def __init__(self, database: Access, instance_id: str) -> None:
         self._database = database
         self._instance = UUID(instance_id)
 

@@ -11,13 +11,14 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import asyncpg
 from pgvector.asyncpg import register_vector
 
 from hybrid_memory import queries
-from hybrid_memory.errors import ConfigurationError, HybridMemoryError, StorageRejected, StorageUnavailable
+from hybrid_memory.errors import ConfigurationError, StorageRejected, StorageUnavailable
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.connecting import Connector, connection_arguments
 from hybrid_memory.postgres.failures import is_failure, translate
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
 
 _ROLLBACK_SECONDS = 1.0
+Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
 # While the server is away the pool logs every attempt; without any handler Python would print them.
 logging.getLogger("asyncpg.pool").addHandler(logging.NullHandler())
 
@@ -78,6 +80,14 @@ class Transaction:
         self._events.debug("postgres_statement", **report, duration_ms=round((time.perf_counter() - start) * 1000, 3))
 
 
+@dataclass(slots=True)
+class _Talk:
+    """One use of a connection, and whether COMMIT may have been sent in it."""
+
+    connection: "PoolConnectionProxy[asyncpg.Record]"
+    committing: bool = False
+
+
 class Database:
     """Postgres through a pool. Open it with `await Database.open(...)` on the loop that will use it."""
 
@@ -93,8 +103,7 @@ class Database:
         self._settings = settings
         self._events = events
         self._recovering: set[asyncio.Task[None]] = set()
-        self.answering = True
-        """Whether Postgres answered when it was last asked."""
+        self._deadlines: set[asyncio.Timeout] = set()
 
     @classmethod
     async def open(
@@ -163,7 +172,7 @@ class Database:
         users: Sequence[str] = (),
         *,
         timeout: float | None = None,
-        isolation: Literal["read_committed", "repeatable_read"] = "read_committed",
+        isolation: Isolation = "read_committed",
     ) -> AsyncIterator[Transaction]:
         """A transaction bound to `users`, committed when the block ends and rolled back when it raises.
 
@@ -177,39 +186,22 @@ class Database:
             StorageRejected: Postgres refused the data.
             ConfigurationError: schema, rights or settings do not fit.
         """
-        committing = False
-        try:
-            async with asyncio.timeout(self._settings.command_timeout_seconds if timeout is None else timeout):
-                async with self._connection() as connection:
-                    await connection.execute(
-                        "begin" if isolation == "read_committed" else "begin isolation level repeatable read"
-                    )
-                    transaction = Transaction(connection, self._queries, self._events)
-                    if users:
-                        await transaction.execute("users.bind", users=sorted(set(users)))
-                    yield transaction
-                    committing = True
-                    await _commit(connection)
-            self.answering = True
-        except BaseException as error:
-            if not is_failure(error):
-                raise
-            raise self._settled(translate(error, "a transaction"), committing=committing) from error
+        async with self._conversation("a transaction", timeout) as talk:
+            await talk.connection.execute(
+                "begin" if isolation == "read_committed" else "begin isolation level repeatable read"
+            )
+            transaction = Transaction(talk.connection, self._queries, self._events)
+            if users:
+                await transaction.execute("users.bind", users=sorted(set(users)))
+            yield transaction
+            talk.committing = True
+            await _commit(talk.connection)
 
     async def call(self, name: str, /, *, timeout: float | None = None, **values: object) -> list[asyncpg.Record]:
         """One statement in its own transaction, for tables without users and functions that bind by themselves."""
-        sending = False
-        try:
-            async with asyncio.timeout(self._settings.command_timeout_seconds if timeout is None else timeout):
-                async with self._connection() as connection:
-                    sending = True
-                    rows = await Transaction(connection, self._queries, self._events).fetch(name, **values)
-            self.answering = True
-            return rows
-        except BaseException as error:
-            if not is_failure(error):
-                raise
-            raise self._settled(translate(error, name), committing=sending) from error
+        async with self._conversation(name, timeout) as talk:
+            talk.committing = True
+            return await Transaction(talk.connection, self._queries, self._events).fetch(name, **values)
 
     async def ping(self, *, timeout: float | None = None) -> None:
         """Ask whether the server answers.
@@ -219,12 +211,35 @@ class Database:
         """
         await self.call("server.ping", timeout=timeout)
 
-    def _settled(self, error: HybridMemoryError, *, committing: bool) -> HybridMemoryError:
-        """Before COMMIT was sent, nothing can have been written, whatever happened to the connection."""
-        if isinstance(error, StorageUnavailable):
-            self.answering = False
-            error.outcome_unknown = error.outcome_unknown and committing
-        return error
+    async def interrupt(self) -> None:
+        """End every call under way as if its time were over, and use none of the present connections again."""
+        now = asyncio.get_running_loop().time()
+        for deadline in self._deadlines:
+            if not deadline.expired():
+                deadline.reschedule(now)
+        await self._pool.expire_connections()
+
+    @asynccontextmanager
+    async def _conversation(self, doing: str, timeout: float | None) -> AsyncIterator["_Talk"]:
+        """A connection for a limited time; whatever fails becomes an error of ours."""
+        talk: _Talk | None = None
+        try:
+            async with asyncio.timeout(self._settings.command_timeout_seconds if timeout is None else timeout) as limit:
+                self._deadlines.add(limit)
+                try:
+                    async with self._connection() as connection:
+                        talk = _Talk(connection)
+                        yield talk
+                finally:
+                    self._deadlines.discard(limit)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raised = translate(error, doing)
+            if isinstance(raised, StorageUnavailable):
+                # Before COMMIT was sent, nothing can have been written, whatever happened to the connection.
+                raised.outcome_unknown = raised.outcome_unknown and talk is not None and talk.committing
+            raise raised from error
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:

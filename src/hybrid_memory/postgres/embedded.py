@@ -109,6 +109,11 @@ class EmbeddedServer:
         self._events.info("embedded_server_stopped", directory=str(self.directory))
         return True
 
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended without having been stopped."""
+        return (self._data / "postmaster.pid").exists() and self._postmaster() is None
+
     def socket_directory(self) -> Path | None:
         """Where the running server listens; None when it does not answer."""
         try:

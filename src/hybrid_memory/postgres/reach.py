@@ -37,6 +37,19 @@ async def reached(settings: Settings, events: Events) -> AsyncIterator[Targets]:
             server.leave()
 
 
+def embedded_server_crashed(settings: Settings, events: Events) -> bool:
+    """Whether there is an embedded server that was killed, and nobody to start it but its users."""
+    return isinstance(resolve(settings), Embedded) and embedded_server(settings, events).crashed
+
+
+async def restart_embedded(settings: Settings, events: Events) -> None:
+    """Start the embedded server again, for those who have been using it."""
+    server = embedded_server(settings, events)
+    await asyncio.to_thread(server.start)
+    # The use that began before the crash goes on.
+    await asyncio.to_thread(server.leave)
+
+
 def embedded_server(settings: Settings, events: Events) -> EmbeddedServer:
     """The embedded server of these settings, running or not.
 
