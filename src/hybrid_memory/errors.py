@@ -7,6 +7,7 @@
      +- UnknownMemory         there is no such memory for this user (also a KeyError)
      +- StorageUnavailable    the database did not answer in time; trying again can help
      +- StorageRejected       the database refused the data; trying again cannot help
+     +- OutboxFull            Postgres does not answer and no more writes can be kept for it; this one was not kept
      +- StateDamaged          state.db is damaged; what could be read was saved, or will be at the next start
      +- WrongThread           a blocking call would wait for its own thread (also an asyncio.InvalidStateError)
 
@@ -61,6 +62,10 @@ class StorageRejected(HybridMemoryError):
         super().__init__(message)
         self.sqlstate = sqlstate
         self.operation: tuple[str, int] | None = None
+
+
+class OutboxFull(HybridMemoryError):
+    """Postgres does not answer, and as many writes wait for it as may; nothing of this call was kept."""
 
 
 class StateDamaged(HybridMemoryError):

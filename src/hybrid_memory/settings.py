@@ -146,6 +146,12 @@ class Settings(BaseSettings):
     max_key_bytes: Annotated[int, Field(ge=1, le=2_000)] = Field(
         default=1_000, description="Longest key with its namespace"
     )
+    max_outbox_operations: Annotated[int, Field(ge=1, le=100_000_000)] = Field(
+        default=1_000_000, description="Most writes kept in `state.db` while Postgres does not answer"
+    )
+    max_outbox_bytes: Annotated[int, Field(ge=1_000_000)] = Field(
+        default=1_000_000_000, description="Most bytes of their contents"
+    )
     max_depth: Annotated[int, Field(ge=1, le=1_000)] = Field(default=200, description="Deepest nesting of a content")
 
     if not TYPE_CHECKING:  # type checkers keep the keywords that pydantic derives from the fields

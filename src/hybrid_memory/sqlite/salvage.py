@@ -19,6 +19,11 @@ from hybrid_memory.sqlite.files import Kind
 from hybrid_memory.sqlite.pages import Found, Pages
 
 _MIGRATION_COLUMNS = 4
+# What is made right again in a table of which rows may be missing.
+_REPAIRS = {
+    "outbox": ("outbox.make_missing_heads", "outbox_totals.recount"),
+    "outbox_payloads": ("outbox_payloads.forget_orphans",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +97,13 @@ def _fill(fresh: Path, kind: Kind, pages: Pages, events: Events) -> dict[str, in
                 if row is not None:
                     connection.execute(table.insert, row)
                     saved[table.name] += connection.changes()
+        for table in tables:
+            for repair in _REPAIRS.get(table.name, ()):
+                statements.run(repair)
         connection.execute("commit")
     finally:
         connection.close(force=True)
-    return saved
+    return {name: count for name, count in saved.items() if count}
 
 
 def _level(kind: Kind, pages: Pages) -> int:
