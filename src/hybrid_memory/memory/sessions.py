@@ -3,21 +3,16 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
+from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.batches import Applied, Written
-from hybrid_memory.postgres.nodes import Nodes
-from hybrid_memory.postgres.relationships import Relationships
-from hybrid_memory.postgres.users import Users, UserState
-from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.settings import Settings
 
 _NEVER = float("-inf")
@@ -42,14 +37,12 @@ class Sessions:
 
     def __init__(
         self,
-        database: Access,
-        stamps: HybridClock,
+        loader: Loader,
         settings: Settings,
         events: Events,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
-        self._stamps = stamps
+        self._loader = loader
         self._settings = settings
         self._events = events
         self._clock = clock
@@ -131,7 +124,7 @@ class Sessions:
             else:
                 self._events.info("loading_user_memories_from_postgres", user_id=graph.user_id)
                 with self._events.timed("user_memories_loaded", user_id=graph.user_id) as report:
-                    await self._load(graph)
+                    graph.apply(await self._loader.everything(graph.user_id))
                     report |= {"nodes": graph.node_count, "relationships": graph.edge_count, "version": graph.version}
             if counting:
                 session.checked_at = started
@@ -147,67 +140,10 @@ class Sessions:
 
     async def _compare(self, graph: UserGraph, *, counting: bool) -> None:
         """Ask what changed since the graph's version, and load anew where that cannot be told."""
-        delta = await self._changes(graph, counting=counting)
+        delta = await self._loader.changes(graph, counting=counting)
         if delta is None or not graph.apply(delta):
             self._events.info("user_cache_invalidated", user_id=graph.user_id, version=graph.version)
-            await self._load(graph)
-
-    async def _load(self, graph: UserGraph) -> None:
-        delta, by_hand = await self._everything(graph.user_id)
-        if by_hand:
-            async with self._database.transaction([graph.user_id]) as transaction:
-                await Users(transaction, graph.user_id).touch()
-            delta, _ = await self._everything(graph.user_id)
-        graph.apply(delta)
-
-    async def _everything(self, user_id: str) -> tuple[Delta, bool]:
-        """All rows of one moment, and whether they were changed by hand: other counts than the counters say."""
-        async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
-            state = await Users(transaction, user_id).state()
-            nodes = await Nodes(transaction, user_id).changed_since()
-            edges = await Relationships(transaction, user_id).changed_since()
-        self._observe(state, nodes)
-        expected = (state.node_count, state.relationship_count) if state else (0, 0)
-        delta = Delta(
-            incarnation=state.incarnation if state else None,
-            version=state.version if state else 0,
-            nodes=nodes,
-            relationships=edges,
-            complete=True,
-        )
-        return delta, (len(nodes), len(edges)) != expected
-
-    async def _changes(self, graph: UserGraph, *, counting: bool) -> Delta | None:
-        """What changed since the graph's version; None when only a load can tell."""
-        user_id, since = graph.user_id, graph.version
-        async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
-            users = Users(transaction, user_id)
-            state = await users.state(since)
-            expected = (state.node_count, state.relationship_count) if state else (0, 0)
-            if counting and await users.row_counts() != expected:
-                return None
-            if state is None:
-                return Delta(incarnation=None, version=0, since=0) if since == 0 else None
-            if state.incarnation != graph.incarnation or not state.tombstone_floor <= since <= state.version:
-                return None
-            if state.version == since:
-                return Delta(incarnation=state.incarnation, version=since, since=since)
-            nodes = await Nodes(transaction, user_id).changed_since(since)
-            edges = await Relationships(transaction, user_id).changed_since(since)
-            deleted = await users.deleted_since(since) if state.last_deletion else []
-        self._observe(state, nodes)
-        return Delta(
-            incarnation=state.incarnation,
-            version=state.version,
-            nodes=nodes,
-            relationships=edges,
-            deleted=deleted,
-            since=since,
-        )
-
-    def _observe(self, state: UserState | None, nodes: Iterable[MemoryNode]) -> None:
-        """What is written from now on is later than what was read."""
-        self._stamps.observe(state.last_deletion if state else None, *(node.written_at for node in nodes))
+            graph.apply(await self._loader.everything(graph.user_id))
 
 
 def _delta_of(applied: Applied, written: Written) -> Delta:
