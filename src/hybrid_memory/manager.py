@@ -9,6 +9,7 @@ from uuid import UUID
 from hybrid_memory.lifecycle import Lifecycle
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
+from hybrid_memory.memory.progress import Progress as LoadProgress
 from hybrid_memory.memory.transient import Notes
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import Health, MemoryNode
@@ -34,17 +35,22 @@ class HybridMemoryManager(Lifecycle):
         super().__init__(settings or Settings(), events or Events())
         self._notes = Notes(self.settings.data_dir.expanduser(), self._border, self.events)
 
-    async def ensure_user_memories(self, user_id: str) -> UserMemory:
+    async def ensure_user_memories(self, user_id: str, *, progress: LoadProgress | None = None) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
 
-        An unknown user has an empty one. While Postgres does not answer, what was loaded before is given, `stale`.
+        An unknown user has an empty one. While Postgres does not answer, what was loaded before is given, or the copy
+        that an earlier process left in `cache.db`, `stale`.
+
+        Args:
+            user_id: whose memory.
+            progress: called, on the manager's loop, with how many of how many rows are here while they come in.
 
         Raises:
             InvalidInput: the user id cannot be one.
-            StorageUnavailable: Postgres does not answer and the user was not loaded before.
+            StorageUnavailable: Postgres does not answer and nothing is known of the user here.
         """
         owner = self._border.user_id(user_id)
-        return await self._on_home(lambda parts: parts.sessions.opened(owner))
+        return await self._on_home(lambda parts: parts.sessions.opened(owner, progress))
 
     async def store_persistent_memory(
         self,

@@ -128,6 +128,13 @@ class Settings(BaseSettings):
     max_loaded_users: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="Users whose memory a process keeps at hand; the least recently used leave"
     )
+    max_cache_bytes: Annotated[int, Field(ge=0, le=10**12)] = Field(
+        default=1_000_000_000,
+        description="Size of users' copies in `cache.db`; the least recently used leave, and 0 keeps none",
+    )
+    max_cache_days: Annotated[float, Field(gt=0, le=3650)] = Field(
+        default=30, description="Days after which the copy of a user that nobody used leaves `cache.db`"
+    )
     rollout_percent: Percent = Field(default=100, description="Share of users persisted to Postgres, stable per user")
     allowed_types: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Types that checkpoints may restore, `module:Name,...`"

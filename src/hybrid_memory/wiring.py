@@ -8,6 +8,7 @@ from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.conversations import Conversations
 from hybrid_memory.memory.identity import new_id
+from hybrid_memory.memory.keeping import opened_keeper
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.sessions import Sessions
@@ -63,7 +64,8 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         await link.start()
         stack.push_async_callback(link.close)
         instance, clock = new_id(), HybridClock()
-        sessions = Sessions(Loader(link, clock), settings, events)
+        keeper = await stack.enter_async_context(opened_keeper(settings, link, clock, events))
+        sessions = Sessions(Loader(link, clock), keeper, settings, events)
         writer = Writer(Batches(link, instance), instance, clock, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
         memories = Memories(border, clock, link, writer, sessions, events)

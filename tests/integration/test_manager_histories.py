@@ -17,6 +17,7 @@ from hybrid_memory.errors import InvalidInput, UnknownMemory
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.loading import Loader
+from hybrid_memory.memory.progress import Progress
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.postgres.target import Targets
@@ -224,9 +225,9 @@ class DeletionsIgnored(Loader):
 class NeverOld(Sessions):
     """A bug: what was loaded once is taken for fresh."""
 
-    async def opened(self, user_id: str) -> UserMemory:
+    async def opened(self, user_id: str, progress: Progress | None = None) -> UserMemory:
         session = self._session(user_id)
-        return session.memory if session.graph.loaded else await super().opened(user_id)
+        return session.memory if session.graph.loaded else await super().opened(user_id, progress)
 
 
 @contextmanager

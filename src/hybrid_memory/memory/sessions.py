@@ -5,11 +5,15 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakValueDictionary
 
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
-from hybrid_memory.memory.loading import Loader
+from hybrid_memory.memory.keeping import Keeper
+from hybrid_memory.memory.loading import Loader, taken_in
+from hybrid_memory.memory.progress import Arrivals, Progress
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied, Written
@@ -27,49 +31,61 @@ class _Session:
 
     graph: UserGraph
     memory: UserMemory
+    arrivals: Arrivals
     checked_at: float = _NEVER
     refreshing: "asyncio.Task[None] | None" = None
     counting: bool = False
 
 
 class Sessions:
-    """The graphs of the users that were asked for last. Belongs to the manager's loop."""
+    """The graphs of the users that were asked for last. Belongs to the manager's loop.
+
+    A user who has left is here again as long as somebody holds his memory: nobody is to read one that stands still.
+    """
 
     def __init__(
         self,
         loader: Loader,
+        keeper: Keeper | None,
         settings: Settings,
         events: Events,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loader = loader
+        self._keeper = keeper
         self._settings = settings
         self._events = events
         self._clock = clock
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._held: WeakValueDictionary[str, UserGraph] = WeakValueDictionary()
 
-    async def opened(self, user_id: str) -> UserMemory:
+    async def opened(self, user_id: str, progress: Progress | None = None) -> UserMemory:
         """The user's memory, no older than the settings allow; callers that come together share one load.
 
-        While Postgres does not answer, a memory that was loaded before is given as it is, marked stale.
+        While Postgres does not answer, a memory that was loaded before, or a copy that was kept, is given as it is,
+        marked stale.
 
         Raises:
-            StorageUnavailable: Postgres does not answer and the user was not loaded before.
+            StorageUnavailable: Postgres does not answer and nothing is known of the user.
         """
         session = self._session(user_id)
         if self._clock() - session.checked_at >= self._settings.max_staleness_seconds or not session.graph.loaded:
-            await self._refreshed(session)
+            with session.arrivals.heard_by(progress):
+                await self._refreshed(session)
         return session.memory
 
     def holds(self, user_id: str) -> bool:
         """Whether the user's memory is here, or on its way."""
-        return user_id in self._sessions
+        return user_id in self._sessions or user_id in self._held
 
     async def show(self, applied: Applied) -> None:
         """Bring a loaded graph to what this process has written; one that is not loaded needs nothing."""
-        session = self._sessions.get(applied.user_id)
-        if session is not None and applied.written is not None:
-            session.graph.apply(_delta_of(applied, applied.written))
+        session = self._known(applied.user_id)
+        # Callers that shared a batch all come with the same.
+        if session is not None and applied.written is not None and session.graph.version < applied.version:
+            delta = _delta_of(applied, applied.written)
+            if session.graph.apply(delta):
+                self._keep(session.graph, delta)
         # What others wrote in between is fetched. The first comparison may have begun before the write was committed;
         # the second cannot have.
         for _ in range(2):
@@ -79,7 +95,7 @@ class Sessions:
 
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""
-        session = self._sessions.get(user_id)
+        session = self._known(user_id)
         if session is None or not session.graph.loaded:
             return None
         fresh = self._clock() - session.checked_at < self._settings.max_staleness_seconds
@@ -94,16 +110,25 @@ class Sessions:
         self._sessions.clear()
 
     def _session(self, user_id: str) -> _Session:
+        return self._known(user_id) or self._entered(UserGraph(user_id))
+
+    def _known(self, user_id: str) -> _Session | None:
         session = self._sessions.get(user_id)
-        if session is None:
-            graph = UserGraph(user_id)
-            session = self._sessions[user_id] = _Session(graph, UserMemory(graph))
-        self._sessions.move_to_end(user_id)
+        if session is not None:
+            self._sessions.move_to_end(user_id)
+            return session
+        graph = self._held.get(user_id)
+        return None if graph is None else self._entered(graph)
+
+    def _entered(self, graph: UserGraph) -> _Session:
+        """A session for a graph; the least recently used ones make room."""
+        session = _Session(graph, UserMemory(graph), Arrivals(graph.user_id, self._events))
+        self._sessions[graph.user_id] = session
         for other in list(self._sessions):
             if len(self._sessions) <= self._settings.max_loaded_users:
                 break
-            if other != user_id and self._sessions[other].refreshing is None:
-                del self._sessions[other]
+            if other != graph.user_id and self._sessions[other].refreshing is None:
+                self._held[other] = self._sessions.pop(other).graph
         return session
 
     async def _refreshed(self, session: _Session, *, counting: bool = True) -> None:
@@ -120,11 +145,10 @@ class Sessions:
         graph, started = session.graph, self._clock()
         try:
             if graph.loaded:
-                await self._compare(graph, counting=counting)
+                await self._compare(session, counting=counting)
             else:
-                self._events.info("loading_user_memories_from_postgres", user_id=graph.user_id)
                 with self._events.timed("user_memories_loaded", user_id=graph.user_id) as report:
-                    graph.apply(await self._loader.everything(graph.user_id))
+                    report["source"] = await self._filled(session)
                     report |= {"nodes": graph.node_count, "relationships": graph.edge_count, "version": graph.version}
             if counting:
                 session.checked_at = started
@@ -134,16 +158,41 @@ class Sessions:
             if not graph.loaded:
                 raise
             session.checked_at = started
-            self._events.warning("postgres_unavailable", user_id=graph.user_id, error=str(error))
+            self._events.warning("postgres_unavailable", user_id=graph.user_id, age=graph.age, error=str(error))
         finally:
             session.refreshing = None
 
-    async def _compare(self, graph: UserGraph, *, counting: bool) -> None:
-        """Ask what changed since the graph's version, and load anew where that cannot be told."""
+    async def _filled(self, session: _Session) -> Literal["cache", "postgres"]:
+        """Fill an empty graph: from the copy that was kept, brought up to date, or from Postgres."""
+        graph = session.graph
+        if self._keeper is not None and await self._keeper.fill(graph):
+            session.arrivals.tell(rows := graph.node_count + graph.edge_count, rows)
+            return "cache" if await self._compare(session, counting=True) else "postgres"
+        await self._load(session)
+        return "postgres"
+
+    async def _compare(self, session: _Session, *, counting: bool) -> bool:
+        """Ask what changed since the graph's version, and load anew, False, where that cannot be told."""
+        graph = session.graph
         delta = await self._loader.changes(graph, counting=counting)
-        if delta is None or not graph.apply(delta):
-            self._events.info("user_cache_invalidated", user_id=graph.user_id, version=graph.version)
-            graph.apply(await self._loader.everything(graph.user_id))
+        if delta is not None and await taken_in(graph, delta):
+            self._keep(graph, delta)
+            return True
+        self._events.info("user_cache_invalidated", user_id=graph.user_id, version=graph.version)
+        await self._load(session)
+        return False
+
+    async def _load(self, session: _Session) -> None:
+        graph = session.graph
+        self._events.info("loading_user_memories_from_postgres", user_id=graph.user_id)
+        delta = await self._loader.everything(graph.user_id, session.arrivals.tell)
+        await taken_in(graph, delta)
+        self._keep(graph, delta)
+
+    def _keep(self, graph: UserGraph, delta: Delta) -> None:
+        """What a graph has taken without a gap is for the next process too."""
+        if self._keeper is not None:
+            self._keeper.note(graph, delta)
 
 
 def _delta_of(applied: Applied, written: Written) -> Delta:

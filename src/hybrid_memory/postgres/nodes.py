@@ -1,7 +1,7 @@
 """The table `nodes`: memories as values."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -45,6 +45,11 @@ class Nodes:
     async def changed_since(self, version: int = -1) -> list[MemoryNode]:
         """What came or changed after `version`, in no order; everything by default."""
         return self._nodes(await self._transaction.fetch("nodes.changed_since", user_id=self._user_id, version=version))
+
+    async def arriving(self) -> AsyncIterator[list[MemoryNode]]:
+        """Everything, in no order, portion by portion."""
+        async for rows in self._transaction.stream("nodes.changed_since", user_id=self._user_id, version=-1):
+            yield self._nodes(rows)
 
     async def newest(self, at: datetime, *, context_type: str | None = None, most: int = 50) -> list[MemoryNode]:
         """The latest memories that have not expired at `at`, newest first."""
