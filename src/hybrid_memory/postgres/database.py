@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ROLLBACK_SECONDS = 1.0
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
-_FETCHED_AT_ONCE = 2000
+_FETCHED_AT_ONCE = 1000
 _HANDED_OVER_AT_ONCE = 250
 # While the server is away the pool logs every attempt; without any handler Python would print them.
 logging.getLogger("asyncpg.pool").addHandler(logging.NullHandler())
