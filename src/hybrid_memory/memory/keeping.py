@@ -9,12 +9,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 
 from hybrid_memory.blocking import elsewhere
 from hybrid_memory.errors import HybridMemoryError, StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph, utc_now
-from hybrid_memory.memory.loading import taken_in
 from hybrid_memory.observability import Events
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.settings import Settings
@@ -26,7 +26,17 @@ from hybrid_memory.sqlite.files import CACHE
 _SECONDS_BEHIND = 2.0
 _SECONDS_BETWEEN_CLEARINGS = 60.0
 _SECONDS_TO_CLOSE = 5.0
+# Postgres is asked instead of waiting longer.
+_LONGEST_CALL_SECONDS = 5.0
 _SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A user's copy, and when it was what Postgres held."""
+
+    delta: Delta
+    confirmed_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,31 +72,32 @@ class Keeper:
         self._cleared_at = float("-inf")
         self._failing = False
 
-    async def fill(self, graph: UserGraph) -> bool:
-        """Give an empty graph the copy of its user; whether there was one."""
+    async def copy_of(self, user_id: str) -> Kept | None:
+        """What is kept of a user; None when there is nothing, or nothing that is whole."""
         try:
-            found = await self._users.get(graph.user_id, self._deployment)
+            found = await self._users.get(user_id, self._deployment)
         except UnusableCopy as error:
-            self._events.warning("cached_user_dropped", user_id=graph.user_id, reason=str(error))
-            await self._attempted(self._users.drop(graph.user_id))
-            return False
+            self._events.warning("cached_user_dropped", user_id=user_id, reason=str(error))
+            await self.drop(user_id)
+            return None
         except HybridMemoryError as error:
             self._report(error)
-            return False
+            return None
         if found is None:
-            return False
-        standing = found.standing
-        self._stamps.observe(standing.latest_stamp)
+            return None
+        self._stamps.observe(found.standing.latest_stamp)
         delta = Delta(
-            incarnation=standing.incarnation,
-            version=standing.version,
+            incarnation=found.standing.incarnation,
+            version=found.standing.version,
             nodes=found.nodes,
             relationships=found.relationships,
             complete=True,
         )
-        await taken_in(graph, delta)
-        graph.was_confirmed(standing.confirmed_at)
-        return True
+        return Kept(delta, found.standing.confirmed_at)
+
+    async def drop(self, user_id: str) -> None:
+        """Keep nothing of a user for now."""
+        await self._attempted(self._users.drop(user_id))
 
     def note(self, graph: UserGraph, delta: Delta) -> None:
         """A graph has taken this from Postgres: its copy will have it in a moment."""
@@ -186,7 +197,7 @@ async def opened_keeper(
     settings: Settings, deployment: str, stamps: HybridClock, events: Events
 ) -> AsyncIterator[Keeper | None]:
     """The keeper on the data directory's `cache.db`; None where the file cannot be used, or nothing is to be kept."""
-    cache = Database(CACHE, settings.data_dir.expanduser(), events)
+    cache = Database(CACHE, settings.data_dir.expanduser(), events, timeout=_LONGEST_CALL_SECONDS)
     users = CachedUsers(cache)
     try:
         await asyncio.to_thread(cache.open)

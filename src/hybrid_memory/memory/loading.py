@@ -44,9 +44,8 @@ class Loader:
             delta, _ = await self._all_rows(user_id, arrived)
         return delta
 
-    async def changes(self, graph: UserGraph, *, counting: bool) -> Delta | None:
-        """What changed since the graph's version; None when only a load can tell."""
-        user_id, since = graph.user_id, graph.version
+    async def changes(self, user_id: str, incarnation: str | None, since: int, *, counting: bool) -> Delta | None:
+        """What changed since a version of one incarnation; None when only a load can tell."""
         async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
             users = Users(transaction, user_id)
             state = await users.state(since)
@@ -55,7 +54,7 @@ class Loader:
                 return None
             if state is None:
                 return Delta(incarnation=None, version=0, since=0) if since == 0 else None
-            if state.incarnation != graph.incarnation or not state.tombstone_floor <= since <= state.version:
+            if state.incarnation != incarnation or not state.tombstone_floor <= since <= state.version:
                 return None
             if state.version == since:
                 return Delta(incarnation=state.incarnation, version=since, since=since)

@@ -163,24 +163,42 @@ class Sessions:
             session.refreshing = None
 
     async def _filled(self, session: _Session) -> Literal["cache", "postgres"]:
-        """Fill an empty graph: from the copy that was kept, brought up to date, or from Postgres."""
+        """Fill an empty graph: with the copy that was kept and what changed since, or with everything."""
         graph = session.graph
-        if self._keeper is not None and await self._keeper.fill(graph):
-            session.arrivals.tell(rows := graph.node_count + graph.edge_count, rows)
-            return "cache" if await self._compare(session, counting=True) else "postgres"
-        await self._load(session)
-        return "postgres"
+        kept = await self._keeper.copy_of(graph.user_id) if self._keeper else None
+        if self._keeper is None or kept is None:
+            await self._load(session)
+            return "postgres"
+        copy = kept.delta
+        try:
+            delta = await self._loader.changes(graph.user_id, copy.incarnation, copy.version, counting=True)
+        except StorageUnavailable:
+            await taken_in(graph, copy)
+            graph.was_confirmed(kept.confirmed_at)
+            raise
+        if delta is None:
+            await self._keeper.drop(graph.user_id)
+            await self._load_anew(session, copy.version)
+            return "postgres"
+        rows = len(copy.nodes) + len(copy.relationships)
+        session.arrivals.tell(rows, rows)
+        await taken_in(graph, copy)
+        await taken_in(graph, delta)
+        self._keeper.note(graph, delta)
+        return "cache"
 
-    async def _compare(self, session: _Session, *, counting: bool) -> bool:
-        """Ask what changed since the graph's version, and load anew, False, where that cannot be told."""
+    async def _compare(self, session: _Session, *, counting: bool) -> None:
+        """Ask what changed since the graph's version, and load anew where that cannot be told."""
         graph = session.graph
-        delta = await self._loader.changes(graph, counting=counting)
-        if delta is not None and await taken_in(graph, delta):
+        delta = await self._loader.changes(graph.user_id, graph.incarnation, graph.version, counting=counting)
+        if delta is None or not await taken_in(graph, delta):
+            await self._load_anew(session, graph.version)
+        else:
             self._keep(graph, delta)
-            return True
-        self._events.info("user_cache_invalidated", user_id=graph.user_id, version=graph.version)
+
+    async def _load_anew(self, session: _Session, version: int) -> None:
+        self._events.info("user_cache_invalidated", user_id=session.graph.user_id, version=version)
         await self._load(session)
-        return False
 
     async def _load(self, session: _Session) -> None:
         graph = session.graph
