@@ -155,7 +155,7 @@ class TestTheNextProcess:
         await written(manager)
 
         async def kept() -> bytes:
-            found = await keeper_of(manager)._users.get("nick", keeper_of(manager)._deployment)
+            found = await keeper_of(manager)._users.get("nick", str(keeper_of(manager)._deployment))
             assert found is not None
             return str(found.nodes).encode()
 
@@ -308,7 +308,7 @@ class TestACopyThatWillNotDo:
         keeper_of(manager)._cleared_at = float("-inf")
         await manager.store_persistent_memory("user 9", "y")
         await written(manager)
-        users, deployment = keeper_of(manager)._users, keeper_of(manager)._deployment
+        users, deployment = keeper_of(manager)._users, str(keeper_of(manager)._deployment)
         there = [await users.get(f"user {number}", deployment) is not None for number in range(10)]
         assert there == [False] * 8 + [True] * 2
 

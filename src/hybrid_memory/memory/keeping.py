@@ -21,6 +21,7 @@ from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.cached_users import CachedUser, CachedUsers, Changes, Standing, UnusableCopy
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.files import CACHE
+from hybrid_memory.sqlite.values import CachedValues
 
 # What happens to a user in the meantime is written together.
 _SECONDS_BEHIND = 2.0
@@ -29,6 +30,7 @@ _SECONDS_TO_CLOSE = 5.0
 # Postgres is asked instead of waiting longer.
 _LONGEST_CALL_SECONDS = 5.0
 _SECONDS_PER_DAY = 86_400
+_DEPLOYMENTS = "deployment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +54,26 @@ class Keeper:
 
     Args:
         users: where they are kept.
-        deployment: which database they are of; copies of another one are not used.
+        values: where the server's last known deployment is kept.
+        server: the address of the server.
         stamps: the clock that must not fall behind what the maker of a copy had seen.
         settings: how much is kept, and for how long.
         events: where to report.
     """
 
     def __init__(
-        self, users: CachedUsers, deployment: str, stamps: HybridClock, settings: Settings, events: Events
+        self,
+        users: CachedUsers,
+        values: CachedValues,
+        server: str,
+        stamps: HybridClock,
+        settings: Settings,
+        events: Events,
     ) -> None:
         self._users = users
-        self._deployment = deployment
+        self._values = values
+        self._server = server
+        self._deployment: str | None = None
         self._stamps = stamps
         self._settings = settings
         self._events = events
@@ -72,8 +83,20 @@ class Keeper:
         self._cleared_at = float("-inf")
         self._failing = False
 
+    async def belong_to(self, deployment: str | None) -> None:
+        """Keep copies of one database, and use none of another; None is the one that the server had last time."""
+        if deployment is None:
+            with suppress(HybridMemoryError):
+                known = await asyncio.to_thread(self._values.get, _DEPLOYMENTS, self._server)
+                self._deployment = known.decode() if known else None
+        elif deployment != self._deployment:
+            self._deployment = deployment
+            await self._attempted(asyncio.to_thread(self._values.keep, _DEPLOYMENTS, self._server, deployment.encode()))
+
     async def copy_of(self, user_id: str) -> Kept | None:
         """What is kept of a user; None when there is nothing, or nothing that is whole."""
+        if self._deployment is None:
+            return None
         try:
             found = await self._users.get(user_id, self._deployment)
         except UnusableCopy as error:
@@ -101,7 +124,7 @@ class Keeper:
 
     def note(self, graph: UserGraph, delta: Delta) -> None:
         """A graph has taken this from Postgres: its copy will have it in a moment."""
-        if delta.incarnation is None and not delta.complete:
+        if self._deployment is None or (delta.incarnation is None and not delta.complete):
             return
         known = self._unwritten.pop(graph.user_id, None)
         changes = None if delta.complete else [delta]
@@ -161,7 +184,7 @@ class Keeper:
     def _standing(self, graph: UserGraph, delta: Delta) -> Standing:
         return Standing(
             user_id=graph.user_id,
-            deployment=self._deployment,
+            deployment=str(self._deployment),
             incarnation=str(delta.incarnation),
             version=delta.version,
             latest_stamp=self._stamps.latest,
@@ -194,9 +217,12 @@ class Keeper:
 
 @asynccontextmanager
 async def opened_keeper(
-    settings: Settings, deployment: str, stamps: HybridClock, events: Events
+    settings: Settings, server: str, stamps: HybridClock, events: Events
 ) -> AsyncIterator[Keeper | None]:
-    """The keeper on the data directory's `cache.db`; None where the file cannot be used, or nothing is to be kept."""
+    """The keeper on the data directory's `cache.db`; None where the file cannot be used, or nothing is to be kept.
+
+    It uses no copy before it is told which database they `belong_to`.
+    """
     cache = Database(CACHE, settings.data_dir.expanduser(), events, timeout=_LONGEST_CALL_SECONDS)
     users = CachedUsers(cache)
     try:
@@ -207,7 +233,7 @@ async def opened_keeper(
         events.warning("cache_unavailable", error=str(error))
         yield None
         return
-    keeper = Keeper(users, deployment, stamps, settings, events)
+    keeper = Keeper(users, CachedValues(cache), server, stamps, settings, events)
     try:
         yield keeper if settings.max_cache_bytes else None
     finally:

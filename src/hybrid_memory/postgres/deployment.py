@@ -1,10 +1,10 @@
 """The table `deployment`: which database this is."""
 
 from hybrid_memory.errors import SchemaMismatch
-from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.access import Access
 
 
-async def deployment_of(database: Database) -> str:
+async def deployment_of(database: Access) -> str:
     """What tells this database from every other one.
 
     Raises:
