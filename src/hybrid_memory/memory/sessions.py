@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
+from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
@@ -44,12 +45,14 @@ class Sessions:
         self,
         database: Access,
         stamps: HybridClock,
+        accesses: Accesses,
         settings: Settings,
         events: Events,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._stamps = stamps
+        self._accesses = accesses
         self._settings = settings
         self._events = events
         self._clock = clock
@@ -77,10 +80,14 @@ class Sessions:
         session = self._sessions.get(applied.user_id)
         if session is not None and applied.written is not None:
             session.graph.apply(_delta_of(applied, applied.written))
-        # What others wrote in between is fetched. The first comparison may have begun before the write was committed;
-        # the second cannot have.
+        await self.caught_up(applied.user_id, applied.version)
+
+    async def caught_up(self, user_id: str, version: int) -> None:
+        """Fetch what is missing in a loaded graph up to a version that this process knows to be committed."""
+        session = self._sessions.get(user_id)
+        # The first comparison may have begun before the write was committed; the second cannot have.
         for _ in range(2):
-            if session is None or not session.graph.loaded or session.graph.version >= applied.version:
+            if session is None or not session.graph.loaded or session.graph.version >= version:
                 return
             await self._refreshed(session, counting=False)
 
@@ -104,7 +111,7 @@ class Sessions:
         session = self._sessions.get(user_id)
         if session is None:
             graph = UserGraph(user_id)
-            session = self._sessions[user_id] = _Session(graph, UserMemory(graph))
+            session = self._sessions[user_id] = _Session(graph, UserMemory(graph, self._accesses))
         self._sessions.move_to_end(user_id)
         for other in list(self._sessions):
             if len(self._sessions) <= self._settings.max_loaded_users:

@@ -1,0 +1,32 @@
+"""Figures about users: exact ones of one user, and the materialised views over all."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from hybrid_memory.postgres.database import Database
+
+LONG_SECONDS = 120.0
+"""How long a call that looks at all users may take; the server gives up at the same time."""
+
+
+class Statistics:
+    """Reads and refreshes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def of_user(self, user_id: str, at: datetime) -> tuple[Mapping[str, Any], Sequence[asyncpg.Record]]:
+        """What a user has at this moment, without what has expired at `at`: as a whole, and by type."""
+        async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
+            whole = await transaction.fetchrow("statistics.of_user", user_id=user_id, at=at)
+            by_type = await transaction.fetch("statistics.by_type", user_id=user_id, at=at)
+        return dict(whole or {}), by_type
+
+    async def refresh(self) -> bool:
+        """Refresh the views; False when another process is at it."""
+        async with self._database.transaction(timeout=LONG_SECONDS) as transaction:
+            await transaction.execute("housekeeping.allow_long_statements")
+            return bool(await transaction.fetchval("statistics.refresh"))
