@@ -20,5 +20,4 @@ def settings_for(targets: Targets, **keywords: Any) -> Settings:
 
 async def run_job(manager: HybridMemoryManager, job: str) -> bool:
     """Run a background job of a manager as if its time had come; whether it did its work."""
-    parts = await manager._ready()
-    return await parts.background.ask(job)
+    return await manager._on_home(lambda parts: parts.background.ask(job))

@@ -94,9 +94,11 @@ class Upkeep:
 
     async def count_accesses(self, user_id: str, reads: Reads) -> None:
         """Add what was read; memories that are gone are passed over."""
-        await self._database.call(
-            "housekeeping.count_accesses", owner=user_id, nodes=reads.nodes, reads=reads.reads, last=reads.last
-        )
+        # In a transaction, before whose commit it is known that nothing was added.
+        async with self._database.transaction() as transaction:
+            await transaction.execute(
+                "housekeeping.count_accesses", owner=user_id, nodes=reads.nodes, reads=reads.reads, last=reads.last
+            )
 
     async def forget_watermarks(self, users: Sequence[str], instance_id: str) -> None:
         """Remove what says how far an instance is that will write no more."""
