@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from hybrid_memory.postgres.database import Database, Transaction
-from hybrid_memory.postgres.statistics import LONG_SECONDS
+from hybrid_memory.postgres.statistics import over_all_users
 
 Chore = Literal["statistics", "sweep", "trim"]
 # How many rows leave under one hold of a user's lock.
@@ -109,8 +109,7 @@ class Upkeep:
     async def _users(self, page: Callable[[Transaction, str], Awaitable[list[asyncpg.Record]]]) -> AsyncIterator[str]:
         after = ""
         while True:
-            async with self._database.transaction(timeout=LONG_SECONDS) as transaction:
-                await transaction.execute("housekeeping.allow_long_statements")
+            async with over_all_users(self._database) as transaction:
                 rows = await page(transaction, after)
             for row in rows:
                 yield row["user_id"]

@@ -1,15 +1,25 @@
 """Figures about users: exact ones of one user, and the materialised views over all."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.database import Database, Transaction
 
-LONG_SECONDS = 120.0
-"""How long a call that looks at all users may take; the server gives up at the same time."""
+# The server gives up at the same time.
+_LONG_SECONDS = 120.0
+
+
+@asynccontextmanager
+async def over_all_users(database: Database) -> AsyncIterator[Transaction]:
+    """A transaction that may take longer than other calls, on a server that has answered just now."""
+    await database.ping()
+    async with database.transaction(timeout=_LONG_SECONDS) as transaction:
+        await transaction.execute("housekeeping.allow_long_statements")
+        yield transaction
 
 
 class Statistics:
@@ -27,6 +37,5 @@ class Statistics:
 
     async def refresh(self) -> bool:
         """Refresh the views; False when another process is at it."""
-        async with self._database.transaction(timeout=LONG_SECONDS) as transaction:
-            await transaction.execute("housekeeping.allow_long_statements")
+        async with over_all_users(self._database) as transaction:
             return bool(await transaction.fetchval("statistics.refresh"))
