@@ -1,7 +1,6 @@
 """Housekeeping: what goes, what stays, who notices, and who does it."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +12,8 @@ from hybrid_memory import HybridMemoryManager
 from hybrid_memory.errors import InvalidInput, StorageRejected, UnknownMemory
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import Cleanup
-from hybrid_memory.postgres import housekeeping as batches
+from hybrid_memory.postgres import housekeeping
+from hybrid_memory.postgres.batches import Batches, Operation
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.writer import Write
 from tests.support.managers import run_job, settings_for
@@ -103,7 +103,7 @@ class TestCleanup:
         targets: Targets,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(batches, "_USERS_OF_A_PAGE", 2)
+        monkeypatch.setattr(housekeeping, "_USERS_OF_A_PAGE", 2)
         users = ["nick", "Nick", "nick ", "%", "Ünï", "'", "eve"]
         for user in users:
             await manager.store_many(user, [{"content": str(number)} for number in range(3)])
@@ -118,7 +118,7 @@ class TestCleanup:
     async def test_in_batches_each_a_version(
         self, manager: HybridMemoryManager, targets: Targets, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(batches, "MOST_ROWS", 10)
+        monkeypatch.setattr(housekeeping, "MOST_ROWS", 10)
         await manager.store_many("nick", [{"content": str(number)} for number in range(35)])
         memory = await manager.ensure_user_memories("nick")
         version = memory.version
@@ -290,17 +290,8 @@ async def waits_for_a_lock(targets: Targets) -> bool:
 
 async def resend(manager: HybridMemoryManager, row: dict[str, Any], written_at: datetime, written_by: str) -> None:
     """What was written elsewhere at that time arrives now, through a process of its own."""
-    operation = {**row, "written_at": written_at.isoformat(), "written_by": written_by, "n": 1}
-    ops = {"all": [{"n": 1, "user_id": "nick"}], "nodes": [operation]}
-    empty: dict[str, list[Any]] = {"entities": [], "edges": [], "vectors": [], "deletes": []}
-    values: dict[str, Any] = {
-        "users": ["nick"],
-        "ops": [json.dumps(ops | empty)],
-        "instance": uuid4(),
-        "vectors": [],
-        "halves": [],
-    }
-    await manager._on_home(lambda parts: parts.database.call("batches.apply", **values))
+    operation = Operation(1, "nodes", {**row, "written_at": written_at.isoformat(), "written_by": written_by})
+    await manager._on_home(lambda parts: Batches(parts.database, str(uuid4())).apply({"nick": [operation]}))
 
 
 class TestAccesses:
@@ -452,8 +443,8 @@ class TestOldMarks:
     async def test_nothing_younger_is_forgotten_and_all_users_are_looked_at(
         self, manager: HybridMemoryManager, targets: Targets, events: Recorded, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(batches, "_USERS_OF_A_PAGE", 2)
-        monkeypatch.setattr(batches, "MOST_ROWS", 2)
+        monkeypatch.setattr(housekeeping, "_USERS_OF_A_PAGE", 2)
+        monkeypatch.setattr(housekeeping, "MOST_ROWS", 2)
         for user in ("anna", "bob", "carl", "dora", "eve"):
             ids = await manager.store_many(user, [{"content": str(number)} for number in range(5)])
             for node_id in ids:

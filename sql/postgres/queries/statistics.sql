@@ -3,16 +3,18 @@
 select memory.refresh_stats();
 
 -- name: of_user
--- What is not counted by type: relationships between memories that have not expired, and where the user and the views are.
+-- What is not counted by type: the version, and the relationships between memories that have not expired.
 select (select version from memory.user_metadata where user_id = :user_id) as version,
        (select count(*) from memory.relationships
         where user_id = :user_id
           and not from_node_id = any (array(select node_id from memory.nodes
                                             where user_id = :user_id and expires_at <= :at))
           and not to_node_id = any (array(select node_id from memory.nodes
-                                          where user_id = :user_id and expires_at <= :at))) as relationship_count,
-       (select extract(epoch from clock_timestamp() - stats_refreshed_at)::double precision
-        from memory.deployment) as views_age;
+                                          where user_id = :user_id and expires_at <= :at))) as relationship_count;
+
+-- name: views_age
+-- How many seconds ago the views were refreshed; null when they never were.
+select extract(epoch from clock_timestamp() - stats_refreshed_at)::double precision from memory.deployment;
 
 -- name: by_type
 -- A user's memories as they are now, by type: what the views show as of their last refresh.

@@ -33,7 +33,8 @@ class Statistics:
         async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
             whole = await transaction.fetchrow("statistics.of_user", user_id=user_id, at=at)
             by_type = await transaction.fetch("statistics.by_type", user_id=user_id, at=at)
-        return dict(whole or {}), by_type
+            views_age = await transaction.fetchval("statistics.views_age")
+        return dict(whole or {}) | {"views_age": views_age}, by_type
 
     async def refresh(self) -> bool:
         """Refresh the views; False when another process is at it."""
