@@ -918,6 +918,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_version bigint;
   v_gone uuid[];
+  v_latest timestamptz;
   v_expired bigint;
   v_entities bigint;
   v_edges bigint;
@@ -932,10 +933,10 @@ begin
     v_version := memory.touch_user(p_user);
   end if;
   -- In a statement after the lock: whatever was changed while it was waited for is judged as it is now.
-  select array_agg(node_id), count(*) filter (where has_expired), count(*) filter (where is_entity)
-    into v_gone, v_expired, v_entities
+  select array_agg(node_id), max(written_at), count(*) filter (where has_expired), count(*) filter (where is_entity)
+    into v_gone, v_latest, v_expired, v_entities
     from (
-      select n.node_id, coalesce(n.expires_at <= v_now, false) as has_expired,
+      select n.node_id, n.written_at, coalesce(n.expires_at <= v_now, false) as has_expired,
              n.context_type = 'domain_entity' as is_entity
       from memory.nodes n
       where n.user_id = p_user
@@ -960,7 +961,8 @@ begin
   get diagnostics v_edges = row_count;
   delete from memory.nodes where user_id = p_user and node_id = any (v_gone);
   update memory.user_metadata
-    set version = v_version, node_count = node_count - cardinality(v_gone), entity_count = entity_count - v_entities,
+    set version = v_version, last_deletion = greatest(last_deletion, v_latest),
+        node_count = node_count - cardinality(v_gone), entity_count = entity_count - v_entities,
         relationship_count = relationship_count - v_edges
     where user_id = p_user;
   return query select v_version, v_expired, cardinality(v_gone) - v_expired, v_edges;
@@ -1036,6 +1038,6 @@ revoke all on function memory.trim_user(text, timestamptz, integer) from public;
 revoke all on function memory.forget_watermark(text, uuid) from public;
 revoke all on function memory.count_accesses(text, uuid[], bigint[], timestamptz[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (7, 'housekeeping', 'ce5dde543b98176687e454f285c83ab3be168e76af3a793c3e15d9d8b9a627da');
+insert into memory.schema_migrations (number, name, checksum) values (7, 'housekeeping', '5d9bd3584a0c3ec890b253aca5807ad2ff690f13deb93f148c625b5acca49928');
 
 commit;

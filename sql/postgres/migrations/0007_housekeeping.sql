@@ -81,6 +81,7 @@ declare
   v_now timestamptz := clock_timestamp();
   v_version bigint;
   v_gone uuid[];
+  v_latest timestamptz;
   v_expired bigint;
   v_entities bigint;
   v_edges bigint;
@@ -95,10 +96,10 @@ begin
     v_version := memory.touch_user(p_user);
   end if;
   -- In a statement after the lock: whatever was changed while it was waited for is judged as it is now.
-  select array_agg(node_id), count(*) filter (where has_expired), count(*) filter (where is_entity)
-    into v_gone, v_expired, v_entities
+  select array_agg(node_id), max(written_at), count(*) filter (where has_expired), count(*) filter (where is_entity)
+    into v_gone, v_latest, v_expired, v_entities
     from (
-      select n.node_id, coalesce(n.expires_at <= v_now, false) as has_expired,
+      select n.node_id, n.written_at, coalesce(n.expires_at <= v_now, false) as has_expired,
              n.context_type = 'domain_entity' as is_entity
       from memory.nodes n
       where n.user_id = p_user
@@ -123,7 +124,8 @@ begin
   get diagnostics v_edges = row_count;
   delete from memory.nodes where user_id = p_user and node_id = any (v_gone);
   update memory.user_metadata
-    set version = v_version, node_count = node_count - cardinality(v_gone), entity_count = entity_count - v_entities,
+    set version = v_version, last_deletion = greatest(last_deletion, v_latest),
+        node_count = node_count - cardinality(v_gone), entity_count = entity_count - v_entities,
         relationship_count = relationship_count - v_edges
     where user_id = p_user;
   return query select v_version, v_expired, cardinality(v_gone) - v_expired, v_edges;
