@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -291,7 +292,7 @@ async def waits_for_a_lock(targets: Targets) -> bool:
 async def resend(manager: HybridMemoryManager, row: dict[str, Any], written_at: datetime, written_by: str) -> None:
     """What was written elsewhere at that time arrives now, through a process of its own."""
     operation = Operation(1, "nodes", {**row, "written_at": written_at.isoformat(), "written_by": written_by})
-    await manager._on_home(lambda parts: Batches(parts.database, str(uuid4())).apply({"nick": [operation]}))
+    await manager._on_home(lambda parts: Batches(parts.link, str(uuid4())).apply({"nick": [operation]}))
 
 
 class TestAccesses:
@@ -392,16 +393,16 @@ class TestAccesses:
                 assert await run_job(manager, "accesses") is False
                 memory.get_node(node_id)
             proxy.heal()
-            assert await run_job(manager, "accesses") is True
+            await until(lambda: run_job(manager, "accesses"), "they are written")
             assert await self.counts(targets) == {"x": 3}
             # Where it is not known whether they were written, rather once too few than once too often.
             proxy.at_commit("drop_reply")
             memory.get_node(node_id)
             assert await run_job(manager, "accesses") is False
             proxy.heal()
-            assert await run_job(manager, "accesses") is True
+            await until(lambda: run_job(manager, "accesses"), "there is nothing left to write")
             assert await self.counts(targets) == {"x": 4}
-        assert [one["job"] for one in events.named("background_job_failed")] == ["accesses"] * 3
+        assert {one["job"] for one in events.named("background_job_failed")} == {"accesses"}
 
     async def test_there_is_a_bound(self, manager: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("hybrid_memory.memory.accesses.MOST_MEMORIES", 3)
@@ -532,8 +533,8 @@ class TestTheJobs:
                 assert await run_job(manager, job) is False
             proxy.heal()
             for job in ("statistics", "sweep", "trim"):
-                assert await run_job(manager, job) is True
-        assert [one["job"] for one in events.named("background_job_failed")] == ["statistics", "sweep", "trim"]
+                await until(partial(run_job, manager, job), f"{job} goes on")
+        assert {one["job"] for one in events.named("background_job_failed")} == {"statistics", "sweep", "trim"}
 
     async def test_the_runtime_role_names_users_and_reaches_nothing_of_them(self, targets: Targets) -> None:
         async with HybridMemoryManager(settings_for(targets)) as manager:

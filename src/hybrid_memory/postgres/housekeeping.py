@@ -8,7 +8,8 @@ from uuid import UUID
 
 import asyncpg
 
-from hybrid_memory.postgres.database import Database, Transaction
+from hybrid_memory.postgres.access import Access
+from hybrid_memory.postgres.database import Transaction
 from hybrid_memory.postgres.statistics import over_all_users
 
 Chore = Literal["statistics", "sweep", "trim"]
@@ -46,7 +47,7 @@ class Reads:
 class Upkeep:
     """The statements of housekeeping, each a transaction of its own."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Access) -> None:
         self._database = database
 
     async def claim(self, chore: Chore, seconds: float) -> bool:

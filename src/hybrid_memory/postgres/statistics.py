@@ -7,16 +7,16 @@ from typing import Any
 
 import asyncpg
 
-from hybrid_memory.postgres.database import Database, Transaction
+from hybrid_memory.postgres.access import Access
+from hybrid_memory.postgres.database import Transaction
 
 # The server gives up at the same time.
 _LONG_SECONDS = 120.0
 
 
 @asynccontextmanager
-async def over_all_users(database: Database) -> AsyncIterator[Transaction]:
-    """A transaction that may take longer than other calls, on a server that has answered just now."""
-    await database.ping()
+async def over_all_users(database: Access) -> AsyncIterator[Transaction]:
+    """A transaction that may take longer than other calls."""
     async with database.transaction(timeout=_LONG_SECONDS) as transaction:
         await transaction.execute("housekeeping.allow_long_statements")
         yield transaction
@@ -25,7 +25,7 @@ async def over_all_users(database: Database) -> AsyncIterator[Transaction]:
 class Statistics:
     """Reads and refreshes."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Access) -> None:
         self._database = database
 
     async def of_user(self, user_id: str, at: datetime) -> tuple[Mapping[str, Any], Sequence[asyncpg.Record]]:
