@@ -4,7 +4,7 @@ from hybrid_memory.default import close_manager, ensure_user_memories, get_manag
 from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import Health, MemoryNode, Relationship
+from hybrid_memory.models import Health, MemoryNode, Relationship, UserStats
 from hybrid_memory.observability import configure_logging
 from hybrid_memory.settings import Settings
 
@@ -16,6 +16,7 @@ __all__ = [
     "Relationship",
     "Settings",
     "UserMemory",
+    "UserStats",
     "close_manager",
     "configure_logging",
     "ensure_user_memories",

@@ -12,7 +12,7 @@ from hybrid_memory.memory.memories import Progress
 from hybrid_memory.memory.progress import Progress as LoadProgress
 from hybrid_memory.memory.transient import Notes
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import Health, MemoryNode
+from hybrid_memory.models import Cleanup, Health, MemoryNode, UserStats
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.transient import TransientMemory
@@ -307,6 +307,34 @@ class HybridMemoryManager(Lifecycle):
         """The newest `limit` turns of a conversation, oldest first, each `{role, content, name, at, ...}`."""
         return await self._on_home(lambda parts: parts.conversations.context(user_id, thread_id, limit=limit))
 
+    async def user_stats(self, user_id: str) -> UserStats:
+        """What a user has: exact counts of this moment, for a dashboard or a page about the user."""
+        owner = self._border.user_id(user_id)
+        return await self._on_home(lambda parts: parts.figures.of_user(owner))
+
+    async def refresh_stats(self) -> bool:
+        """Refresh the statistics over all users, within two minutes; False when another process is at it.
+
+        One of all processes does so by itself, see `stats_interval_seconds`. Neither readers nor writers wait for it.
+        """
+        return await self._on_home(lambda parts: parts.figures.refresh())
+
+    async def cleanup(
+        self,
+        max_age: timedelta | float,
+        *,
+        user_id: str | None = None,
+        keep_tags: Iterable[str] = ("important", "preserve"),
+    ) -> Cleanup:
+        """Remove memories that were not changed for `max_age` (seconds or a timedelta), and those that have expired.
+
+        Args:
+            max_age: reading a memory does not make it younger; storing, updating or merging does.
+            user_id: of one user; of all users, and notes of threads quiet for as long, when None.
+            keep_tags: old memories with one of these tags (in any case) stay. So do items of a store.
+        """
+        return await self._on_home(lambda parts: parts.housekeeping.cleanup(max_age, user_id, keep_tags, self._notes))
+
     def health(self) -> Health:
         """How this manager is, at once and without asking Postgres; a manager that was not started is down."""
         local = self.settings.memory_type == "sqlite"
@@ -332,6 +360,11 @@ class HybridMemoryManager(Lifecycle):
         except TimeoutError:
             return False
 
+    def _begin(self, parts: Parts) -> None:
+        parts.housekeeping.schedule(parts.background, self._notes)
+
     async def _close(self, timeout: float) -> None:
-        self._notes.close()
-        await super()._close(timeout)
+        try:
+            await super()._close(timeout)
+        finally:
+            self._notes.close()

@@ -62,6 +62,44 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UserStats:
+    """What a user has, counted exactly and now: no memory that has expired, and no stub of an entity.
+
+    `views_age` says how many seconds ago the views over all users were refreshed; None: never. `queued_operations` and
+    `pending_embeddings` are None until the parts exist that they are about.
+    """
+
+    user_id: str
+    node_count: int
+    relationship_count: int
+    entity_count: int
+    context_types: tuple[str, ...]
+    average_importance: float | None
+    total_accesses: int
+    earliest_node: datetime | None
+    latest_node: datetime | None
+    by_context_type: Mapping[str, int]
+    version: int
+    queued_operations: int | None = None
+    pending_embeddings: int | None = None
+    views_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleanup:
+    """What a cleanup removed: memories that were old, memories that had expired, and what went with them.
+
+    `users` is how many users lost something, `notes` how many notes of threads went.
+    """
+
+    memories: int = 0
+    expired: int = 0
+    relationships: int = 0
+    notes: int = 0
+    users: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Relationship:
     """A directed edge between two memories of one user."""
 

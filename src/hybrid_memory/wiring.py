@@ -4,17 +4,23 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from hybrid_memory.background import Background
 from hybrid_memory.errors import ConfigurationError
+from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.conversations import Conversations
+from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
 from hybrid_memory.memory.keeping import opened_keeper
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.statistics import Figures
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Batches
+from hybrid_memory.postgres.housekeeping import Upkeep
 from hybrid_memory.postgres.link import Link
+from hybrid_memory.postgres.statistics import Statistics
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.writer import Writer
 from hybrid_memory.settings import Settings, misspelled
@@ -29,6 +35,10 @@ class Parts:
     sessions: Sessions
     memories: Memories
     conversations: Conversations
+    figures: Figures
+    housekeeping: Housekeeping
+    background: Background
+    instance_id: str
     closing: AsyncExitStack
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
 
@@ -43,10 +53,13 @@ class Parts:
         return self.link.answering
 
     async def close(self, timeout: float, events: Events) -> None:
-        """Write what was taken, within `timeout`, then close the connections and leave the embedded server."""
+        """End the background work, write what was taken, within `timeout`, then close and leave the embedded server."""
+        await self.background.close()
         try:
             async with asyncio.timeout(timeout):
                 await self.writer.close()
+                if self.answering:
+                    await self.housekeeping.farewell(self.instance_id, self.writer.users)
         except TimeoutError:
             events.warning("closed_before_all_was_written", operations=self.writer.waiting)
         finally:
@@ -67,10 +80,25 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         keeper = await stack.enter_async_context(opened_keeper(settings, link.address, clock, events))
         if keeper is not None:
             await keeper.belong_to(link.deployment)
-        sessions = Sessions(Loader(link, clock), keeper, settings, events)
+        upkeep = Upkeep(link)
+        accesses = Accesses(upkeep)
+        sessions = Sessions(Loader(link, clock), keeper, accesses, settings, events)
         writer = Writer(Batches(link, instance), instance, clock, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
-        memories = Memories(border, clock, link, writer, sessions, events)
+        memories = Memories(border, clock, link, writer, sessions, accesses, events)
         conversations = Conversations(border, memories, sessions)
-        return Parts(link, writer, sessions, memories, conversations, stack.pop_all())
+        figures = Figures(Statistics(link), accesses, events)
+        housekeeping = Housekeeping(border, upkeep, figures, sessions, accesses, settings, events)
+        return Parts(
+            link=link,
+            writer=writer,
+            sessions=sessions,
+            memories=memories,
+            conversations=conversations,
+            figures=figures,
+            housekeeping=housekeeping,
+            background=Background(events),
+            instance_id=instance,
+            closing=stack.pop_all(),
+        )
     raise AssertionError("an exit stack of ours swallows nothing")

@@ -3,6 +3,7 @@
 import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -89,6 +90,11 @@ async def attack(manager: HybridMemoryManager, user: str, victim: Victim) -> Non
     promoted = await manager.promote(f"thread of {user!r}", note, user)
     assert [node.node_id for node in await manager.list_memories(user, limit=1)] == [promoted]
     assert await manager.get_context(user, "t") == []
+    stats = await manager.user_stats(user)
+    assert (stats.user_id, stats.node_count, stats.entity_count) == (user, 2, 0)
+    await manager.cleanup(timedelta(microseconds=1), user_id=user)
+    assert (await manager.user_stats(user)).node_count == 0
+    await manager.store_persistent_memory(user, "own", node_id="own")
     # The victim's names and ids as the attacker's own: other rows, whatever they are called.
     for target in (*victim.ids[:2], "plan", "m1"):
         await manager.store_persistent_memory(user, "own", node_id=target, thread_id="t")
@@ -117,8 +123,9 @@ def sees_nothing(memory: UserMemory, user: str) -> None:
 COVERED = {
     "store_persistent_memory", "store_many", "store_entity", "relate", "get_node", "update_memory", "forget",
     "add_message", "get_context", "ensure_user_memories", "list_memories", "promote", "store_transient_memory",
+    "user_stats", "cleanup",
 }  # fmt: skip
-WITHOUT_A_USER = {"start", "aclose", "flush", "blocking", "health", "transient_memories"}
+WITHOUT_A_USER = {"start", "aclose", "flush", "blocking", "health", "transient_memories", "refresh_stats"}
 
 
 def test_every_public_method_is_attacked() -> None:
@@ -159,6 +166,8 @@ async def test_what_cannot_be_a_user_is_refused(manager: HybridMemoryManager, us
         "message": lambda: manager.add_message(user, "t", "user", "x"),
         "context": lambda: manager.get_context(user, "t"),
         "ensure": lambda: manager.ensure_user_memories(user),
+        "stats": lambda: manager.user_stats(user),
+        **({} if user is None else {"cleanup": lambda: manager.cleanup(1, user_id=user)}),
     }
     for call in calls.values():
         with pytest.raises(InvalidInput, match="user_id"):

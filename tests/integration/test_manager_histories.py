@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -22,6 +23,7 @@ from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.progress import Progress
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.user_memory import UserMemory
+from hybrid_memory.models import Cleanup
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.sqlite.cached_users import CachedUsers, Changes, Standing
 from tests.support.histories import CAMPAIGN, History, Length, check, finds
@@ -160,6 +162,25 @@ class TwoManagers(History):
         self.edges = {key: strength for key, strength in self.edges.items() if node_id not in key[:2]}
         self.written()
 
+    @rule(by=which, keep=tags)
+    def clean_up(self, by: int, keep: list[str]) -> None:
+        call = self.managers[by].cleanup(timedelta(microseconds=1), user_id=self.user, keep_tags=keep)
+        gone = {node_id for node_id, row in self.memories.items() if not set(keep) & set(row.get("tags", ()))}
+        lost = {key for key in self.edges if gone & set(key[:2])}
+        done = Cleanup(memories=len(gone), relationships=len(lost), users=min(1, len(gone)))
+        assert self.run(call) == done
+        self.memories = {node_id: row for node_id, row in self.memories.items() if node_id not in gone}
+        self.edges = {key: strength for key, strength in self.edges.items() if key not in lost}
+        if gone:
+            self.written()
+
+    @rule(by=which)
+    def forget_deletions(self, by: int) -> None:
+        """As after the time they are remembered for; who has not heard of them has to load afresh."""
+        parts = self.managers[by]._parts
+        assert parts is not None
+        self.run(parts.housekeeping.trim(datetime.now(UTC)))
+
     @rule(by=which)
     def lose_the_session(self, by: int) -> None:
         sessions_of(self.managers[by])._sessions.pop(self.user, None)
@@ -227,6 +248,8 @@ class TwoManagers(History):
         expected = (self.version, len(self.memories), len(self.edges), entities)
         assert [tuple(row) for row in state] == ([expected] if self.version else [])
         assert [tuple(row) for row in self.run(self.outside.fetch(ROWS, self.user))] == [expected[1:]]
+        stats = self.run(self.managers[0].user_stats(self.user))
+        assert (stats.version, stats.node_count, stats.relationship_count, stats.entity_count) == expected
 
 
 STATE = """

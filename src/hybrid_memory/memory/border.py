@@ -109,18 +109,24 @@ class Border:
             raise InvalidInput(f"{path} must be a number from 0 to 1, not {value!r}")
         return float(value)
 
-    def expiry(self, value: timedelta | float | None, now: datetime) -> datetime | None:
-        """When a memory expires, from seconds or a timedelta."""
-        if value is None:
-            return None
+    def span(self, value: timedelta | float, path: str) -> timedelta:
+        """A length of time, from seconds or a timedelta."""
         try:
             span = value if isinstance(value, timedelta) else timedelta(seconds=value)
-            moment = now + span
         except (TypeError, ValueError, OverflowError):
             span = timedelta(0)
         if span <= timedelta(0):
-            raise InvalidInput(f"expires_in must be a positive number of seconds or a timedelta, not {value!r}")
-        return moment
+            raise InvalidInput(f"{path} must be a positive number of seconds or a timedelta, not {value!r}")
+        return span
+
+    def expiry(self, value: timedelta | float | None, now: datetime) -> datetime | None:
+        """When a memory expires."""
+        if value is None:
+            return None
+        try:
+            return now + self.span(value, "expires_in")
+        except OverflowError:
+            raise InvalidInput(f"expires_in is out of the range of dates: {value!r}") from None
 
     def moment(self, value: object, path: str) -> datetime:
         """A point in time, in UTC."""

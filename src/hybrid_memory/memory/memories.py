@@ -7,6 +7,7 @@ from uuid import UUID
 
 from hybrid_memory.errors import InvalidInput, StorageRejected, UnknownMemory
 from hybrid_memory.graph.user_graph import utc_now
+from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border, Draft
 from hybrid_memory.memory.identity import entity_node_id, name_identity
 from hybrid_memory.memory.sessions import Sessions
@@ -30,13 +31,21 @@ class Memories:
     """The memories of all users, one call at a time."""
 
     def __init__(
-        self, border: Border, clock: HybridClock, database: Access, writer: Writer, sessions: Sessions, events: Events
+        self,
+        border: Border,
+        clock: HybridClock,
+        database: Access,
+        writer: Writer,
+        sessions: Sessions,
+        accesses: Accesses,
+        events: Events,
     ) -> None:
         self._border = border
         self._clock = clock
         self._database = database
         self._writer = writer
         self._sessions = sessions
+        self._accesses = accesses
         self._events = events
 
     async def store(self, user_id: str, content: object, context_type: str, **fields: Any) -> str:
@@ -140,12 +149,19 @@ class Memories:
         )
 
     async def get(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
+        """One memory, which counts as an access."""
+        node = await self.found(user_id, node_id)
+        if node is not None:
+            self._accesses.count(node.user_id, [node.node_id])
+        return node
+
+    async def found(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
         """One memory, from the user's graph when it is here, else from Postgres."""
         owner = self._border.user_id(user_id)
         wanted = self._border.node_id(owner, node_id)
         memory = self._sessions.loaded(owner)
         if memory is not None:
-            return memory.get_node(wanted)
+            return memory.peek(wanted)
         async with self._database.transaction([owner]) as transaction:
             node = await Nodes(transaction, owner).get(wanted)
         self._clock.observe(node.written_at if node else None)
@@ -154,7 +170,7 @@ class Memories:
 
     async def update(self, user_id: str, node_id: str | UUID, **fields: Any) -> MemoryNode:
         """Replace some fields of a memory; the memory as it is then."""
-        node = await self.get(user_id, node_id)
+        node = await self.found(user_id, node_id)
         if node is None:
             raise UnknownMemory(f"user {user_id!r} has no memory {str(node_id)!r}")
         if node.context_type == "domain_entity":
@@ -178,14 +194,14 @@ class Memories:
         if node.expires_at is not None and "expires_in" not in fields:
             row["expires_at"] = node.expires_at.isoformat()
         await self._write(draft.user_id, _writes_of(replace(draft, row=row)))
-        updated = await self.get(draft.user_id, draft.node_id)
+        updated = await self.found(draft.user_id, draft.node_id)
         if updated is None:
             raise UnknownMemory(f"memory {draft.node_id!r} was deleted while it was changed")
         return updated
 
     async def forget(self, user_id: str, node_id: str | UUID) -> bool:
         """Delete a memory with its relationships; False when there was none."""
-        node = await self.get(user_id, node_id)
+        node = await self.found(user_id, node_id)
         if node is None:
             return False
         await self._write(node.user_id, [Write("deletes", {"node_id": node.node_id})])

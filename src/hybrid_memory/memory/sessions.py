@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
+from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.keeping import Keeper
 from hybrid_memory.memory.loading import Loader, taken_in
 from hybrid_memory.memory.progress import Arrivals, Progress
@@ -47,12 +48,14 @@ class Sessions:
         self,
         loader: Loader,
         keeper: Keeper | None,
+        accesses: Accesses,
         settings: Settings,
         events: Events,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loader = loader
         self._keeper = keeper
+        self._accesses = accesses
         self._settings = settings
         self._events = events
         self._clock = clock
@@ -86,10 +89,14 @@ class Sessions:
             delta = _delta_of(applied, applied.written)
             if session.graph.apply(delta):
                 self._keep(session.graph, delta)
-        # What others wrote in between is fetched. The first comparison may have begun before the write was committed;
-        # the second cannot have.
+        await self.caught_up(applied.user_id, applied.version)
+
+    async def caught_up(self, user_id: str, version: int) -> None:
+        """Fetch what is missing in a loaded graph up to a version that this process knows to be committed."""
+        session = self._known(user_id)
+        # The first comparison may have begun before the write was committed; the second cannot have.
         for _ in range(2):
-            if session is None or not session.graph.loaded or session.graph.version >= applied.version:
+            if session is None or not session.graph.loaded or session.graph.version >= version:
                 return
             await self._refreshed(session, counting=False)
 
@@ -122,7 +129,7 @@ class Sessions:
 
     def _entered(self, graph: UserGraph) -> _Session:
         """A session for a graph; the least recently used ones make room."""
-        session = _Session(graph, UserMemory(graph), Arrivals(graph.user_id, self._events))
+        session = _Session(graph, UserMemory(graph, self._accesses), Arrivals(graph.user_id, self._events))
         self._sessions[graph.user_id] = session
         for other in list(self._sessions):
             if len(self._sessions) <= self._settings.max_loaded_users:

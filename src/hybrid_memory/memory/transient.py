@@ -1,6 +1,7 @@
 """Notes of a thread, and how one of them becomes a user's memory."""
 
 import functools
+from datetime import timedelta
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,6 +20,7 @@ class Notes:
 
     def __init__(self, directory: Path, border: Border, events: Events) -> None:
         self._made = functools.partial(Database, STATE, directory, events)
+        self._file = directory / STATE.name
         self._border = border
         self._lock = Lock()
         self._state: Database | None = None
@@ -47,7 +49,7 @@ class Notes:
         note = notes.get(self._border.thread_id(thread_id), node_id)
         if note is None:
             raise UnknownMemory(f"thread {thread_id!r} has no note {node_id!r}")
-        known = {one for one in (*note.relates_to, *note.depends_on) if await memories.get(user_id, one) is not None}
+        known = {one for one in (*note.relates_to, *note.depends_on) if await memories.found(user_id, one) is not None}
         stored = await memories.store(
             user_id,
             note.content,
@@ -64,6 +66,14 @@ class Notes:
         )
         notes.forget(thread_id, node_id)
         return stored
+
+    def clean_up(self, older_than: timedelta, *, only_if_open: bool = False) -> int:
+        """Remove what has expired, and the threads quiet for so long; how many notes. Makes no file for that."""
+        with self._lock:
+            is_open = self._state is not None
+        if is_open or (not only_if_open and self._file.exists()):
+            return self._memories().clean_up(older_than)
+        return 0
 
     def close(self) -> None:
         """Commit what is queued and close the file; the next call opens it again."""

@@ -64,11 +64,6 @@ class Nodes:
         rows = await self._transaction.fetch("nodes.of_thread", user_id=self._user_id, thread_id=thread_id, most=most)
         return self._nodes(reversed(rows))
 
-    async def expired(self, at: datetime, *, most: int = 1000) -> list[str]:
-        """Ids of memories whose time is over."""
-        rows = await self._transaction.fetch("nodes.expired", user_id=self._user_id, at=at, most=most)
-        return [str(row["node_id"]) for row in rows]
-
     def _nodes(self, rows: Iterable[asyncpg.Record]) -> list[MemoryNode]:
         return [self._node(row) for row in rows]
 
