@@ -31,7 +31,7 @@ def due(sql: Statements, most: int, now: datetime, besides: Collection[str]) -> 
     rows = sql.rows(
         "outbox.due",
         now=microseconds(now),
-        longest=microseconds(now + LONGEST_DELAY),
+        furthest=microseconds(now + 2 * LONGEST_DELAY),
         besides=json.dumps(list(besides)),
         most=most,
     )

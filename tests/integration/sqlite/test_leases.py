@@ -58,7 +58,13 @@ async def test_all_at_once_and_one_gets_it(leases: Leases) -> None:
 
 async def test_a_clock_set_back_does_not_make_it_eternal(leases: Leases) -> None:
     assert await leases.take("outbox", "a", 10, NOW)
-    assert await leases.take("outbox", "b", 10, NOW - LONGEST_SECONDS * SECOND)
+    assert await leases.take("outbox", "b", 10, NOW - 2 * LONGEST_SECONDS * SECOND)
+
+
+async def test_a_caller_that_was_slow_does_not_take_it_from_one_that_was_not(leases: Leases) -> None:
+    """Its `now` is from before the other one's."""
+    assert await leases.take("outbox", "a", LONGEST_SECONDS, NOW)
+    assert not await leases.take("outbox", "b", LONGEST_SECONDS, NOW - SECOND)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, LONGEST_SECONDS + 1])
@@ -84,7 +90,7 @@ async def test_what_was_not_released_is_free_after_close(tmp_path: Path, leases:
 async def test_without_the_lease_nothing_is_given_out(tmp_path: Path) -> None:
     async with outbox_in(tmp_path) as (_, outbox):
         await outbox.put([operation("nick", 1)])
-        for owner, now in ((OTHER_RUN, NOW), (RUN, NOW + 601 * SECOND), (RUN, NOW - SECOND)):
+        for owner, now in ((OTHER_RUN, NOW), (RUN, NOW + 601 * SECOND), (RUN, NOW - 601 * SECOND)):
             assert await outbox.next_batches(owner, most_users=1, most_operations=1, now=now) == []
         assert await outbox.next_batches(RUN, most_users=1, most_operations=1, now=NOW)
 
