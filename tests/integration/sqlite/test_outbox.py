@@ -461,3 +461,41 @@ async def test_a_long_queue_slows_nobody_down(tmp_path: Path) -> None:
         for start in range(101, 6_001, 1000):
             await outbox.put([operation("u0", n) for n in range(start, start + 1000)])
         assert await time_of_a_round(outbox) < 5 * short + 0.002
+
+
+@pytest.mark.parametrize(
+    "count", [4_000, pytest.param(100_000, marks=[pytest.mark.campaign, pytest.mark.timeout(600)])]
+)
+async def test_many_operations_go_through(tmp_path: Path, count: int) -> None:
+    """Put by 32 callers in groups of 20, half of all for one user; taken out without anybody who would send them."""
+    users = ["u0" if n % 2 else f"u{n % 200}" for n in range(count)]
+    groups = iter([[operation(users[n], n + 1) for n in range(start, start + 20)] for start in range(0, count, 20)])
+
+    async def put_on(outbox: Outbox) -> None:
+        for group in groups:
+            await outbox.put(group)
+
+    async with outbox_in(tmp_path) as (state, outbox):
+        start = time.perf_counter()
+        await asyncio.gather(*(put_on(outbox) for _ in range(32)))
+        put = time.perf_counter() - start
+        assert await outbox.depth() == count
+        start = time.perf_counter()
+        seen: dict[str, list[int]] = defaultdict(list)
+        slowest = 0.0
+        while True:
+            asked = time.perf_counter()
+            batches = await outbox.next_batches(RUN, most_users=32, most_operations=128, now=NOW)
+            slowest = max(slowest, time.perf_counter() - asked)
+            if not batches:
+                break
+            for batch in batches:
+                seen[batch[0].user_id] += numbers(batch)
+            await asyncio.gather(*(outbox.done(batch[0].user_id, RUN, batch[-1].n) for batch in batches))
+        took = time.perf_counter() - start
+        print(f"{count} put at {count / put:.0f}/s, taken at {count / took:.0f}/s, slowest answer {slowest:.3f} s")
+        assert sum(map(len, seen.values())) == count
+        assert all(len(set(those)) == len(those) for those in seen.values())
+        assert await outbox.depth() == 0
+        assert state.read_blocking(wrong_in) == []
+        assert count / took > 1000
