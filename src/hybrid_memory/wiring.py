@@ -64,9 +64,7 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         await link.start()
         stack.push_async_callback(link.close)
         instance, clock = new_id(), HybridClock()
-        keeper = await stack.enter_async_context(opened_keeper(settings, link.address, clock, events))
-        if keeper is not None:
-            await keeper.belong_to(link.deployment)
+        keeper = await stack.enter_async_context(opened_keeper(settings, link, clock, events))
         sessions = Sessions(Loader(link, clock), keeper, settings, events)
         writer = Writer(Batches(link, instance), instance, clock, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
