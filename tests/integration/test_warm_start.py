@@ -332,7 +332,7 @@ class TestWithoutPostgres:
         await remember(first)
         await first.aclose()
         through = proxy.targets(targets)
-        settings = settings_for(through, postgres_port=through.runtime.ports[0], command_timeout_seconds=0.5)
+        settings = settings_for(through, postgres_port=through.runtime.ports[0], command_timeout_seconds=1)
         async with HybridMemoryManager(settings, events=events) as manager:
             proxy.black_hole()
             memory = await manager.ensure_user_memories("nick")

@@ -204,21 +204,21 @@ async def opened_keeper(
 ) -> AsyncIterator[Keeper | None]:
     """The keeper on the data directory's `cache.db`; None where the file cannot be used, or nothing is to be kept."""
     cache = Database(CACHE, settings.data_dir.expanduser(), events, timeout=_LONGEST_CALL_SECONDS)
-    users = CachedUsers(cache)
+    users, keeper = CachedUsers(cache), None
     try:
-        await asyncio.to_thread(cache.open)
-        if settings.max_cache_bytes == 0:
-            await users.make_room(unused_seconds=0, most_bytes=0)
-    except StorageUnavailable as error:
-        events.warning("cache_unavailable", error=str(error))
-        yield None
-        return
-    deployment = Deployment(link, settings.schema_name, CachedValues(cache))
-    keeper = Keeper(users, deployment, stamps, settings, events)
-    try:
-        yield keeper if settings.max_cache_bytes else None
+        try:
+            await asyncio.to_thread(cache.open)
+            if settings.max_cache_bytes == 0:
+                await users.make_room(unused_seconds=0, most_bytes=0)
+            else:
+                deployment = Deployment(link, settings.schema_name, CachedValues(cache))
+                keeper = Keeper(users, deployment, stamps, settings, events)
+        except StorageUnavailable as error:
+            events.warning("cache_unavailable", error=str(error))
+        yield keeper
     finally:
-        await keeper.close()
+        if keeper is not None:
+            await keeper.close()
         await elsewhere(cache.close)
 
 
