@@ -5,8 +5,10 @@ import gc
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import apsw
 import pytest
@@ -175,6 +177,28 @@ class TestTheNextProcess:
         await manager.forget("nick", node_id)
         await written(manager)
         assert "the secret" not in await kept()
+
+    async def test_what_postgres_has_not_confirmed_is_not_left_to_others(
+        self, manager: HybridMemoryManager, events: Recorded
+    ) -> None:
+        await manager.ensure_user_memories("nick")
+        await manager.store_persistent_memory("nick", "confirmed")
+        await written(manager)
+
+        async def queue() -> None:
+            graph = sessions_of(manager)._sessions["nick"].graph
+            waiting = [replace(node, node_id=str(uuid4()), version=None) for node in graph.everything().nodes]
+            now = graph.everything()
+            graph.apply(replace(now, nodes=[*now.nodes, *waiting]))
+            assert graph.node_count == 2
+            keeper_of(manager).note(graph, graph.everything())
+
+        await manager._on_home(lambda _: queue())
+        await written(manager)
+        kept = await kept_of(manager, "nick")
+        assert kept is not None
+        assert [node.text for node in kept.delta.nodes] == ["confirmed"]
+        assert not events.named("cache_unavailable")
 
     async def test_what_was_read_is_older_than_what_is_written(self, instance: Make) -> None:
         """The deletion is in the copy, made on a machine whose clock is ahead; nobody reads it again."""

@@ -120,8 +120,8 @@ class Keeper:
 
     async def written(self) -> None:
         """Wait until everything noted is written."""
-        self._hurry.set()
         while self._writing is not None:
+            self._hurry.set()
             await asyncio.shield(self._writing)
 
     async def close(self) -> None:
@@ -160,7 +160,7 @@ class Keeper:
         everything = graph.everything()
         if everything.incarnation is None:
             await self._users.drop(graph.user_id)
-        else:
+        elif not _unconfirmed(everything):
             copy = CachedUser(self._standing(graph, everything, deployment), everything.nodes, everything.relationships)
             await self._users.replace(copy)
 
@@ -220,6 +220,11 @@ async def opened_keeper(
         if keeper is not None:
             await keeper.close()
         await elsewhere(cache.close)
+
+
+def _unconfirmed(delta: Delta) -> bool:
+    """Whether a row waits for Postgres, which may refuse it: no later change would tell the next process."""
+    return any(row.version is None for rows in (delta.nodes, delta.relationships) for row in rows)
 
 
 def _followed(earlier: list[Delta] | None, delta: Delta) -> list[Delta] | None:
