@@ -77,9 +77,7 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         await link.start()
         stack.push_async_callback(link.close)
         instance, clock = new_id(), HybridClock()
-        keeper = await stack.enter_async_context(opened_keeper(settings, link.address, clock, events))
-        if keeper is not None:
-            await keeper.belong_to(link.deployment)
+        keeper = await stack.enter_async_context(opened_keeper(settings, link, clock, events))
         upkeep = Upkeep(link)
         accesses = Accesses(upkeep)
         sessions = Sessions(Loader(link, clock), keeper, accesses, settings, events)

@@ -5,15 +5,17 @@ import gc
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import apsw
 import pytest
 
 from hybrid_memory import HybridMemoryManager, UserMemory
 from hybrid_memory.errors import StorageUnavailable
-from hybrid_memory.memory.keeping import Keeper
+from hybrid_memory.memory.keeping import Keeper, Kept
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.sqlite import checksum
@@ -21,6 +23,7 @@ from tests.support.managers import settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
 from tests.support.servers import Server, administration
+from tests.support.waiting import until
 
 Make = Callable[..., HybridMemoryManager]
 NODES = """
@@ -55,6 +58,10 @@ async def written(manager: HybridMemoryManager) -> None:
     await manager._on_home(lambda _: keeper_of(manager).written())
 
 
+async def kept_of(manager: HybridMemoryManager, user_id: str) -> Kept | None:
+    return await manager._on_home(lambda _: keeper_of(manager).copy_of(user_id))
+
+
 async def remember(manager: HybridMemoryManager) -> list[str]:
     """Some memories and relationships of nick, in a session; closing the manager leaves its copy."""
     await manager.ensure_user_memories("nick")
@@ -66,6 +73,13 @@ async def remember(manager: HybridMemoryManager) -> list[str]:
         )
     )
     return ids
+
+
+async def healed(proxy: FaultProxy, manager: HybridMemoryManager) -> None:
+    """Once its being away was noticed, it is back."""
+    await until(lambda: manager.health().postgres == "down", "Postgres is away")
+    proxy.heal()
+    await until(lambda: manager.health().postgres == "up", "Postgres is found again")
 
 
 def change_the_file(statement: str, *values: object) -> None:
@@ -154,15 +168,37 @@ class TestTheNextProcess:
         await manager.ensure_user_memories("nick")
         await written(manager)
 
-        async def kept() -> bytes:
-            found = await keeper_of(manager)._users.get("nick", str(keeper_of(manager)._deployment))
+        async def kept() -> str:
+            found = await kept_of(manager, "nick")
             assert found is not None
-            return str(found.nodes).encode()
+            return str(found.delta)
 
-        assert b"the secret" in await kept()
+        assert "the secret" in await kept()
         await manager.forget("nick", node_id)
         await written(manager)
-        assert b"the secret" not in await kept()
+        assert "the secret" not in await kept()
+
+    async def test_what_postgres_has_not_confirmed_is_not_left_to_others(
+        self, manager: HybridMemoryManager, events: Recorded
+    ) -> None:
+        await manager.ensure_user_memories("nick")
+        await manager.store_persistent_memory("nick", "confirmed")
+        await written(manager)
+
+        async def queue() -> None:
+            graph = sessions_of(manager)._sessions["nick"].graph
+            waiting = [replace(node, node_id=str(uuid4()), version=None) for node in graph.everything().nodes]
+            now = graph.everything()
+            graph.apply(replace(now, nodes=[*now.nodes, *waiting]))
+            assert graph.node_count == 2
+            keeper_of(manager).note(graph, graph.everything())
+
+        await manager._on_home(lambda _: queue())
+        await written(manager)
+        kept = await kept_of(manager, "nick")
+        assert kept is not None
+        assert [node.text for node in kept.delta.nodes] == ["confirmed"]
+        assert not events.named("cache_unavailable")
 
     async def test_what_was_read_is_older_than_what_is_written(self, instance: Make) -> None:
         """The deletion is in the copy, made on a machine whose clock is ahead; nobody reads it again."""
@@ -308,8 +344,7 @@ class TestACopyThatWillNotDo:
         keeper_of(manager)._cleared_at = float("-inf")
         await manager.store_persistent_memory("user 9", "y")
         await written(manager)
-        users, deployment = keeper_of(manager)._users, str(keeper_of(manager)._deployment)
-        there = [await users.get(f"user {number}", deployment) is not None for number in range(10)]
+        there = [await kept_of(manager, f"user {number}") is not None for number in range(10)]
         assert there == [False] * 8 + [True] * 2
 
 
@@ -321,7 +356,7 @@ class TestWithoutPostgres:
         await remember(first)
         await first.aclose()
         through = proxy.targets(targets)
-        settings = settings_for(through, postgres_port=through.runtime.ports[0], command_timeout_seconds=0.5)
+        settings = settings_for(through, postgres_port=through.runtime.ports[0], command_timeout_seconds=1)
         async with HybridMemoryManager(settings, events=events) as manager:
             proxy.black_hole()
             memory = await manager.ensure_user_memories("nick")
@@ -333,9 +368,27 @@ class TestWithoutPostgres:
             assert 0 < warning["age"] <= memory.age
             with pytest.raises(StorageUnavailable):
                 await manager.ensure_user_memories("eve")
-            proxy.heal()
+            await healed(proxy, manager)
             await manager.ensure_user_memories("nick")
             assert not memory.stale
+
+    async def test_a_server_that_is_away_from_the_start_is_known_by_its_address(
+        self, targets: Targets, proxy: FaultProxy, tmp_path: Path
+    ) -> None:
+        through = proxy.targets(targets)
+        settings = settings_for(through, postgres_port=through.runtime.ports[0], connect_timeout_seconds=0.5)
+        async with HybridMemoryManager(settings) as first:
+            await remember(first)
+        proxy.black_hole()
+        async with HybridMemoryManager(settings) as second:
+            memory = await second.ensure_user_memories("nick")
+            assert (memory.stale, len(memory.get_all_nodes())) == (True, 22)
+            with pytest.raises(StorageUnavailable):
+                await second.ensure_user_memories("eve")
+        elsewhere = settings_for(targets, postgres_host=str(tmp_path), connect_timeout_seconds=0.5)
+        async with HybridMemoryManager(elsewhere) as stranger:
+            with pytest.raises(StorageUnavailable):
+                await stranger.ensure_user_memories("nick")
 
 
 class TestAMemoryThatIsHeld:
@@ -397,13 +450,13 @@ class TestLongLoads:
 
     async def test_rows_that_keep_coming_may_take_longer_than_a_call(self, instance: Make, targets: Targets) -> None:
         async with administration(targets) as connection:
-            await connection.execute(NODES, "nick", 4000)
+            await connection.execute(NODES, "nick", 8000)
             await connection.execute("select memory.touch_user('nick')")
-        manager = instance(command_timeout_seconds=1)
+        manager = instance(command_timeout_seconds=0.5)
         started = time.monotonic()
-        memory = await manager.ensure_user_memories("nick", progress=lambda *_: time.sleep(0.1))
-        assert time.monotonic() - started > 1.2
-        assert len(memory.get_all_nodes()) == 4000
+        memory = await manager.ensure_user_memories("nick", progress=lambda *_: time.sleep(0.02))
+        assert time.monotonic() - started > 0.6
+        assert len(memory.get_all_nodes()) == 8000
 
     async def test_rows_that_stop_coming_end_the_load(self, targets: Targets, proxy: FaultProxy) -> None:
         async with administration(targets) as connection:
@@ -422,7 +475,7 @@ class TestLongLoads:
             with pytest.raises(StorageUnavailable):
                 await manager.ensure_user_memories("nick", progress=stop_halfway)
             assert 2000 <= told[-1] < 4000
-            proxy.heal()
+            await healed(proxy, manager)
             assert len((await manager.ensure_user_memories("nick")).get_all_nodes()) == 4000
 
     async def test_other_tasks_have_their_turn(self, manager: HybridMemoryManager, targets: Targets) -> None:

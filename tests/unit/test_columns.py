@@ -54,17 +54,24 @@ def test_a_row_that_comes_out_is_as_frozen_as_any_other() -> None:
     assert hash((node.node_id, node.version)) == hash((fact(1).node_id, 1))
 
 
+def test_rows_share_nothing_that_can_be_changed() -> None:
+    nodes = [fact(number, content={"a": [1]}, metadata={}) for number in range(2)]
+    one, other = decoded(MemoryNode, USER, encoded(MemoryNode, nodes))
+    assert one.content is not other.content
+    assert one.metadata is not other.metadata
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        lambda columns: columns.pop("summary"),
-        lambda columns: columns.update(colour=["red"]),
-        lambda columns: columns.update(summary=[]),
-        lambda columns: columns.update(summary=["a", "b"]),
+        lambda columns: columns["each"].pop("node_id"),
+        lambda columns: columns["same"].update(colour="red"),
+        lambda columns: columns["each"].update(content=[]),
+        lambda columns: columns.update(rows=3),
     ],
 )
 def test_columns_of_another_version_are_refused(change: Any) -> None:
-    columns = json.loads(encoded(MemoryNode, [fact(1)]))
+    columns = json.loads(encoded(MemoryNode, [fact(1), fact(2)]))
     change(columns)
     with pytest.raises(ValueError, match=r"columns of another version|values of"):
         decoded(MemoryNode, USER, json.dumps(columns).encode())

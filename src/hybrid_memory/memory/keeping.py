@@ -15,7 +15,9 @@ from hybrid_memory.blocking import elsewhere
 from hybrid_memory.errors import HybridMemoryError, StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph, utc_now
+from hybrid_memory.memory.deployment import Deployment
 from hybrid_memory.observability import Events
+from hybrid_memory.postgres.link import Link
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.cached_users import CachedUser, CachedUsers, Changes, Standing, UnusableCopy
@@ -30,7 +32,6 @@ _SECONDS_TO_CLOSE = 5.0
 # Postgres is asked instead of waiting longer.
 _LONGEST_CALL_SECONDS = 5.0
 _SECONDS_PER_DAY = 86_400
-_DEPLOYMENTS = "deployment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +55,17 @@ class Keeper:
 
     Args:
         users: where they are kept.
-        values: where the server's last known deployment is kept.
-        server: the address of the server.
+        deployment: which database they are of; a copy of another one is not used.
         stamps: the clock that must not fall behind what the maker of a copy had seen.
         settings: how much is kept, and for how long.
         events: where to report.
     """
 
     def __init__(
-        self,
-        users: CachedUsers,
-        values: CachedValues,
-        server: str,
-        stamps: HybridClock,
-        settings: Settings,
-        events: Events,
+        self, users: CachedUsers, deployment: Deployment, stamps: HybridClock, settings: Settings, events: Events
     ) -> None:
         self._users = users
-        self._values = values
-        self._server = server
-        self._deployment: str | None = None
+        self._deployment = deployment
         self._stamps = stamps
         self._settings = settings
         self._events = events
@@ -83,22 +75,11 @@ class Keeper:
         self._cleared_at = float("-inf")
         self._failing = False
 
-    async def belong_to(self, deployment: str | None) -> None:
-        """Keep copies of one database, and use none of another; None is the one that the server had last time."""
-        if deployment is None:
-            with suppress(HybridMemoryError):
-                known = await asyncio.to_thread(self._values.get, _DEPLOYMENTS, self._server)
-                self._deployment = known.decode() if known else None
-        elif deployment != self._deployment:
-            self._deployment = deployment
-            await self._attempted(asyncio.to_thread(self._values.keep, _DEPLOYMENTS, self._server, deployment.encode()))
-
     async def copy_of(self, user_id: str) -> Kept | None:
         """What is kept of a user; None when there is nothing, or nothing that is whole."""
-        if self._deployment is None:
-            return None
         try:
-            found = await self._users.get(user_id, self._deployment)
+            deployment = await self._deployment.identity()
+            found = await self._users.get(user_id, deployment) if deployment else None
         except UnusableCopy as error:
             self._events.warning("cached_user_dropped", user_id=user_id, reason=str(error))
             await self.drop(user_id)
@@ -124,7 +105,7 @@ class Keeper:
 
     def note(self, graph: UserGraph, delta: Delta) -> None:
         """A graph has taken this from Postgres: its copy will have it in a moment."""
-        if self._deployment is None or (delta.incarnation is None and not delta.complete):
+        if delta.incarnation is None and not delta.complete:
             return
         known = self._unwritten.pop(graph.user_id, None)
         changes = None if delta.complete else [delta]
@@ -139,8 +120,8 @@ class Keeper:
 
     async def written(self) -> None:
         """Wait until everything noted is written."""
-        self._hurry.set()
         while self._writing is not None:
+            self._hurry.set()
             await asyncio.shield(self._writing)
 
     async def close(self) -> None:
@@ -167,24 +148,26 @@ class Keeper:
             self._writing = None
 
     async def _write(self, unwritten: _Unwritten) -> None:
-        graph = unwritten.graph
+        graph, deployment = unwritten.graph, await self._deployment.identity()
+        if deployment is None:
+            return
         if unwritten.changes:
             first, *later = unwritten.changes
             delta = first.then(*later)
             news = Changes(delta.since or 0, delta.nodes, delta.relationships, delta.deleted)
-            if await self._users.apply(self._standing(graph, delta), news):
+            if await self._users.apply(self._standing(graph, delta, deployment), news):
                 return
         everything = graph.everything()
         if everything.incarnation is None:
             await self._users.drop(graph.user_id)
-        else:
-            copy = CachedUser(self._standing(graph, everything), everything.nodes, everything.relationships)
+        elif not _unconfirmed(everything):
+            copy = CachedUser(self._standing(graph, everything, deployment), everything.nodes, everything.relationships)
             await self._users.replace(copy)
 
-    def _standing(self, graph: UserGraph, delta: Delta) -> Standing:
+    def _standing(self, graph: UserGraph, delta: Delta, deployment: str) -> Standing:
         return Standing(
             user_id=graph.user_id,
-            deployment=str(self._deployment),
+            deployment=deployment,
             incarnation=str(delta.incarnation),
             version=delta.version,
             latest_stamp=self._stamps.latest,
@@ -217,28 +200,31 @@ class Keeper:
 
 @asynccontextmanager
 async def opened_keeper(
-    settings: Settings, server: str, stamps: HybridClock, events: Events
+    settings: Settings, link: Link, stamps: HybridClock, events: Events
 ) -> AsyncIterator[Keeper | None]:
-    """The keeper on the data directory's `cache.db`; None where the file cannot be used, or nothing is to be kept.
-
-    It uses no copy before it is told which database they `belong_to`.
-    """
+    """The keeper on the data directory's `cache.db`; None where the file cannot be used, or nothing is to be kept."""
     cache = Database(CACHE, settings.data_dir.expanduser(), events, timeout=_LONGEST_CALL_SECONDS)
-    users = CachedUsers(cache)
+    users, keeper = CachedUsers(cache), None
     try:
-        await asyncio.to_thread(cache.open)
-        if settings.max_cache_bytes == 0:
-            await users.make_room(unused_seconds=0, most_bytes=0)
-    except StorageUnavailable as error:
-        events.warning("cache_unavailable", error=str(error))
-        yield None
-        return
-    keeper = Keeper(users, CachedValues(cache), server, stamps, settings, events)
-    try:
-        yield keeper if settings.max_cache_bytes else None
+        try:
+            await asyncio.to_thread(cache.open)
+            if settings.max_cache_bytes == 0:
+                await users.make_room(unused_seconds=0, most_bytes=0)
+            else:
+                deployment = Deployment(link, settings.schema_name, CachedValues(cache))
+                keeper = Keeper(users, deployment, stamps, settings, events)
+        except StorageUnavailable as error:
+            events.warning("cache_unavailable", error=str(error))
+        yield keeper
     finally:
-        await keeper.close()
+        if keeper is not None:
+            await keeper.close()
         await elsewhere(cache.close)
+
+
+def _unconfirmed(delta: Delta) -> bool:
+    """Whether a row waits for Postgres, which may refuse it: no later change would tell the next process."""
+    return any(row.version is None for rows in (delta.nodes, delta.relationships) for row in rows)
 
 
 def _followed(earlier: list[Delta] | None, delta: Delta) -> list[Delta] | None:

@@ -6,7 +6,7 @@ row after row. Whoever starts with a large user waits for this.
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
@@ -22,14 +22,23 @@ _WRITTEN: Mapping[str, Callable[[Any], Any]] = dict.fromkeys(
 _READ: Mapping[str, Callable[[Any], Any]] = dict.fromkeys(_WRITTEN, datetime.fromisoformat) | dict.fromkeys(
     ("tags", "namespace"), tuple
 )
+# Two rows must not share what somebody could change in one of them.
+_CHANGEABLE = ("content", "metadata")
 
 
 def encoded(kind: type[Row], rows: Sequence[Row]) -> bytes:
-    """The rows of one user, without whose they are."""
-    columns: dict[str, list[Any]] = {}
+    """The rows of one user, without whose they are. What all of them share is written once."""
+    same: dict[str, Any] = {}
+    each: dict[str, list[Any]] = {}
     for name in _columns(kind):
-        values = map(attrgetter(name), rows)
-        columns[name] = _converted(values, _WRITTEN[name]) if name in _WRITTEN else list(values)
+        values = list(map(attrgetter(name), rows))
+        if name in _WRITTEN:
+            values = _converted(values, _WRITTEN[name])
+        if name not in _CHANGEABLE and values and values.count(values[0]) == len(values):
+            same[name] = values[0]
+        else:
+            each[name] = values
+    columns = {"rows": len(rows), "same": same, "each": each}
     return json.dumps(columns, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -40,13 +49,15 @@ def decoded(kind: type[Row], user_id: str, text: bytes) -> list[Row]:
         ValueError: they have other columns.
     """
     columns = json.loads(text)
-    if columns.keys() != _columns(kind):
+    size, same, each = columns["rows"], columns["same"], columns["each"]
+    if same.keys() | each.keys() != _columns(kind):
         raise ValueError(f"columns of another version of {kind.__name__}")
-    size = len(next(iter(columns.values())))
     rows = [object.__new__(kind) for _ in range(size)]
     _fill(kind, rows, "user_id", [user_id] * size)
-    for name, values in columns.items():
-        _fill(kind, rows, name, _converted(values, _READ[name]) if name in _READ else values)
+    for name, value in same.items():
+        _fill(kind, rows, name, _converted([value], _READ.get(name)) * size)
+    for name, values in each.items():
+        _fill(kind, rows, name, _converted(values, _READ.get(name)))
     return rows
 
 
@@ -54,8 +65,8 @@ def _columns(kind: type[Row]) -> set[str]:
     return {field.name for field in fields(kind)} - {"user_id"}
 
 
-def _converted(values: Iterable[Any], convert: Callable[[Any], Any]) -> list[Any]:
-    return [None if value is None else convert(value) for value in values]
+def _converted(values: list[Any], convert: Callable[[Any], Any] | None) -> list[Any]:
+    return values if convert is None else [None if value is None else convert(value) for value in values]
 
 
 def _fill(kind: type[Row], rows: Sequence[Row], name: str, values: Sequence[Any]) -> None:

@@ -194,7 +194,7 @@ async def test_rows_of_another_version_of_this_library_are_no_copy(users: Cached
     execute(
         cache,
         "update cached_buckets set body = ?1, checksum = row_checksum('cached_buckets', user_id, kind, bucket, ?1)",
-        b'{"node_id": ["x"]}',
+        b'{"rows": 1, "same": {}, "each": {"node_id": ["x"]}}',
     )
     with pytest.raises(UnusableCopy, match="ValueError"):
         await users.get(USER, HERE)
