@@ -21,12 +21,21 @@ where user_id = :user_id and from_node_id = :from_node_id and to_node_id = :to_n
   and row_is_intact(checksum, 'local_relationships', :user_id, from_node_id, to_node_id, relationship_type, strength,
                     metadata, version, written_at, written_by, created_at, updated_at);
 
--- name: of_node
--- Those that leave or reach a memory.
+-- name: leaving
+-- Those that leave a memory.
 select from_node_id, to_node_id, relationship_type, strength, metadata, version, written_at, written_by, created_at,
        updated_at
 from local_relationships
-where user_id = :user_id and (from_node_id = :node_id or to_node_id = :node_id)
+where user_id = :user_id and from_node_id = :node_id
+  and row_is_intact(checksum, 'local_relationships', :user_id, from_node_id, to_node_id, relationship_type, strength,
+                    metadata, version, written_at, written_by, created_at, updated_at);
+
+-- name: reaching
+-- Those that reach a memory.
+select from_node_id, to_node_id, relationship_type, strength, metadata, version, written_at, written_by, created_at,
+       updated_at
+from local_relationships
+where user_id = :user_id and to_node_id = :node_id
   and row_is_intact(checksum, 'local_relationships', :user_id, from_node_id, to_node_id, relationship_type, strength,
                     metadata, version, written_at, written_by, created_at, updated_at);
 

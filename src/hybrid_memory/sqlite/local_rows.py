@@ -84,7 +84,9 @@ class LocalRows:
 
     def relationships_of(self, node_id: str) -> list[StampedRelationship]:
         """Those that leave or reach a memory."""
-        rows = self._sql.rows("local_relationships.of_node", user_id=self._user_id, node_id=node_id)
+        bound = {"user_id": self._user_id, "node_id": node_id}
+        rows = self._sql.rows("local_relationships.leaving", **bound)
+        rows += self._sql.rows("local_relationships.reaching", **bound)
         return [self._relationship(row) for row in rows]
 
     def tombstone(self, node_id: str) -> Stamp | None:
