@@ -256,13 +256,10 @@ class Places:
         there: Outcome
         try:
             there = (await self._there[by].apply({user: operations}, echo=[user]))[user]
+            # Both have the same time: the one at which Postgres applied it.
+            self.now = await self._eyes.fetchval(APPLIED_AT, user)
         except StorageRejected as error:
-            there = error
-        # Both have the same time: the one at which Postgres applied it.
-        applied_at = await self._eyes.fetchval(
-            "select last_activity from memory.user_metadata where user_id = $1", user
-        )
-        self.now = applied_at or datetime.now(UTC)
+            there, self.now = error, datetime.now(UTC)
         try:
             return there, (await self._here[by].apply({user: operations}, echo=[user]))[user]
         except StorageRejected as error:
@@ -322,6 +319,7 @@ def _plain(row: "asyncpg.Record") -> dict[str, Any]:
     return plain
 
 
+APPLIED_AT = "select last_activity from memory.user_metadata where user_id = $1"
 ROWS = {
     "state": """
         select version, node_count, relationship_count, entity_count from memory.user_metadata where user_id = $1""",

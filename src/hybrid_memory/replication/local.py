@@ -117,8 +117,9 @@ class _Batch:
     def _put_all(self, operations: Sequence[_Fresh]) -> None:
         puts = [one for one in operations if not self._is_misplaced(one)]
         self._same = {one.row["node_id"]: twin for one in puts if (twin := self._twin(one.row)) is not None}
-        for node_id in set(self._same.values()):
-            self._access(node_id)
+        twins = {self._same[one.row["node_id"]]: one.row for one in puts if one.row["node_id"] in self._same}
+        for node_id, row in twins.items():
+            self._access(node_id, row["content_hash"])
         alive = [one for one in puts if one.row["node_id"] not in self._same and not self._is_dead(one)]
         for one, seq in self._placed(alive):
             self._put(one, seq)
@@ -147,11 +148,12 @@ class _Batch:
             default=None,
         )
 
-    def _access(self, node_id: str) -> None:
+    def _access(self, node_id: str, content_hash: str) -> None:
         there = self._known.node(node_id)
         if there is not None:
-            count = there.node.access_count + 1
-            self._rows.put(replace(there, node=replace(there.node, access_count=count, last_accessed_at=self._now)))
+            node = replace(there.node, access_count=there.node.access_count + 1, last_accessed_at=self._now)
+            # A graph does not know the hash; it is that of the twin.
+            self._rows.put(StampedNode(node, content_hash, there.clocks))
 
     def _is_dead(self, operation: _Fresh) -> bool:
         """Whether the memory was deleted after this was written."""
