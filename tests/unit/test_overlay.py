@@ -193,7 +193,7 @@ def complete(state: Database, user: str) -> Delta:
     since = state.read_blocking(lambda sql: LocalRows(sql, user).since())
     return Delta(
         incarnation="one",
-        version=since.latest,
+        version=1000,
         nodes=[one.node for one in since.nodes],
         relationships=[one.relationship for one in since.relationships],
         complete=True,

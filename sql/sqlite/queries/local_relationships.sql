@@ -54,6 +54,12 @@ delete from local_relationships
 where user_id = :user_id and from_node_id = :from_node_id and to_node_id = :to_node_id
   and relationship_type = :relationship_type;
 
+-- name: forget_orphans
+-- Remove those of which an end was lost with a damaged file.
+delete from local_relationships as r
+where not exists (select 1 from local_nodes as n where n.user_id = r.user_id and n.node_id = r.from_node_id)
+   or not exists (select 1 from local_nodes as n where n.user_id = r.user_id and n.node_id = r.to_node_id);
+
 -- name: verify
 -- Read every row, so that a damaged one shows.
 select count(*) from local_relationships

@@ -16,7 +16,7 @@ where user_id = :user_id and node_id = :node_id
 
 -- name: since
 -- The deletions after a version; at -1 all.
-select node_id, written_at, written_by, version
+select node_id, written_at, written_by
 from local_tombstones
 where user_id = :user_id and version > :version
   and row_is_intact(checksum, 'local_tombstones', :user_id, node_id, version, written_at, written_by);

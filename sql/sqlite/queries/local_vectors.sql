@@ -9,7 +9,7 @@ on conflict (user_id, node_id, field, model) do update set
 
 -- name: changed_since
 -- What came or changed after a version; at -1 everything.
-select node_id, field, model, vector, content_hash, version
+select node_id, field, model, vector, content_hash
 from local_vectors
 where user_id = :user_id and version > :version
   and row_is_intact(checksum, 'local_vectors', :user_id, node_id, field, model, vector, content_hash, version);
@@ -22,6 +22,11 @@ delete from local_vectors where user_id = :user_id and node_id = :node_id;
 -- Remove the vectors of another content than the one a memory has now.
 delete from local_vectors
 where user_id = :user_id and node_id = :node_id and (:content_hash is null or content_hash is not :content_hash);
+
+-- name: forget_orphans
+-- Remove those whose memory was lost with a damaged file.
+delete from local_vectors as v
+where not exists (select 1 from local_nodes as n where n.user_id = v.user_id and n.node_id = v.node_id);
 
 -- name: verify
 -- Read every row, so that a damaged one shows.

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.postgres.batches import Applied, Operation
-from hybrid_memory.replication.known import ENTITY
 from hybrid_memory.replication.local import applied_locally
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database
@@ -53,7 +52,7 @@ class LocalBatches:
     def _apply(self, rows: LocalRows, user_id: str, operations: Sequence[Operation], *, echo: bool) -> Applied:
         # Once the file is ours: a later version has a later time.
         now = self._clock()
-        state = rows.state() or _begun(rows, now)
+        state = rows.state() or LocalState(str(uuid4()), 0, 0, 0, 0, now)
         before = rows.mark(self._instance_id)
         mark = max(before, operations[-1].n)
         fresh = [operation for operation in operations if operation.n > before]
@@ -81,16 +80,3 @@ class LocalBatches:
         rows.keep_mark(self._instance_id, mark, now)
         written = applied.written if echo else None
         return Applied(user_id, state.incarnation, version, mark, numbers, applied.same, written)
-
-
-def _begun(rows: LocalRows, now: datetime) -> LocalState:
-    """The state of a user who has none: a new one, or one whose state was lost with a damaged file."""
-    there = rows.since()
-    return LocalState(
-        incarnation=str(uuid4()),
-        version=there.latest,
-        node_count=len(there.nodes),
-        relationship_count=len(there.relationships),
-        entity_count=sum(one.node.context_type == ENTITY for one in there.nodes),
-        last_activity=now,
-    )

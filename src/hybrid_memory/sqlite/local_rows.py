@@ -31,13 +31,12 @@ class LocalState:
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """What came, changed or was deleted after a version; `latest` is the last version in it, or the one asked for."""
+    """What came, changed or was deleted after a version."""
 
     nodes: list[StampedNode]
     relationships: list[StampedRelationship]
     tombstones: dict[str, Stamp]
     vectors: list[NodeVector]
-    latest: int
 
 
 class LocalRows:
@@ -97,20 +96,15 @@ class LocalRows:
     def since(self, version: int = -1) -> Since:
         """What came, changed or was deleted after a version; everything there is by default."""
         bound = {"user_id": self._user_id, "version": version}
-        nodes = [self._node(row) for row in self._sql.rows("local_nodes.changed_since", **bound)]
-        rows = self._sql.rows("local_relationships.changed_since", **bound)
-        relationships = [self._relationship(row) for row in rows]
+        nodes = self._sql.rows("local_nodes.changed_since", **bound)
+        relationships = self._sql.rows("local_relationships.changed_since", **bound)
         tombstones = self._sql.rows("local_tombstones.since", **bound)
         vectors = self._sql.rows("local_vectors.changed_since", **bound)
-        versions = [one.node.version or 0 for one in nodes]
-        versions += [one.relationship.version or 0 for one in relationships]
-        versions += [row[-1] for row in (*tombstones, *vectors)]
         return Since(
-            nodes=nodes,
-            relationships=relationships,
-            tombstones={node_id: (_moment(at), by) for node_id, at, by, _ in tombstones},
+            nodes=[self._node(row) for row in nodes],
+            relationships=[self._relationship(row) for row in relationships],
+            tombstones={node_id: (_moment(at), by) for node_id, at, by in tombstones},
             vectors=[_vector(row) for row in vectors],
-            latest=max(versions, default=max(version, 0)),
         )
 
     def keep_state(self, state: LocalState) -> None:
@@ -262,7 +256,7 @@ def _vector_values(vector: NodeVector) -> dict[str, Any]:
 
 
 def _vector(row: Row) -> NodeVector:
-    node_id, field, model, vector, content_hash, _ = row
+    node_id, field, model, vector, content_hash = row
     return NodeVector(node_id, field, model, np.frombuffer(vector, _FLOATS).tolist(), content_hash)
 
 

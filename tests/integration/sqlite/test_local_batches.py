@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ from hybrid_memory.postgres.batches import Applied, Batches, Embedding, Operatio
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.local_batches import LocalBatches
 from hybrid_memory.replication.writer import Write, Writer
+from hybrid_memory.sqlite import salvage
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.files import STATE
@@ -106,7 +108,7 @@ async def test_what_changed_since_a_version(state: Database, one: Instance) -> N
     await apply(state, one, one.delete(first, at=1))
     since = state.read_blocking(lambda sql: LocalRows(sql, "nick").since(1))
     assert [one.node.node_id for one in since.nodes] == [third]
-    assert (since.relationships, set(since.tombstones), since.latest) == ([], {first}, 3)
+    assert (since.relationships, set(since.tombstones), state_of(state).version) == ([], {first}, 3)
 
 
 async def test_users_in_one_call_stay_apart(state: Database, one: Instance) -> None:
@@ -186,36 +188,48 @@ async def test_marks_of_processes_long_gone_are_dropped(state: Database) -> None
     assert marks == [0, 1]
 
 
-async def test_damage_is_noticed_and_the_rest_goes_on(tmp_path: Path, rng: random.Random, one: Instance) -> None:
+async def test_what_is_saved_from_a_damaged_file_is_whole(tmp_path: Path, rng: random.Random, one: Instance) -> None:
+    said = {f"value-{number:05} " * 30 for number in range(40)}
     with state_in(tmp_path) as (database, _):
-        for number in range(40):
-            await apply(database, one, one.node(str(uuid4()), f"value-{number:05} " * 30))
+        for text in said:
+            node_id = str(uuid4())
+            await apply(database, one, one.node(node_id, text), one.edge(node_id, node_id))
     flipped_in_a_value(tmp_path / "state.db", rng)
     with pytest.raises(StateDamaged):
         Database(STATE, tmp_path, Events()).open()
     with state_in(tmp_path) as (database, _):
         left = everything(database)
         assert 0 < len(left.nodes) < 40
-        assert texts(database) <= {f"value-{number:05} " * 30 for number in range(40)}
-        version = max(one.node.version or 0 for one in left.nodes)
-        applied = await apply(database, one, one.node(str(uuid4()), "after"))
-        assert applied.version > version
+        assert texts(database) <= said
+        assert counts(database) == (len(left.nodes), len(left.nodes)) == (len(left.nodes), len(left.relationships))
+        assert (await apply(database, one, one.node(str(uuid4()), "after"))).version == 41
 
 
-async def test_a_user_whose_state_was_lost_begins_behind_his_rows(state: Database, one: Instance) -> None:
-    first, second = str(uuid4()), str(uuid4())
-    before = await apply(state, one, one.node(first), one.entity(second, {}), one.edge(first, second))
+async def test_what_was_lost_with_a_file_is_not_spoken_of(state: Database, one: Instance) -> None:
+    """What a rescue does once it has all rows that there are."""
+    first, second, third = (str(uuid4()) for _ in range(3))
+    vector = Embedding("m", [1.0], "aa")
+    for user in ("nick", "eve"):
+        nodes = one.node(first), one.node(second, content_hash="aa", embeddings=(vector,)), one.entity(third, {})
+        await apply(state, one, *nodes, one.edge(first, second), one.edge(third, first), user=user)
     await apply(state, one, one.delete(str(uuid4()), at=1))
+    before = state_of(state), state_of(state, "eve")
 
     def lose(sql: Statements) -> None:
-        sql.connection.execute("delete from local_users")
+        sql.connection.execute("delete from local_users where user_id = 'nick'")
+        sql.connection.execute("delete from local_nodes where user_id = 'eve' and node_id = ?", (second,))
+        for repair in salvage._REPAIRS["local_nodes"]:
+            sql.run(repair)
 
     state.write_blocking(lose)
-    after = await apply(state, one, one.node(str(uuid4())))
-    assert after.version == 3
-    assert after.incarnation != before.incarnation
-    found = state_of(state)
-    assert (found.node_count, found.relationship_count, found.entity_count) == (3, 1, 1)
+    after = state_of(state), state_of(state, "eve")
+    assert (after[0].version, counts(state), after[0].entity_count) == (2, (3, 2), 1)
+    assert after[0].incarnation != before[0].incarnation
+    assert after[1] == replace(before[1], node_count=2, relationship_count=1)
+    assert [found.key for found in everything(state, "eve").relationships] == [(third, first, "led_to")]
+    assert everything(state, "eve").vectors == []
+    assert len(everything(state).vectors) == 1
+    state.read_blocking(lambda sql: sql.value("local_users.verify"))
 
 
 LOOKUPS = {
