@@ -315,6 +315,19 @@ class TestEntities:
         assert await counters(look) == await recounted(look) == (1, 0, 1)
 
 
+async def test_relationships_that_become_one_through_a_twin_do_not_refuse_the_batch(writer: Writer, look: Eyes) -> None:
+    there, twin, end = itertools.islice(ids(), 3)
+    await writer.write(writer.node(there, content_hash="aa"), writer.node(end))
+    await writer.write(
+        writer.node(twin, content_hash="aa", only_once=True),
+        writer.edge(twin, end, at=2, strength=0.2),
+        writer.edge(there, end, at=1, strength=0.1),
+    )
+    rows = await look.fetch("select from_node_id, strength from memory.relationships")
+    assert [(str(row["from_node_id"]), row["strength"]) for row in rows] == [(there, 0.2)]
+    assert await counters(look) == await recounted(look) == (2, 1, 0)
+
+
 class TestNothingHalfDone:
     @pytest.mark.parametrize(
         ("fields", "sqlstate"),

@@ -179,11 +179,19 @@ begin
     if v_same <> '{}' then
       update memory.nodes set access_count = access_count + 1, last_accessed_at = v_now
         where user_id = p_user and node_id = any (array(select value::uuid from jsonb_each_text(v_same)));
+      -- Two relationships may have become one by that: the later one counts.
       p_ops := jsonb_set(p_ops, '{edges}', coalesce((
-        select jsonb_agg(e || jsonb_build_object(
-          'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
-          'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')))
-        from jsonb_array_elements(p_ops -> 'edges') e), '[]'));
+        select jsonb_agg(latest.edge) from (
+          select distinct on (edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type') edge
+          from (
+            select e || jsonb_build_object(
+              'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
+              'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')) as edge
+            from jsonb_array_elements(p_ops -> 'edges') e where (e ->> 'n')::bigint > v_mark
+          ) as renamed
+          order by edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type',
+                   least((edge ->> 'written_at')::timestamptz, v_cutoff) desc, (edge ->> 'n')::bigint
+        ) as latest), '[]'));
     end if;
 
     for v_row in
