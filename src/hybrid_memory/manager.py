@@ -332,6 +332,10 @@ class HybridMemoryManager(Lifecycle):
             max_age: reading a memory does not make it younger; storing, updating or merging does.
             user_id: of one user; of all users, and notes of threads quiet for as long, when None.
             keep_tags: old memories with one of these tags (in any case) stay. So do items of a store.
+
+        Raises:
+            InvalidInput: an age that is none, or tags that are none.
+            StorageUnavailable: Postgres did not answer; what was removed before is gone.
         """
         return await self._on_home(lambda parts: parts.housekeeping.cleanup(max_age, user_id, keep_tags, self._notes))
 

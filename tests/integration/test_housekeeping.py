@@ -495,6 +495,25 @@ class TestTheJobs:
         await manager.aclose()
         assert [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("hybrid-memory")] == []
 
+    async def test_each_server_with_an_owner_and_a_runtime_role(self, each_targets: Targets) -> None:
+        events = Recorded()
+        async with HybridMemoryManager(settings_for(each_targets), events=events) as manager:
+            ids = await manager.store_many("nick", [{"content": text, "expires_in": AGE} for text in "abc"])
+            memory = await manager.ensure_user_memories("nick")
+            memory.get_node(ids[0])
+            await expire(each_targets, ids[1])
+            for job in ("accesses", "sweep", "statistics"):
+                assert await run_job(manager, job), events.named("background_job_failed")
+            assert texts(memory) == {"a", "c"}
+            await age(each_targets)
+            assert await manager.cleanup(AGE) == Cleanup(memories=2, users=1)
+            await outside(each_targets, "update memory.tombstones set deleted_at = now() - interval '31 days'")
+            assert await run_job(manager, "trim")
+            assert events.named("old_marks_forgotten") == [{"tombstones": 3, "watermarks": 0}]
+        assert await outside(each_targets, "select count(*) from memory.applied_watermarks") == [(0,)]
+        (views,) = await outside(each_targets, "select node_count, total_accesses from memory.user_stats")
+        assert views == (2, 1)
+
     async def test_they_come_by_themselves(
         self, instance: Callable[..., HybridMemoryManager], targets: Targets
     ) -> None:

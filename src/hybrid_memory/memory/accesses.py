@@ -40,7 +40,9 @@ class Accesses:
         Raises:
             StorageUnavailable: Postgres does not answer.
         """
-        for user_id in list(self._users):
+        with self._lock:
+            users = list(self._users)
+        for user_id in users:
             await self.write_of(user_id)
 
     async def write_of(self, user_id: str) -> None:

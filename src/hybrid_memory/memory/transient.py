@@ -70,10 +70,10 @@ class Notes:
     def clean_up(self, older_than: timedelta, *, only_if_open: bool = False) -> int:
         """Remove what has expired, and the threads quiet for so long; how many notes. Makes no file for that."""
         with self._lock:
-            is_open = self._state is not None
-        if is_open or (not only_if_open and self._file.exists()):
-            return self._memories().clean_up(older_than)
-        return 0
+            state = self._state
+        if state is not None:
+            return TransientMemories(state).clean_up(older_than)
+        return 0 if only_if_open or not self._file.exists() else self._memories().clean_up(older_than)
 
     def close(self) -> None:
         """Commit what is queued and close the file; the next call opens it again."""
