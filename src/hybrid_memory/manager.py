@@ -12,7 +12,7 @@ from hybrid_memory.memory.memories import Progress
 from hybrid_memory.memory.progress import Progress as LoadProgress
 from hybrid_memory.memory.transient import Notes
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import Health, MemoryNode
+from hybrid_memory.models import EntityRef, Health, MemoryNode
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.transient import TransientMemory
@@ -129,7 +129,7 @@ class HybridMemoryManager(Lifecycle):
         entity_type: str,
         entity_name: str,
         data: Mapping[str, Any] | None = None,
-        relations: Iterable[tuple[str, str | UUID]] = (),
+        relations: Iterable[tuple[str, str | UUID | EntityRef]] = (),
         aliases: Iterable[str] = (),
     ) -> str:
         """Store what is known of an entity and return its id; keys stored earlier or elsewhere at once are kept.
@@ -139,9 +139,10 @@ class HybridMemoryManager(Lifecycle):
             entity_id: its id in its own system; without one it is known by its type and name.
             entity_system: where it lives, such as `salesforce`.
             entity_type: what it is, such as `account`.
-            entity_name: what it is called.
+            entity_name: what it is called; the name it had before becomes an alias.
             data: what is known; merged key by key, the later write of a key wins.
-            relations: pairs of relationship type and memory id.
+            relations: pairs of relationship type and target: a memory's id, or an `EntityRef`, which names an entity
+                that need not be known yet.
             aliases: other names.
 
         Raises:
@@ -150,7 +151,7 @@ class HybridMemoryManager(Lifecycle):
             StorageUnavailable: Postgres did not confirm it.
         """
         return await self._on_home(
-            lambda parts: parts.memories.store_entity(
+            lambda parts: parts.entities.store(
                 user_id,
                 entity_id=entity_id,
                 entity_system=entity_system,

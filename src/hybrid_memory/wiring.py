@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.conversations import Conversations
+from hybrid_memory.memory.entities import Entities
 from hybrid_memory.memory.identity import new_id
 from hybrid_memory.memory.keeping import opened_keeper
 from hybrid_memory.memory.loading import Loader
@@ -28,6 +29,7 @@ class Parts:
     writer: Writer
     sessions: Sessions
     memories: Memories
+    entities: Entities
     conversations: Conversations
     closing: AsyncExitStack
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
@@ -71,6 +73,7 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         writer = Writer(Batches(link, instance), instance, clock, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
         memories = Memories(border, clock, link, writer, sessions, events)
+        entities = Entities(border, memories, sessions, events)
         conversations = Conversations(border, memories, sessions)
-        return Parts(link, writer, sessions, memories, conversations, stack.pop_all())
+        return Parts(link, writer, sessions, memories, entities, conversations, stack.pop_all())
     raise AssertionError("an exit stack of ours swallows nothing")

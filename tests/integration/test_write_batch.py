@@ -352,7 +352,8 @@ class TestEntities:
                 await writer.write(operation, user=user)
             row = await one_row(
                 look,
-                "select content, summary, tags, metadata, confidence, field_clocks from memory.nodes where user_id = $1",
+                "select content, summary, tags, metadata, confidence, field_clocks"
+                " from memory.nodes where user_id = $1",
                 user,
             )
             seen.add(tuple(str(value) for value in row))
@@ -388,8 +389,10 @@ class TestEntities:
         await other.write(other.stub(one, at=6), other.edge(fact, one, at=6))
         assert await counters(look) == await recounted(look) == (2, 1, 1)
 
-    @pytest.mark.parametrize("stub", [False, True])
-    async def test_an_entity_inserted_by_hand_gets_its_derived_id(self, writer: Writer, look: Eyes, stub: bool) -> None:
+    @pytest.mark.parametrize("written", ["entity", "stub"])
+    async def test_an_entity_inserted_by_hand_gets_its_derived_id(
+        self, writer: Writer, look: Eyes, written: str
+    ) -> None:
         given, derived, fact = itertools.islice(ids(), 3)
         await writer.write(writer.node(fact))
         content = '{"entity_id": "1", "entity_system": "s", "entity_name": "Hand made", "entity_data": {"by": "hand"}}'
@@ -402,6 +405,7 @@ class TestEntities:
         ):
             await look.execute(f"insert into memory.{statement}", given, *values)
         await look.execute("select memory.touch_user('nick')")
+        stub = written == "stub"
         write = writer.stub(derived, at=1) if stub else writer.entity(derived, {"by": "us"}, at=1)
         assert await writer.write(write, writer.edge(derived, fact, at=1)) == (3, 3)
         rows = await look.fetch("select from_node_id, to_node_id, relationship_type, version from memory.relationships")

@@ -50,16 +50,23 @@ create function memory.is_stub(p_metadata jsonb) returns boolean
 language sql immutable parallel safe
 as $$ select p_metadata @> '{"stub": true}' $$;
 
+-- What a key of an object lists.
+create function memory.listed(p_content jsonb, p_key text) returns text[]
+language sql immutable parallel safe
+as $$ select array(select jsonb_array_elements_text(coalesce(p_content -> p_key, '[]'))) $$;
+
 -- Everything an entity is called.
 create function memory.names_of(p_content jsonb) returns text[]
 language sql immutable parallel safe
-as $$
-  select array_remove(array(select jsonb_array_elements_text(coalesce(p_content -> 'aliases', '[]')))
-                      || (p_content ->> 'entity_name'), null)
-$$;
+as $$ select array_remove(memory.listed(p_content, 'aliases') || (p_content ->> 'entity_name'), null) $$;
 
--- An entity's content: `entity_data` key by key, `update_count` as a sum, `base_confidence` as the greatest, the rest by
--- key. It is called by the later name; every other name it ever had is an alias.
+-- When an entity got its name, which its summary repeats; a report without a name is older than any with one.
+create function memory.named_at(p_clocks jsonb) returns text
+language sql immutable parallel safe
+as $$ select coalesce(p_clocks ->> 'content.entity_name', '0') || coalesce(p_clocks ->> 'row', '') $$;
+
+-- An entity's content: `entity_data` key by key, `other_ids` as a set, `update_count` as a sum, `base_confidence` as the
+-- greatest, the rest by key. It is called by the later name; every other name it ever had is an alias.
 create function memory.merged_entity(p_old jsonb, p_old_clocks jsonb, p_new jsonb, p_new_clocks jsonb) returns jsonb
 language sql immutable parallel safe
 as $$
@@ -68,6 +75,7 @@ as $$
                                  coalesce(p_new -> 'entity_data', '{}'), p_new_clocks, 'data.'),
     'aliases', to_jsonb(array_remove(memory.merged_set(memory.names_of(p_old), memory.names_of(p_new)),
                                      both_of.content ->> 'entity_name')),
+    'other_ids', to_jsonb(memory.merged_set(memory.listed(p_old, 'other_ids'), memory.listed(p_new, 'other_ids'))),
     'update_count', coalesce((p_old ->> 'update_count')::bigint, 0) + coalesce((p_new ->> 'update_count')::bigint, 0),
     'base_confidence', greatest((p_old ->> 'base_confidence')::double precision,
                                 (p_new ->> 'base_confidence')::double precision))
@@ -321,7 +329,7 @@ begin
                      - 'stub',
         created_at = case when memory.is_stub(t.metadata) then excluded.created_at else t.created_at end,
         tags = memory.merged_set(t.tags, excluded.tags),
-        summary = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+        summary = case when memory.later(memory.named_at(excluded.field_clocks), memory.named_at(t.field_clocks))
                     then excluded.summary else t.summary end,
         importance = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
                        then excluded.importance else t.importance end,
@@ -478,7 +486,9 @@ revoke all on function memory.merged(jsonb, jsonb, jsonb, jsonb, text) from publ
 revoke all on function memory.merged_clocks(jsonb, jsonb) from public;
 revoke all on function memory.merged_set(text[], text[]) from public;
 revoke all on function memory.is_stub(jsonb) from public;
+revoke all on function memory.listed(jsonb, text) from public;
 revoke all on function memory.names_of(jsonb) from public;
+revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
 revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
