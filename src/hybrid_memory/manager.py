@@ -3,21 +3,27 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from hybrid_memory.lifecycle import Lifecycle
+from hybrid_memory.memory.extraction.records import Recogniser
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
+from hybrid_memory.memory.model_extraction import ModelExtractor
 from hybrid_memory.memory.progress import Progress as LoadProgress
+from hybrid_memory.memory.tool_outputs import Finders
 from hybrid_memory.memory.transient import Notes
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import EntityRef, Health, MemoryNode
+from hybrid_memory.models import EntityRef, Health, MemoryNode, RememberedOutput
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.transient import TransientMemory
 from hybrid_memory.sqlite.version import sqlite_version
 from hybrid_memory.wiring import Parts
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 
 class HybridMemoryManager(Lifecycle):
@@ -29,10 +35,21 @@ class HybridMemoryManager(Lifecycle):
     Args:
         settings: how to reach the databases; from the environment when None.
         events: where to report; hooks for metrics and tracing attach to it.
+        recognisers: tell `remember_tool_output` which entities records describe, before those that are built in.
+        extractor: a LangChain chat model with structured output that looks for more entities in what tools return.
     """
 
-    def __init__(self, settings: Settings | None = None, *, events: Events | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        events: Events | None = None,
+        recognisers: Iterable[Recogniser] = (),
+        extractor: "BaseChatModel | None" = None,
+    ) -> None:
         super().__init__(settings or Settings(), events or Events())
+        seconds = self.settings.extractor_timeout_seconds
+        self._finders = Finders(tuple(recognisers), ModelExtractor(extractor, seconds) if extractor else None)
         self._notes = Notes(self.settings.data_dir.expanduser(), self._border, self.events)
 
     async def ensure_user_memories(self, user_id: str, *, progress: LoadProgress | None = None) -> UserMemory:
@@ -160,6 +177,32 @@ class HybridMemoryManager(Lifecycle):
                 data=data,
                 relations=relations,
                 aliases=aliases,
+            )
+        )
+
+    async def remember_tool_output(
+        self, user_id: str, tool_name: str, arguments: object, result: object, *, thread_id: str | None = None
+    ) -> RememberedOutput:
+        """Store what a tool returned, and the entities it tells of with how they are related.
+
+        Records of Salesforce, Jira, ServiceNow and of the shape `{id, name, type}` are recognised at any depth; see
+        `recognisers` and `extractor` of the manager for others. Nothing a result holds is refused: what cannot be
+        stored becomes text, what is too much is left out and counted.
+
+        Args:
+            user_id: whose memory it is.
+            tool_name: which tool it was.
+            arguments: what it was called with.
+            result: what it returned: data, a JSON string, a pydantic model, a LangChain `ToolMessage`.
+            thread_id: the conversation it comes from.
+
+        Raises:
+            InvalidInput: the user, the tool's name or the thread cannot be one.
+            StorageUnavailable: Postgres did not confirm it.
+        """
+        return await self._on_home(
+            lambda parts: parts.tool_outputs.remember(
+                user_id, tool_name, arguments, result, thread_id=thread_id, finders=self._finders
             )
         )
 

@@ -13,6 +13,7 @@ from hybrid_memory.memory.keeping import opened_keeper
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.tool_outputs import ToolOutputs
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.link import Link
@@ -30,6 +31,7 @@ class Parts:
     sessions: Sessions
     memories: Memories
     entities: Entities
+    tool_outputs: ToolOutputs
     conversations: Conversations
     closing: AsyncExitStack
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
@@ -75,5 +77,9 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         memories = Memories(border, clock, link, writer, sessions, events)
         entities = Entities(border, memories, sessions, events)
         conversations = Conversations(border, memories, sessions)
-        return Parts(link, writer, sessions, memories, entities, conversations, stack.pop_all())
+        memories = Memories(border, clock, link, writer, sessions, events)
+        entities = Entities(border, memories, sessions, events)
+        conversations = Conversations(border, memories, sessions)
+        tool_outputs = ToolOutputs(border, memories, entities, events)
+        return Parts(link, writer, sessions, memories, entities, tool_outputs, conversations, stack.pop_all())
     raise AssertionError("an exit stack of ours swallows nothing")

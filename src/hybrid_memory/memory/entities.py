@@ -1,12 +1,14 @@
 """Entities: what is known of a thing in another system, merged with what was known, and how such things are related."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from hybrid_memory.errors import InvalidInput, StorageUnavailable
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.entity_index import ENTITY, By
+from hybrid_memory.memory.extraction import generic
 from hybrid_memory.memory.extraction.fields import OPPOSITE
 from hybrid_memory.memory.extraction.records import REFERRED, FoundEntity
 from hybrid_memory.memory.identities import Identities
@@ -57,6 +59,9 @@ class Gathered:
         data = border.mapping(found.data, "data")
         aliases = set(border.tags(found.aliases)) - {name}
         own_id = self._own_id(self._identities.of_found(found))
+        if found.entity_id is None and name is not None and own_id != name_identity(kind, name):
+            # It was met by one of its names, which is not the news that it is called so now.
+            name = None
         content = {
             "entity_id": own_id,
             "entity_system": system,
@@ -74,6 +79,11 @@ class Gathered:
             content, confidence = _merged(known["content"], content), max(confidence, known["confidence"])
         self._known[node_id] = _row(node_id, content, confidence)
         return node_id
+
+    def placed(self, found: FoundEntity) -> FoundEntity:
+        """The entity, and what it is related to, in the systems they live in where that is not told but known."""
+        relations = [(kind, replace(ref, entity_system=self._place(ref))) for kind, ref in found.relations]
+        return replace(found, entity_system=self._place(found.ref), relations=relations)
 
     def refer(self, ref: EntityRef) -> str:
         """The node of an entity that is referred to, which is a stub until more is known.
@@ -120,6 +130,10 @@ class Gathered:
         """Everything, as writes of one request."""
         rows = [*self._known.values(), *(row for node_id, row in self._stubs.items() if node_id not in self._known)]
         return [*(Write("entities", row) for row in rows), *self._edges.values()]
+
+    def _place(self, ref: EntityRef) -> str:
+        told = ref.entity_system
+        return told or self._identities.system_of(ref.entity_type or "", ref.entity_name or "") or generic.SYSTEM
 
     def _own_id(self, own_id: str | None) -> str:
         if own_id is None:

@@ -55,6 +55,15 @@ class Identities:
         named = self._candidates(ref, ref.entity_name, {"name", "alias"})
         return named[0] if len(named) == 1 else name_identity(ref.entity_type, ref.entity_name)
 
+    def system_of(self, entity_type: str, entity_name: str) -> str | None:
+        """Where the one entity of that type and name lives, if there is just one."""
+        systems = {
+            identity.entity_system
+            for identity, how in self._all(entity_name)
+            if how != "id" and identity.may_be(identity.entity_system, entity_type)
+        }
+        return systems.pop() if len(systems) == 1 else None
+
     def is_known(self, ref: EntityRef, own_id: str) -> bool:
         """Whether an entity is known by the name that a reference tells."""
         return bool(ref.entity_name) and own_id in self._candidates(ref, str(ref.entity_name), {"name", "alias"})

@@ -41,7 +41,7 @@ class Memories:
     async def store(self, user_id: str, content: object, context_type: str, **fields: Any) -> str:
         """Store one memory; its id, or the id of the identical one that is there already."""
         draft = self._border.draft(user_id, content, context_type, now=utc_now(), **fields)
-        applied = await self.write(draft.user_id, _writes_of(draft))
+        applied = await self.write(draft.user_id, writes_of(draft))
         node_id = applied.same.get(draft.node_id, draft.node_id)
         self._events.info("node_persisted_to_postgres", user_id=draft.user_id, node_id=node_id)
         return node_id
@@ -132,7 +132,7 @@ class Memories:
         row = dict(draft.row) | {"external_id": node.external_id}
         if node.expires_at is not None and "expires_in" not in fields:
             row["expires_at"] = node.expires_at.isoformat()
-        await self.write(draft.user_id, _writes_of(replace(draft, row=row)))
+        await self.write(draft.user_id, writes_of(replace(draft, row=row)))
         updated = await self.get(draft.user_id, draft.node_id)
         if updated is None:
             raise UnknownMemory(f"memory {draft.node_id!r} was deleted while it was changed")
@@ -159,7 +159,7 @@ class Memories:
         return applied
 
 
-def _writes_of(draft: Draft) -> list[Write]:
+def writes_of(draft: Draft) -> list[Write]:
     """A memory, its vector and the relationships that come with it."""
     embeddings: tuple[Embedding, ...] = ()
     if draft.embedding is not None:
@@ -185,7 +185,7 @@ def _without_twins(drafts: Sequence[Draft]) -> tuple[list[Draft], list[str]]:
 
 def _folded(drafts: Sequence[Draft]) -> list[Write]:
     """The writes of several memories as one; of a memory given twice the last form counts."""
-    by_key = {key_of(write.row): write for draft in drafts for write in _writes_of(draft)}
+    by_key = {key_of(write.row): write for draft in drafts for write in writes_of(draft)}
     return list(by_key.values())
 
 

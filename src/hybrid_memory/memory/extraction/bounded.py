@@ -16,9 +16,11 @@ from pydantic import BaseModel
 from hybrid_memory.memory.content import JSON
 
 MOST_VALUES = 50_000
-MOST_DEPTH = 60
+MOST_DEPTH = 40
 _MOST_BITS = 1024
 _LONGEST_UNKNOWN = 2_000
+_PLAIN = frozenset({dict, list, int, float, bool, type(None)})
+_TEXTS = (str, bytes, bytearray)
 
 Item = TypeVar("Item")
 
@@ -36,11 +38,17 @@ class Bounded:
         return self._plain(value, self._most_depth)
 
     def _plain(self, value: object, depth: int) -> JSON:
+        # Most of what comes is plain already, and asking abstract classes about it is most of the time this takes.
+        if type(value) is str:
+            return _text(value)
         try:
-            value = _unwrapped(value)
-            if isinstance(value, Mapping):
+            if type(value) not in _PLAIN:
+                value = _unwrapped(value)
+            if isinstance(value, (dict, Mapping)):
                 return {_text(key): self._plain(one, depth - 1) for key, one in self._some(value.items(), depth)}
-            if isinstance(value, (Sequence, AbstractSet)) and not isinstance(value, (str, bytes, bytearray)):
+            if isinstance(value, list) or (
+                isinstance(value, (Sequence, AbstractSet)) and not isinstance(value, _TEXTS)
+            ):
                 return [self._plain(one, depth - 1) for one in self._some(value, depth)]
             return _scalar(value)
         except Exception as error:  # noqa: BLE001 - an object may raise anything when it is looked into

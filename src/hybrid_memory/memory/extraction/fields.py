@@ -24,10 +24,9 @@ _RELATIONS = {
     "relates_to": ("contact", "who", "related", "relatedto", "problem", "problemid", "cmdbci", "businessservice"),
 }  # fmt: skip
 _RELATION_OF = {name: kind for kind, names in _RELATIONS.items() for name in names}
-# A list below an entity holds what belongs to it, unless it lists those who own, do or made it.
-_OF_THE_LISTED = frozenset({"belongs_to", "child_of", "subtask_of"})
 _LISTS = {"children": "child_of", "subtasks": "subtask_of", "subtask": "subtask_of"}
 _PEOPLE = frozenset({"owned_by", "assigned_to", "created_by"})
+_JUST_RELATED = frozenset({"related", "relatedto"})
 _TYPES = {"what": None, "who": None, "parent": None, "related": None, "relatedto": None, "assignmentgroup": "group"}
 
 # Fields that hold the records and say nothing about them.
@@ -62,9 +61,10 @@ def nested_relation(field: str | None, *, in_list: bool) -> tuple[str, bool]:
     if not in_list:
         return _RELATION_OF.get(name, "relates_to"), False
     relation = _RELATION_OF.get(name) or _RELATION_OF.get(name.removesuffix("s"))
-    if name in _LISTS or relation is None or relation in _OF_THE_LISTED:
-        return _LISTS.get(name, "belongs_to"), True
-    return relation, False
+    if relation in _PEOPLE or name in _JUST_RELATED:
+        return str(relation), False
+    # What an entity lists is part of it.
+    return _LISTS.get(name, "belongs_to"), True
 
 
 def first_text(record: Mapping[str, Any], names: Iterable[str]) -> str | None:

@@ -41,7 +41,7 @@ class RecordContext:
     """Where a record stands: in the answer of which tool, below which field, in which other entity.
 
     Fields that only wrap, such as `data` or `records`, do not count. `parent` is None where something that is no entity
-    lies between.
+    lies between; `nested` says whether there is an entity anywhere around it.
     """
 
     tool_name: str
@@ -49,10 +49,12 @@ class RecordContext:
     field: str | None = None
     parent: FoundEntity | None = None
     in_list: bool = False
+    nested: bool = False
 
     def below(self, field: str | None, parent: FoundEntity | None) -> "RecordContext":
         """The context of what stands under a field."""
-        return replace(self, field=field, parent=parent, in_list=False)
+        nested = self.nested or parent is not None
+        return replace(self, field=field, parent=parent, in_list=False, nested=nested)
 
     def listed(self) -> "RecordContext":
         """The context of what stands in a list there."""
@@ -62,7 +64,7 @@ class RecordContext:
 class Recogniser(Protocol):
     """Tells which entity a record describes, if any.
 
-    Called for every JSON object of a result, on the manager's event loop: it should be quick and wait for nothing.
+    Called for every JSON object of a result, in a thread of its own: it should be quick, and only look at the record.
     """
 
     def __call__(self, record: Mapping[str, Any], context: RecordContext, /) -> FoundEntity | None:

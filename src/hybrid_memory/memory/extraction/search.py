@@ -1,7 +1,7 @@
 """Going through what a tool returned, record by record, and asking recognisers which entities they describe."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hybrid_memory.memory.content import JSON
@@ -18,7 +18,7 @@ BUILT_IN: tuple[Recogniser, ...] = (
     generic.recognise,
 )
 MOST_ENTITIES = 500
-_MOST_TEXTS_IN_TEXTS = 4
+_MOST_TEXTS_IN_TEXTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,10 @@ class Search:
         for place, recogniser in enumerate(self._recognisers):
             try:
                 entity = recogniser(record, context)
+                if entity is not None:
+                    return _well_formed(entity)
             except Exception as error:  # noqa: BLE001 - the recognisers are the caller's own
                 self._findings.failures.setdefault(place, error)
-                continue
-            if entity is not None:
-                return entity
         return None
 
     def _note(self, entity: FoundEntity, context: RecordContext) -> None:
@@ -91,12 +90,25 @@ class Search:
         if len(findings.produced) + len(findings.mentioned) >= MOST_ENTITIES:
             findings.left_out += 1
             return
-        (findings.produced if parent is None else findings.mentioned).append(entity)
+        (findings.mentioned if context.nested else findings.produced).append(entity)
         if parent is None or _are_related(parent, entity):
             return
         kind, nested_leads = nested_relation(context.field, in_list=context.in_list)
         start, end = (entity, parent) if nested_leads else (parent, entity)
         findings.links.append(Link(start.ref, kind, end.ref))
+
+
+def _well_formed(entity: FoundEntity) -> FoundEntity:
+    """The entity, with its relations and other ids as tuples of what they are to be.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    relations = tuple((kind, ref) for kind, ref in entity.relations)
+    texts = (*entity.other_ids, *entity.aliases, *(kind for kind, _ in relations))
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(ref, EntityRef) for _, ref in relations):
+        raise TypeError("relations are pairs of a type and an EntityRef; other ids and aliases are strings")
+    return replace(entity, relations=relations, other_ids=tuple(entity.other_ids))
 
 
 def _within(name: str, entity: FoundEntity | None, context: RecordContext) -> RecordContext:
