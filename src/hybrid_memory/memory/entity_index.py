@@ -28,12 +28,15 @@ class EntityIndex(ViewIndex):
         self._called: defaultdict[str, dict[str, By]] = defaultdict(dict)
 
     def called(self, view: GraphView, text: str) -> list[tuple[MemoryNode, By]]:
-        """What is called so in a snapshot: by an id first, then by its name, then by an alias; the latest of equals."""
+        """What is called so in a snapshot: by an id first, then by its name, then by an alias.
+
+        Of ids the one in the same case comes first, some systems tell them apart by it; else what changed last.
+        """
         with self._lock:
             self._follow(view)
             found = [(self._known[node_id], by) for node_id, by in self._called.get(folded(text), {}).items()]
         newest = sorted(found, key=lambda one: (one[0].updated_at or _LONG_AGO, one[0].node_id), reverse=True)
-        return sorted(newest, key=lambda one: _RANK.index(one[1]))
+        return sorted(newest, key=lambda one: (_RANK.index(one[1]), text not in ids_of(one[0])))
 
     def _indexed(self, view: GraphView) -> Iterable[MemoryNode]:
         return (node for node in view.nodes() if node.context_type == ENTITY and isinstance(node.content, dict))
@@ -51,9 +54,14 @@ class EntityIndex(ViewIndex):
                     del self._called[name]
 
 
+def ids_of(node: MemoryNode) -> list[object]:
+    """The ids an entity has in its own system."""
+    return [node.content.get("entity_id"), *_listed(node, "other_ids")]
+
+
 def _names(node: MemoryNode) -> Iterator[tuple[str, By]]:
     """The best first."""
-    for own_id in (node.content.get("entity_id"), *_listed(node, "other_ids")):
+    for own_id in ids_of(node):
         yield folded(str(own_id)), "id"
     if is_stub(node):
         return

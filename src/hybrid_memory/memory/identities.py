@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from hybrid_memory.graph.view import is_stub
-from hybrid_memory.memory.entity_index import By, folded
+from hybrid_memory.memory.entity_index import By, folded, ids_of
 from hybrid_memory.memory.extraction.records import FoundEntity
 from hybrid_memory.memory.identity import name_identity
 from hybrid_memory.models import EntityRef, MemoryNode
@@ -33,7 +33,8 @@ class Identities:
 
     def __init__(self, called: Called) -> None:
         self._called = called
-        self._here: defaultdict[str, dict[_Identity, By]] = defaultdict(dict)
+        self._by_id_here: defaultdict[str, dict[_Identity, None]] = defaultdict(dict)
+        self._by_name_here: defaultdict[str, dict[_Identity, None]] = defaultdict(dict)
 
     def of_found(self, found: FoundEntity) -> str | None:
         """Under which id an entity that was found is stored; from now on it is meant by all its names."""
@@ -41,9 +42,9 @@ class Identities:
         if own_id is not None:
             identity = _Identity(found.entity_system, own_id, found.entity_type)
             for text in filter(None, (own_id, found.entity_id, *found.other_ids)):
-                self._here[folded(text)].setdefault(identity, "id")
+                self._by_id_here[text][identity] = None
             for text in filter(None, (found.entity_name, *found.aliases)):
-                self._here[folded(text)].setdefault(identity, "name")
+                self._by_name_here[folded(text)][identity] = None
         return own_id
 
     def of(self, ref: EntityRef, other_ids: Iterable[str] = ()) -> str | None:
@@ -52,42 +53,47 @@ class Identities:
             return self._by_id(ref, [ref.entity_id, *other_ids])
         if not ref.entity_name or not ref.entity_type:
             return None
-        named = self._candidates(ref, ref.entity_name, {"name", "alias"})
+        named = _fitting(ref, self._of_that_name(ref.entity_name))
         return named[0] if len(named) == 1 else name_identity(ref.entity_type, ref.entity_name)
 
     def system_of(self, entity_type: str, entity_name: str) -> str | None:
         """Where the one entity of that type and name lives, if there is just one."""
         systems = {
             identity.entity_system
-            for identity, how in self._all(entity_name)
-            if how != "id" and identity.may_be(identity.entity_system, entity_type)
+            for identity in self._of_that_name(entity_name)
+            if identity.may_be(identity.entity_system, entity_type)
         }
         return systems.pop() if len(systems) == 1 else None
 
     def is_known(self, ref: EntityRef, own_id: str) -> bool:
         """Whether an entity is known by the name that a reference tells."""
-        return bool(ref.entity_name) and own_id in self._candidates(ref, str(ref.entity_name), {"name", "alias"})
+        return bool(ref.entity_name) and own_id in _fitting(ref, self._of_that_name(str(ref.entity_name)))
 
     def _by_id(self, ref: EntityRef, ids: list[str]) -> str:
         for one in ids:
-            found = self._candidates(ref, one, {"id"})
+            found = _fitting(ref, self._of_that_id(one))
             if one in found:
                 return one
             if len(found) == 1:
                 return found[0]
         return ids[0]
 
-    def _candidates(self, ref: EntityRef, text: str, by: set[By]) -> list[str]:
-        """The ids of those that can be meant."""
-        found = (
-            identity.entity_id
-            for identity, how in self._all(text)
-            if how in by and identity.may_be(ref.entity_system, ref.entity_type)
-        )
-        return list(dict.fromkeys(found))
+    def _of_that_id(self, text: str) -> Iterator[_Identity]:
+        """Case tells ids apart."""
+        yield from self._by_id_here.get(text, ())
+        yield from (_identity(node) for node, _ in self._called(text) if text in ids_of(node))
 
-    def _all(self, text: str) -> Iterator[tuple[_Identity, By]]:
-        yield from self._here.get(folded(text), {}).items()
-        for node, by in self._called(text):
-            kind = None if is_stub(node) else node.content.get("entity_type")
-            yield _Identity(node.content["entity_system"], node.content["entity_id"], kind), by
+    def _of_that_name(self, text: str) -> Iterator[_Identity]:
+        yield from self._by_name_here.get(folded(text), ())
+        yield from (_identity(node) for node, by in self._called(text) if by != "id")
+
+
+def _fitting(ref: EntityRef, found: Iterable[_Identity]) -> list[str]:
+    """The ids of those that can be meant."""
+    fitting = (one.entity_id for one in found if one.may_be(ref.entity_system, ref.entity_type))
+    return list(dict.fromkeys(fitting))
+
+
+def _identity(node: MemoryNode) -> _Identity:
+    kind = None if is_stub(node) else node.content.get("entity_type")
+    return _Identity(node.content["entity_system"], node.content["entity_id"], kind)
