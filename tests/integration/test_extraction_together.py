@@ -12,7 +12,7 @@ import pytest
 from hybrid_memory import HybridMemoryManager, UserMemory
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.target import Targets
-from tests.support.children import together
+from tests.support.children import Child
 from tests.support.managers import settings_for
 from tests.support.servers import administration, in_socket
 from tests.support.tool_results import jira_issue, jira_user, sobject, soql
@@ -55,6 +55,12 @@ def outputs(seed: str, index: int, count: int) -> Iterator[tuple[str, str, Any]]
             person = rng.randrange(PEOPLE)
             fields = {"assignee": jira_user(f"u{person}", f"Person {person}"), serial: 1}
             yield user, "jira", jira_issue(f"CRM-{one}", f"Issue {one}", one, **fields)
+
+
+def in_processes(arguments: dict[str, Any]) -> list[int]:
+    """How many outputs each process remembered."""
+    with Child(remember, arguments, copies=PROCESSES) as parent:
+        return [parent.result(seconds=600) for _ in range(PROCESSES)]
 
 
 class Expected:
@@ -145,7 +151,7 @@ def exactly(memory: UserMemory, expected: Expected) -> None:
 async def test_everything_is_exact(targets: Targets, rng: random.Random, count: int) -> None:
     place = {"directory": targets.runtime.hosts[0], "database": str(targets.runtime.database)}
     seed = str(rng.random())
-    done = await asyncio.to_thread(together, remember, PROCESSES, place=place, seed=seed, each=count)
+    done = await asyncio.to_thread(in_processes, {"place": place, "seed": seed, "each": count})
     assert done == [count] * PROCESSES
     expected = {user: Expected() for user in USERS}
     for user, _, result in itertools.chain.from_iterable(outputs(seed, index, count) for index in range(PROCESSES)):
