@@ -11,6 +11,7 @@ import pytest
 
 from hybrid_memory import HybridMemoryManager, UserMemory
 from hybrid_memory.observability import Events
+from hybrid_memory.postgres import link
 from hybrid_memory.postgres.target import Targets
 from tests.support.children import Child
 from tests.support.managers import settings_for
@@ -112,6 +113,8 @@ class Expected:
 
 async def remember(events: Events, place: dict[str, str], seed: str, each: int, index: int) -> int:
     """One process: `each` outputs, some of them at once; how many were acknowledged."""
+    # On a busy machine a probe takes long; that the server is taken for dead then is not what this is about.
+    link._PROBE_SECONDS = 60
     async with HybridMemoryManager(
         settings_for(in_socket(**place), max_staleness_seconds=60, command_timeout_seconds=30),
         events=events,

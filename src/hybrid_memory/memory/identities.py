@@ -95,5 +95,6 @@ def _fitting(ref: EntityRef, found: Iterable[_Identity]) -> list[str]:
 
 
 def _identity(node: MemoryNode) -> _Identity:
-    kind = None if is_stub(node) else node.content.get("entity_type")
-    return _Identity(node.content["entity_system"], node.content["entity_id"], kind)
+    content = node.content
+    kind = None if is_stub(node) else content.get("entity_type")
+    return _Identity(str(content["entity_system"]), str(content["entity_id"]), None if kind is None else str(kind))
