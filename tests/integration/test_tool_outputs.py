@@ -478,7 +478,7 @@ class TestChatModel:
                     ],
                 },
                 {"entity_type": "person", "entity_name": "Bo"},
-                {"entity_type": "account", "entity_name": "GENEPOINT", "data": {"mood": "happy"}},
+                {"entity_type": "account", "entity_name": "GENEPOINT", "data": {"mood": "happy", "Industry": "wrong"}},
             ]
         }
         model = Scripted(answer=answer)
@@ -490,7 +490,8 @@ class TestChatModel:
             assert ("Ann Lee", "belongs_to", "GenePoint") in edges(memory)
             assert ("Ann Lee", "relates_to", "Bo") in edges(memory)
             assert set(entities(memory)) == {ACCOUNT, "name:person:ann lee", "name:person:bo"}
-            assert entities(memory)[ACCOUNT]["entity_data"]["mood"] == "happy"
+            data = entities(memory)[ACCOUNT]["entity_data"]
+            assert (data["mood"], data["Industry"]) == ("happy", "Biotechnology"), "a model changes no known value"
             assert entities(memory)[ACCOUNT]["entity_name"] == "GenePoint"
             assert len(done.entity_ids) == 3
             assert "Ann Lee of GenePoint met Bo." in model.prompts[-1]

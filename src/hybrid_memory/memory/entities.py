@@ -80,10 +80,12 @@ class Gathered:
         self._known[node_id] = _row(node_id, content, confidence)
         return node_id
 
-    def placed(self, found: FoundEntity) -> FoundEntity:
-        """The entity, and what it is related to, in the systems they live in where that is not told but known."""
+    def supposed(self, found: FoundEntity) -> FoundEntity:
+        """The same as something less than sure: in the system that is known where none is told, changing no value."""
         relations = [(kind, replace(ref, entity_system=self._place(ref))) for kind, ref in found.relations]
-        return replace(found, entity_system=self._place(found.ref), relations=relations)
+        placed = replace(found, entity_system=self._place(found.ref), relations=relations)
+        known = self._identities.data_of(placed.ref)
+        return replace(placed, data={key: value for key, value in placed.data.items() if key not in known})
 
     def refer(self, ref: EntityRef) -> str:
         """The node of an entity that is referred to, which is a stub until more is known.

@@ -1,8 +1,9 @@
 """Which entity is meant: by its id, by another id its system has for it, or by its name."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hybrid_memory.graph.view import is_stub
 from hybrid_memory.memory.entity_index import By, folded, ids_of
@@ -20,6 +21,10 @@ class _Identity:
     entity_system: str
     entity_id: str
     entity_type: str | None
+
+    def is_one(self, entity_system: str, entity_id: str | None) -> bool:
+        """Whether it is the entity of that id."""
+        return (self.entity_system, self.entity_id) == (entity_system, entity_id)
 
     def may_be(self, entity_system: str, entity_type: str | None) -> bool:
         """Whether nothing speaks against it; systems use a number for one thing of each type."""
@@ -64,6 +69,15 @@ class Identities:
             if identity.may_be(identity.entity_system, entity_type)
         }
         return systems.pop() if len(systems) == 1 else None
+
+    def data_of(self, ref: EntityRef) -> Mapping[str, Any]:
+        """What the user's memory knows of an entity."""
+        own_id = self.of(ref)
+        for node, _ in self._called(own_id or ""):
+            if not is_stub(node) and _identity(node).is_one(ref.entity_system, own_id):
+                data = node.content.get("entity_data")
+                return data if isinstance(data, Mapping) else {}
+        return {}
 
     def is_known(self, ref: EntityRef, own_id: str) -> bool:
         """Whether an entity is known by the name that a reference tells."""

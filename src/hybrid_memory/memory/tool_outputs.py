@@ -116,7 +116,7 @@ class ToolOutputs:
         try:
             found = await extractor.entities(tool, asked, answer)
             gathered = await self._entities.gathered(owner)
-            _take_in(gathered, node_id, Findings(mentioned=[gathered.placed(one) for one in found]))
+            _take_in(gathered, node_id, Findings(mentioned=[gathered.supposed(one) for one in found]))
             if gathered.ids:
                 await self._memories.write(owner, gathered.writes())
         except Exception as error:  # noqa: BLE001 - a model and its client raise whatever they like
