@@ -3,17 +3,23 @@
 from hybrid_memory.default import close_manager, ensure_user_memories, get_manager
 from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.manager import HybridMemoryManager
+from hybrid_memory.memory.extraction.records import FoundEntity, Recogniser, RecordContext
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import Health, MemoryNode, Relationship, UserStats
+from hybrid_memory.models import EntityRef, Health, MemoryNode, Relationship, RememberedOutput, UserStats
 from hybrid_memory.observability import configure_logging
 from hybrid_memory.settings import Settings
 
 __all__ = [
+    "EntityRef",
+    "FoundEntity",
     "Health",
     "HybridMemoryError",
     "HybridMemoryManager",
     "MemoryNode",
+    "Recogniser",
+    "RecordContext",
     "Relationship",
+    "RememberedOutput",
     "Settings",
     "UserMemory",
     "UserStats",

@@ -1,26 +1,28 @@
 """`HybridMemoryManager`: the facade, which hands each call to the part whose work it is."""
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from hybrid_memory.lifecycle import Lifecycle
+from hybrid_memory.memory.extraction.records import Recogniser
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
+from hybrid_memory.memory.model_extraction import ModelExtractor
 from hybrid_memory.memory.progress import Progress as LoadProgress
-from hybrid_memory.memory.transient import Notes
+from hybrid_memory.memory.tool_outputs import Finders
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import Cleanup, Health, MemoryNode, UserStats
+from hybrid_memory.models import EntityRef, MemoryNode, RememberedOutput
 from hybrid_memory.observability import Events
+from hybrid_memory.operating import Operating
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.transient import TransientMemory
-from hybrid_memory.sqlite.version import sqlite_version
-from hybrid_memory.wiring import Parts
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
 
-class HybridMemoryManager(Lifecycle):
+class HybridMemoryManager(Operating):
     """Users' memories, written through to Postgres and read from this process.
 
     Use it as `async with HybridMemoryManager() as manager`, or plain `with` and `manager.blocking`. One that was not
@@ -29,11 +31,21 @@ class HybridMemoryManager(Lifecycle):
     Args:
         settings: how to reach the databases; from the environment when None.
         events: where to report; hooks for metrics and tracing attach to it.
+        recognisers: tell `remember_tool_output` which entities records describe, before those that are built in.
+        extractor: a LangChain chat model with structured output that looks for more entities in what tools return.
     """
 
-    def __init__(self, settings: Settings | None = None, *, events: Events | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        events: Events | None = None,
+        recognisers: Iterable[Recogniser] = (),
+        extractor: "BaseChatModel | None" = None,
+    ) -> None:
         super().__init__(settings or Settings(), events or Events())
-        self._notes = Notes(self.settings.data_dir.expanduser(), self._border, self.events)
+        seconds = self.settings.extractor_timeout_seconds
+        self._finders = Finders(tuple(recognisers), ModelExtractor(extractor, seconds) if extractor else None)
 
     async def ensure_user_memories(self, user_id: str, *, progress: LoadProgress | None = None) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
@@ -129,7 +141,7 @@ class HybridMemoryManager(Lifecycle):
         entity_type: str,
         entity_name: str,
         data: Mapping[str, Any] | None = None,
-        relations: Iterable[tuple[str, str | UUID]] = (),
+        relations: Iterable[tuple[str, str | UUID | EntityRef]] = (),
         aliases: Iterable[str] = (),
     ) -> str:
         """Store what is known of an entity and return its id; keys stored earlier or elsewhere at once are kept.
@@ -139,9 +151,10 @@ class HybridMemoryManager(Lifecycle):
             entity_id: its id in its own system; without one it is known by its type and name.
             entity_system: where it lives, such as `salesforce`.
             entity_type: what it is, such as `account`.
-            entity_name: what it is called.
+            entity_name: what it is called; the name it had before becomes an alias.
             data: what is known; merged key by key, the later write of a key wins.
-            relations: pairs of relationship type and memory id.
+            relations: pairs of relationship type and target: a memory's id, or an `EntityRef`, which names an entity
+                that need not be known yet.
             aliases: other names.
 
         Raises:
@@ -150,7 +163,7 @@ class HybridMemoryManager(Lifecycle):
             StorageUnavailable: Postgres did not confirm it.
         """
         return await self._on_home(
-            lambda parts: parts.memories.store_entity(
+            lambda parts: parts.entities.store(
                 user_id,
                 entity_id=entity_id,
                 entity_system=entity_system,
@@ -159,6 +172,32 @@ class HybridMemoryManager(Lifecycle):
                 data=data,
                 relations=relations,
                 aliases=aliases,
+            )
+        )
+
+    async def remember_tool_output(
+        self, user_id: str, tool_name: str, arguments: object, result: object, *, thread_id: str | None = None
+    ) -> RememberedOutput:
+        """Store what a tool returned, and the entities it tells of with how they are related.
+
+        Records of Salesforce, Jira, ServiceNow and of the shape `{id, name, type}` are recognised at any depth; see
+        `recognisers` and `extractor` of the manager for others. Nothing a result holds is refused: what cannot be
+        stored becomes text, what is too much is left out and counted.
+
+        Args:
+            user_id: whose memory it is.
+            tool_name: which tool it was.
+            arguments: what it was called with.
+            result: what it returned: data, a JSON string, a pydantic model, a LangChain `ToolMessage`.
+            thread_id: the conversation it comes from.
+
+        Raises:
+            InvalidInput: the user, the tool's name or the thread cannot be one.
+            StorageUnavailable: Postgres did not confirm it.
+        """
+        return await self._on_home(
+            lambda parts: parts.tool_outputs.remember(
+                user_id, tool_name, arguments, result, thread_id=thread_id, finders=self._finders
             )
         )
 
@@ -306,69 +345,3 @@ class HybridMemoryManager(Lifecycle):
     async def get_context(self, user_id: str, thread_id: str, *, limit: int = 10) -> list[dict[str, Any]]:
         """The newest `limit` turns of a conversation, oldest first, each `{role, content, name, at, ...}`."""
         return await self._on_home(lambda parts: parts.conversations.context(user_id, thread_id, limit=limit))
-
-    async def user_stats(self, user_id: str) -> UserStats:
-        """What a user has: exact counts of this moment, for a dashboard or a page about the user."""
-        owner = self._border.user_id(user_id)
-        return await self._on_home(lambda parts: parts.figures.of_user(owner))
-
-    async def refresh_stats(self) -> bool:
-        """Refresh the statistics over all users, within two minutes; False when another process is at it.
-
-        One of all processes does so by itself, see `stats_interval_seconds`. Neither readers nor writers wait for it.
-        """
-        return await self._on_home(lambda parts: parts.figures.refresh())
-
-    async def cleanup(
-        self,
-        max_age: timedelta | float,
-        *,
-        user_id: str | None = None,
-        keep_tags: Iterable[str] = ("important", "preserve"),
-    ) -> Cleanup:
-        """Remove memories that were not changed for `max_age` (seconds or a timedelta), and those that have expired.
-
-        Args:
-            max_age: reading a memory does not make it younger; storing, updating or merging does.
-            user_id: of one user; of all users, and notes of threads quiet for as long, when None.
-            keep_tags: old memories with one of these tags (in any case) stay. So do items of a store.
-
-        Raises:
-            InvalidInput: an age that is none, or tags that are none.
-            StorageUnavailable: Postgres did not answer; what was removed before is gone.
-        """
-        return await self._on_home(lambda parts: parts.housekeeping.cleanup(max_age, user_id, keep_tags, self._notes))
-
-    def health(self) -> Health:
-        """How this manager is, at once and without asking Postgres; a manager that was not started is down."""
-        local = self.settings.memory_type == "sqlite"
-        up = self._parts is not None and self._parts.answering
-        return Health(
-            postgres="off" if local else "up" if up else "down",
-            mode="sqlite" if local else "hybrid",
-            data_dir=str(self.settings.data_dir.expanduser().absolute()),
-            sqlite_version=sqlite_version(),
-            breaker=None if self._parts is None else self._parts.link.breaker,
-        )
-
-    async def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until everything acknowledged before is in Postgres; whether it is, within `timeout`."""
-
-        async def drained(parts: Parts) -> Literal[True]:
-            await parts.writer.drained()
-            return True
-
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._on_home(drained)
-        except TimeoutError:
-            return False
-
-    def _begin(self, parts: Parts) -> None:
-        parts.housekeeping.schedule(parts.background, self._notes)
-
-    async def _close(self, timeout: float) -> None:
-        try:
-            await super()._close(timeout)
-        finally:
-            self._notes.close()

@@ -45,6 +45,31 @@ class MemoryNode:
         return self.content["text"] if self.content_kind == "text" else None
 
 
+@dataclass(frozen=True, slots=True)
+class EntityRef:
+    """Names an entity by its id in its own system, whether or not it is known yet.
+
+    With a type and a name it can also be meant without an id; with all of them it becomes known by being named.
+    """
+
+    entity_system: str
+    entity_id: str | None = None
+    entity_type: str | None = None
+    entity_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberedOutput:
+    """What became of a tool's result: the memory it is stored as, and the entities found in it.
+
+    `left_out` counts the values and entities that were too many or too deep, or could not be stored.
+    """
+
+    node_id: str
+    entity_ids: tuple[str, ...] = ()
+    left_out: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """How a manager is, as far as it knows without asking anybody. None stands for a part that does not exist yet."""

@@ -156,6 +156,9 @@ class Settings(BaseSettings):
     allowed_types: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Types that checkpoints may restore, `module:Name,...`"
     )
+    extractor_timeout_seconds: Seconds = Field(
+        default=30, description="Deadline for a chat model that looks for entities in what a tool returned"
+    )
     embedder: str = Field(default="none", description="`none`, `auto` (OpenAI when its key is set) or `provider:model`")
     checkpointer: Literal["hybrid", "upstream"] = Field(
         default="hybrid", description="`hybrid` or `upstream`: the stock `AsyncSqliteSaver`"

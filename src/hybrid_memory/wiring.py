@@ -9,6 +9,7 @@ from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.conversations import Conversations
+from hybrid_memory.memory.entities import Entities
 from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
 from hybrid_memory.memory.keeping import opened_keeper
@@ -16,6 +17,7 @@ from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.statistics import Figures
+from hybrid_memory.memory.tool_outputs import ToolOutputs
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.housekeeping import Upkeep
@@ -34,6 +36,8 @@ class Parts:
     writer: Writer
     sessions: Sessions
     memories: Memories
+    entities: Entities
+    tool_outputs: ToolOutputs
     conversations: Conversations
     figures: Figures
     housekeeping: Housekeeping
@@ -84,6 +88,7 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         writer = Writer(Batches(link, instance), instance, clock, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
         memories = Memories(border, clock, link, writer, sessions, accesses, events)
+        entities = Entities(border, memories, sessions, events)
         conversations = Conversations(border, memories, sessions)
         figures = Figures(Statistics(link), accesses, events)
         housekeeping = Housekeeping(border, upkeep, figures, sessions, accesses, settings, events)
@@ -92,6 +97,8 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
             writer=writer,
             sessions=sessions,
             memories=memories,
+            entities=entities,
+            tool_outputs=ToolOutputs(border, memories, entities, events),
             conversations=conversations,
             figures=figures,
             housekeeping=housekeeping,

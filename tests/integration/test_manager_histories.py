@@ -15,9 +15,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 
-from hybrid_memory import HybridMemoryManager
+from hybrid_memory import EntityRef, HybridMemoryManager
 from hybrid_memory.errors import InvalidInput, UnknownMemory
 from hybrid_memory.graph.delta import Delta
+from hybrid_memory.memory.identity import entity_node_id
 from hybrid_memory.memory.keeping import Keeper
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.progress import Progress
@@ -65,6 +66,7 @@ class TwoManagers(History):
         self.user = f"user {self.number}"
         self.memories: Model = {}
         self.edges: Edges = {}
+        self.stubs: set[str] = set()
         self.version = 0
 
     def named(self, pick: int) -> str | None:
@@ -113,11 +115,33 @@ class TwoManagers(History):
             data={key: value},
             aliases=alias,
         )
-        known = self.memories.setdefault(self.run(call), {"data": {}, "aliases": set(), "updates": 0})
-        known["data"][key] = value
-        known["aliases"].update(alias)
-        known["updates"] += 1
+        self.reported(self.run(call), {key: value}, alias)
         self.written()
+
+    @rule(by=which, entity=st.sampled_from("12"), other=st.sampled_from("234"))
+    def speak_of(self, by: int, entity: str, other: str) -> None:
+        """An entity is related to one that need not be there."""
+        call = self.managers[by].store_entity(
+            self.user,
+            entity_id=entity,
+            entity_system="crm",
+            entity_type="account",
+            entity_name=f"Account {entity}",
+            relations=[("of_my_own", EntityRef("crm", other))],
+        )
+        node_id, target = self.run(call), entity_node_id(self.user, "crm", other)
+        self.reported(node_id, {}, [])
+        if target not in self.memories:
+            self.stubs.add(target)
+        self.edges[node_id, target, "of_my_own"] = 1.0
+        self.written()
+
+    def reported(self, node_id: str, data: dict[str, int], aliases: list[str]) -> None:
+        known = self.memories.setdefault(node_id, {"data": {}, "aliases": set(), "updates": 0})
+        known["data"].update(data)
+        known["aliases"].update(aliases)
+        known["updates"] += 1
+        self.stubs.discard(node_id)
 
     @rule(by=which, start=picks, end=picks, kind=st.sampled_from(TYPES), strength=shares)
     def relate(self, by: int, start: int, end: int, kind: str, strength: float) -> None:
@@ -244,8 +268,8 @@ class TwoManagers(History):
     @invariant()
     def the_counters_are_the_counts(self) -> None:
         state = self.run(self.outside.fetch(STATE, self.user))
-        entities = sum("data" in row for row in self.memories.values())
-        expected = (self.version, len(self.memories), len(self.edges), entities)
+        entities = sum("data" in row for row in self.memories.values()) + len(self.stubs)
+        expected = (self.version, len(self.memories) + len(self.stubs), len(self.edges), entities)
         assert [tuple(row) for row in state] == ([expected] if self.version else [])
         assert [tuple(row) for row in self.run(self.outside.fetch(ROWS, self.user))] == [expected[1:]]
         stats = self.run(self.managers[0].user_stats(self.user))

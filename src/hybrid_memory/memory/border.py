@@ -41,6 +41,16 @@ class Border:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    @property
+    def most_content_bytes(self) -> int:
+        """How large the content of one memory may be, as JSON."""
+        return self._settings.max_content_bytes
+
+    @property
+    def most_depth(self) -> int:
+        """How deep it may be nested."""
+        return self._settings.max_depth
+
     def user_id(self, value: object) -> str:
         """A user's id, kept byte by byte as it is given."""
         user_id = text_of(value, "user_id", most_bytes=self._settings.max_user_id_bytes)

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from hybrid_memory.graph.algorithms import Analysis
 from hybrid_memory.graph.user_graph import UserGraph
-from hybrid_memory.graph.view import GraphView
+from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.memory.accesses import Accesses
+from hybrid_memory.memory.entity_index import By, EntityIndex, folded
 from hybrid_memory.memory.identity import node_id_of
 from hybrid_memory.memory.retrieval import Filters, Retrieval
 from hybrid_memory.models import MemoryNode, Relationship
@@ -25,6 +26,7 @@ class UserMemory:
         self._graph = graph
         self._accesses = accesses
         self._retrieval = Retrieval()
+        self._entities = EntityIndex()
         self._analysis: Analysis | None = None
 
     @property
@@ -68,6 +70,27 @@ class UserMemory:
     def peek(self, node_id: str | UUID) -> MemoryNode | None:
         """The same, without counting as an access."""
         return self._graph.view().memory(self._own_id(node_id))
+
+    def find_entity(
+        self, text: str, *, entity_system: str | None = None, entity_type: str | None = None
+    ) -> MemoryNode | None:
+        """The entity that is called so, without case: by an id, else by its name, else by an alias; None without one.
+
+        Of several, the one that changed last.
+        """
+        for node, _ in self.entities_called(text):
+            content = node.content
+            if (
+                not is_stub(node)
+                and (entity_system is None or content.get("entity_system") == entity_system)
+                and (entity_type is None or folded(str(content.get("entity_type"))) == folded(entity_type))
+            ):
+                return node
+        return None
+
+    def entities_called(self, text: str) -> list[tuple[MemoryNode, By]]:
+        """All that is called so and by what, best first; among them stubs, which are called by their ids."""
+        return self._entities.called(self._graph.view(), text)
 
     def retrieve_relevant(
         self,
