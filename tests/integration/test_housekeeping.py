@@ -16,7 +16,7 @@ from hybrid_memory.models import Cleanup
 from hybrid_memory.postgres import housekeeping
 from hybrid_memory.postgres.batches import Batches, Operation
 from hybrid_memory.postgres.target import Targets
-from hybrid_memory.replication.writer import Write
+from hybrid_memory.replication.batching import Write
 from tests.support.managers import run_job, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
