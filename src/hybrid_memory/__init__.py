@@ -2,6 +2,7 @@
 
 from hybrid_memory.default import close_manager, ensure_user_memories, get_manager
 from hybrid_memory.errors import HybridMemoryError
+from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import Health, MemoryNode, Relationship
@@ -10,6 +11,7 @@ from hybrid_memory.settings import Settings
 
 __all__ = [
     "Health",
+    "HybridCheckpointer",
     "HybridMemoryError",
     "HybridMemoryManager",
     "MemoryNode",

@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
+from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
+from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.lifecycle import Lifecycle
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
@@ -14,6 +16,7 @@ from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import Health, MemoryNode
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.state import StateFile
 from hybrid_memory.sqlite.transient import TransientMemory
 from hybrid_memory.sqlite.version import sqlite_version
 from hybrid_memory.wiring import Parts
@@ -28,11 +31,23 @@ class HybridMemoryManager(Lifecycle):
     Args:
         settings: how to reach the databases; from the environment when None.
         events: where to report; hooks for metrics and tracing attach to it.
+        allowed_types: types of a graph's state that its checkpoints may restore, besides those of the settings.
+
+    `checkpointer` is for `graph.compile(checkpointer=...)`. It needs SQLite alone and works before the manager is
+    started.
     """
 
-    def __init__(self, settings: Settings | None = None, *, events: Events | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        events: Events | None = None,
+        allowed_types: Iterable[AllowedType] = (),
+    ) -> None:
         super().__init__(settings or Settings(), events or Events())
-        self._notes = Notes(self.settings.data_dir.expanduser(), self._border, self.events)
+        self._state = StateFile(self.settings.data_dir.expanduser(), self.events)
+        self._notes = Notes(self._state, self._border)
+        self.checkpointer = HybridCheckpointer(settings=self.settings, allowed_types=allowed_types, state=self._state)
 
     async def ensure_user_memories(self, user_id: str) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
@@ -327,5 +342,5 @@ class HybridMemoryManager(Lifecycle):
             return False
 
     async def _close(self, timeout: float) -> None:
-        self._notes.close()
+        self._state.close()
         await super()._close(timeout)

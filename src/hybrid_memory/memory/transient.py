@@ -1,27 +1,20 @@
 """Notes of a thread, and how one of them becomes a user's memory."""
 
-import functools
-from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from hybrid_memory.errors import UnknownMemory
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.memories import Memories
-from hybrid_memory.observability import Events
-from hybrid_memory.sqlite.database import Database
-from hybrid_memory.sqlite.files import STATE
+from hybrid_memory.sqlite.state import StateFile
 from hybrid_memory.sqlite.transient import TransientMemories, TransientMemory
 
 
 class Notes:
     """Transient memories in `state.db`, which is opened by the first call, from whatever thread it comes."""
 
-    def __init__(self, directory: Path, border: Border, events: Events) -> None:
-        self._made = functools.partial(Database, STATE, directory, events)
+    def __init__(self, state: StateFile, border: Border) -> None:
+        self._state = state
         self._border = border
-        self._lock = Lock()
-        self._state: Database | None = None
 
     def store(self, thread_id: str, content: object, context_type: str, **fields: Any) -> str:
         """Note something down; durable when this returns."""
@@ -65,17 +58,5 @@ class Notes:
         notes.forget(thread_id, node_id)
         return stored
 
-    def close(self) -> None:
-        """Commit what is queued and close the file; the next call opens it again."""
-        with self._lock:
-            state, self._state = self._state, None
-        if state is not None:
-            state.close()
-
     def _memories(self) -> TransientMemories:
-        with self._lock:
-            if self._state is None:
-                state = self._made()
-                state.open()
-                self._state = state
-            return TransientMemories(self._state)
+        return TransientMemories(self._state.database())

@@ -1,0 +1,240 @@
+"""`HybridCheckpointer`: LangGraph's checkpointer on `state.db`, for any thread and any event loop."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of, config_of, namespace_of
+from hybrid_memory.langgraph.restoring import restored
+from hybrid_memory.langgraph.serialisation import AllowedType, Serialisation, strict
+from hybrid_memory.langgraph.storing import StoredPut, StoredWrites, filter_json
+from hybrid_memory.observability import Events
+from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.checkpoints import reading
+from hybrid_memory.sqlite.checkpoints.reading import Selection
+from hybrid_memory.sqlite.checkpoints.remembering import KnownLists
+from hybrid_memory.sqlite.checkpoints.rows import StoredCheckpoint
+from hybrid_memory.sqlite.connection import Statements
+from hybrid_memory.sqlite.database import Database
+from hybrid_memory.sqlite.state import StateFile
+
+T = TypeVar("T")
+
+_PAGE = 25
+_VERSION_DIGITS = 32
+
+
+class HybridCheckpointer(BaseCheckpointSaver[str]):
+    """Checkpoints in `state.db` of a data directory. It opens the file when it is first used.
+
+    Every call works in any thread and any event loop. What a call has stored is durable when it returns.
+
+        with HybridCheckpointer("./data") as checkpointer:
+            graph = builder.compile(checkpointer=checkpointer)
+
+    Args:
+        data_dir: where `state.db` is; that of the settings when None.
+        settings: from the environment when None.
+        serde: how values become bytes; an `EncryptedSerializer`, for example. LangGraph's own one is made strict.
+        allowed_types: types that may come back from a checkpoint besides the safe ones, as `Order` or `"shop:Order"`;
+            they add to those of the settings.
+        durability: `full`, which survives a loss of power, or `normal`, which survives the end of the process.
+        events: where to report.
+    """
+
+    def __init__(  # noqa: PLR0913 - each has a default
+        self,
+        data_dir: Path | str | None = None,
+        *,
+        settings: Settings | None = None,
+        serde: SerializerProtocol | None = None,
+        allowed_types: Iterable[AllowedType] = (),
+        durability: Literal["full", "normal"] | None = None,
+        events: Events | None = None,
+        state: StateFile | None = None,
+    ) -> None:
+        settings = settings or Settings()
+        super().__init__(serde=strict(serde, (*settings.allowed_types, *allowed_types)))
+        directory = settings.data_dir if data_dir is None else Path(data_dir)
+        self._durability = durability
+        self._state = state or StateFile(directory.expanduser(), events or Events())
+        self._lists = KnownLists()
+        self._serialisation_made = Serialisation(self.serde)
+
+    def close(self) -> None:
+        """Commit what is queued and close the file; the next call opens it again."""
+        self._state.close()
+
+    async def aclose(self) -> None:
+        """The same without blocking the event loop."""
+        await asyncio.to_thread(self._state.close)
+
+    def __enter__(self) -> Self:
+        self._state.database()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        await self._database()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002 - the interface is LangGraph's
+        """A version later than `current`, which no other branch of the thread gives to its values."""
+        number = 0 if current is None else int(str(current).split(".")[0])
+        return f"{number + 1:0{_VERSION_DIGITS}}.{random.getrandbits(48):015}"
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint a config names, or the newest of its thread."""
+        return self._state.database().read_blocking(self._getting(config))
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint a config names, or the newest of its thread."""
+        return await (await self._database()).read(self._getting(config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - the interface is LangGraph's
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """Checkpoints, newest first; nothing is held open between two of them."""
+        pages = _Pages(_selection(config, filter, before), limit)
+        while not pages.ended:
+            found = self._state.database().read_blocking(pages.next)
+            for stored in found:
+                yield restored(self._serialisation, stored)
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,  # noqa: A002 - the interface is LangGraph's
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Checkpoints, newest first; nothing is held open between two of them."""
+        pages = _Pages(_selection(config, filter, before), limit)
+        serialisation = self._serialisation
+        while not pages.ended:
+            database = await self._database()
+            for one in await database.read(lambda sql: [restored(serialisation, found) for found in pages.next(sql)]):
+                yield one
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint; it is durable when this returns.
+
+        Raises:
+            InvalidInput: something in it cannot be stored, or may not come back; the text names it.
+            StorageUnavailable: not stored.
+        """
+        put = StoredPut(self._serialisation, self._lists, config, checkpoint, metadata, new_versions)
+        put.prepare()
+        self._state.database().write_blocking(put.job)
+        put.done()
+        return config_of(address_of(config), checkpoint["id"])
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint; it is durable when this returns. Errors as in `put`."""
+        put = StoredPut(self._serialisation, self._lists, config, checkpoint, metadata, new_versions)
+        put.prepare()
+        await (await self._database()).write(put.job)
+        put.done()
+        return config_of(address_of(config), checkpoint["id"])
+
+    def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task wrote; it is durable when this returns, and before a later put is."""
+        stored = StoredWrites(self._serialisation, config, writes, task_id, task_path)
+        stored.prepare()
+        self._state.database().write_blocking(stored.job)
+
+    async def aput_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
+    ) -> None:
+        """Store what a task wrote; it is durable when this returns, and before a later put is."""
+        stored = StoredWrites(self._serialisation, config, writes, task_id, task_path)
+        stored.prepare()
+        await (await self._database()).write(stored.job)
+
+    @property
+    def _serialisation(self) -> Serialisation:
+        """The one of the serializer in use: LangGraph gives a copy of the checkpointer another one."""
+        if self._serialisation_made.serde is not self.serde:
+            self._serialisation_made = Serialisation(self.serde)
+        return self._serialisation_made
+
+    async def _database(self) -> Database:
+        opened = self._state.opened
+        return await asyncio.to_thread(self._state.database) if opened is None else opened
+
+    def _getting(self, config: RunnableConfig) -> Callable[[Statements], CheckpointTuple | None]:
+        address, checkpoint_id, serialisation = address_of(config), checkpoint_id_of(config), self._serialisation
+
+        def get(sql: Statements) -> CheckpointTuple | None:
+            stored = reading.one(sql, address, checkpoint_id)
+            return None if stored is None else restored(serialisation, stored)
+
+        return get
+
+
+class _Pages:
+    """A listing, page by page."""
+
+    def __init__(self, selection: Selection, limit: int | None) -> None:
+        self._selection = selection
+        self._left = limit
+        self._last: StoredCheckpoint | None = None
+        self.ended = limit is not None and limit <= 0
+
+    def next(self, sql: Statements) -> Sequence[StoredCheckpoint]:
+        """The next page."""
+        size = _PAGE if self._left is None else min(_PAGE, self._left)
+        found = reading.page(sql, self._selection, self._last, size)
+        self._left = None if self._left is None else self._left - len(found)
+        self.ended = len(found) < size or self._left == 0
+        self._last = found[-1] if found else None
+        return found
+
+
+def _selection(
+    config: RunnableConfig | None, wanted: dict[str, Any] | None, before: RunnableConfig | None
+) -> Selection:
+    return Selection(
+        thread_id=address_of(config).thread_id if config else None,
+        namespace=namespace_of(config) if config else None,
+        checkpoint_id=checkpoint_id_of(config),
+        before=checkpoint_id_of(before),
+        filter=filter_json(wanted),
+    )

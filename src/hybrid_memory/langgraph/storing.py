@@ -1,0 +1,150 @@
+"""A checkpoint, or the writes of a task, on the way into the file."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    get_serializable_checkpoint_metadata,
+)
+
+from hybrid_memory.errors import InvalidInput
+from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of
+from hybrid_memory.langgraph.serialisation import Serialisation
+from hybrid_memory.sqlite.checkpoints.remembering import KnownLists
+from hybrid_memory.sqlite.checkpoints.rows import Element, Encoded, NewCheckpoint, NewValue, NewWrite, Task
+from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, Sealing, digest, put_writes
+from hybrid_memory.sqlite.connection import Statements
+
+# Up to here a value is cheaper inside each checkpoint than in a row of its own.
+_SMALL_TEXT = 64
+_NUMBERS = (int, float, bool, type(None))
+
+
+@dataclass(slots=True)
+class StoredPut:
+    """Stores a checkpoint: `prepare` makes its bytes, `job` stores them, `done` is called once that is committed.
+
+    `prepare` need not be called: then the bytes are made where the job runs.
+    """
+
+    serialisation: Serialisation
+    lists: KnownLists
+    config: RunnableConfig
+    checkpoint: Checkpoint
+    metadata: CheckpointMetadata
+    new_versions: ChannelVersions
+    _new: NewCheckpoint | None = None
+    _put: CheckpointPut | None = None
+
+    def prepare(self) -> NewCheckpoint:
+        """Make the bytes, once.
+
+        Raises:
+            InvalidInput: something in it cannot be stored; the text names it.
+        """
+        if self._new is None:
+            values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
+            inside = {name: value for name, value in values.items() if name not in versions or _is_small(value)}
+            held = {name: None if name in inside else str(versions[name]) for name in values}
+            self._new = NewCheckpoint(
+                address=address_of(self.config),
+                checkpoint_id=self.checkpoint["id"],
+                parent_id=checkpoint_id_of(self.config),
+                metadata=_json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
+                held=held,
+                body=self.serialisation.stored({**self.checkpoint, "channel_values": inside}, "checkpoint"),
+                written_at=time.time_ns() // 1000,
+                values=self._values(name for name in self.new_versions if held.get(name) is not None),
+            )
+        return self._new
+
+    def job(self, sql: Statements) -> None:
+        """In the writer."""
+        new = self.prepare()
+        try:
+            self._store(sql, new)
+        except MissingValues as missing:
+            self._store(sql, replace(new, values=[*new.values, *self._values(missing.channels)]))
+
+    def done(self) -> None:
+        """Build on what was stored from now on."""
+        if self._put is not None:
+            self._put.remember()
+
+    def _store(self, sql: Statements, new: NewCheckpoint) -> None:
+        self._put = CheckpointPut(new, self.lists, Sealing(self.serialisation.sealed, self.serialisation.opened))
+        self._put.job(sql)
+
+    def _values(self, channels: Iterable[str]) -> list[NewValue]:
+        values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
+        return [NewValue(name, str(versions[name]), self._content(name, values[name])) for name in channels]
+
+    def _content(self, channel: str, value: Any) -> Encoded | Sequence[Element]:
+        where = f"channel {channel!r}"
+        if type(value) is not list or all(type(one) in _NUMBERS for one in value):
+            return self.serialisation.stored(value, where)
+        plain = [self.serialisation.plain(one, where) for one in value]
+        return [Element(digest(one), one) for one in plain]
+
+
+@dataclass(slots=True)
+class StoredWrites:
+    """Stores what a task wrote, in the same two steps."""
+
+    serialisation: Serialisation
+    config: RunnableConfig
+    writes: Sequence[tuple[str, Any]]
+    task_id: str
+    task_path: str
+    _new: Sequence[NewWrite] | None = None
+
+    def prepare(self) -> Sequence[NewWrite]:
+        """Make the bytes, once.
+
+        Raises:
+            InvalidInput: something in it cannot be stored; the text names it.
+        """
+        if self._new is None:
+            self._new = [
+                NewWrite(
+                    WRITES_IDX_MAP.get(channel, index),
+                    channel,
+                    self.serialisation.stored(value, f"write to channel {channel!r}"),
+                    replaces=channel in WRITES_IDX_MAP,
+                )
+                for index, (channel, value) in enumerate(self.writes)
+            ]
+        return self._new
+
+    def job(self, sql: Statements) -> None:
+        """In the writer."""
+        checkpoint_id = checkpoint_id_of(self.config)
+        if checkpoint_id is None:
+            raise InvalidInput("configurable.checkpoint_id: missing; it says whose writes these are")
+        task = Task(address_of(self.config), checkpoint_id, self.task_id, self.task_path)
+        put_writes(sql, task, self.prepare())
+
+
+def filter_json(wanted: dict[str, Any] | None) -> str:
+    """What the metadata of listed checkpoints must contain, comparable with what is stored."""
+    return _json(wanted or {}, "filter")
+
+
+def _is_small(value: object) -> bool:
+    return type(value) in _NUMBERS or (type(value) is str and len(value) <= _SMALL_TEXT)
+
+
+def _json(value: object, field: str) -> str:
+    """JSON in one form, so that equal values are equal texts."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{field}: {error}") from error
