@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -13,16 +14,19 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of, config_of, namespace_of
-from hybrid_memory.langgraph.restoring import restored
+from hybrid_memory.errors import InvalidInput
+from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of, config_of, namespace_of, thread_id_of
+from hybrid_memory.langgraph.restoring import restored, restored_history
 from hybrid_memory.langgraph.serialisation import AllowedType, Serialisation, strict
 from hybrid_memory.langgraph.storing import StoredPut, StoredWrites, filter_json
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
-from hybrid_memory.sqlite.checkpoints import reading
+from hybrid_memory.sqlite.checkpoints import reading, upkeep
+from hybrid_memory.sqlite.checkpoints.history import histories
 from hybrid_memory.sqlite.checkpoints.reading import Selection
 from hybrid_memory.sqlite.checkpoints.remembering import KnownLists
 from hybrid_memory.sqlite.checkpoints.rows import StoredCheckpoint
@@ -188,6 +192,77 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
         stored.prepare()
         await (await self._database()).write(stored.job)
 
+    def delete_thread(self, thread_id: str) -> None:
+        """Delete everything of a thread; no row of it is left."""
+        self._state.database().write_blocking(partial(upkeep.remove_thread, thread_id=thread_id_of(thread_id)))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete everything of a thread; no row of it is left."""
+        await (await self._database()).write(partial(upkeep.remove_thread, thread_id=thread_id_of(thread_id)))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints of runs with their writes.
+
+        What a DeltaChannel of a remaining checkpoint is rebuilt from stays in the file, out of sight.
+        """
+        database = self._state.database()
+        found = database.read_blocking(partial(upkeep.checkpoints_of_runs, run_ids=_texts(run_ids)))
+        if found:
+            database.write_blocking(partial(upkeep.remove_checkpoints, by_line=found))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Delete the checkpoints of runs with their writes; DeltaChannels as in `delete_for_runs`."""
+        database = await self._database()
+        found = await database.read(partial(upkeep.checkpoints_of_runs, run_ids=_texts(run_ids)))
+        if found:
+            await database.write(partial(upkeep.remove_checkpoints, by_line=found))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints, of all namespaces, and their writes to a thread that has none.
+
+        Raises:
+            InvalidInput: it has some.
+        """
+        self._state.database().write_blocking(_copying(source_thread_id, target_thread_id))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints, of all namespaces, and their writes to a thread that has none."""
+        await (await self._database()).write(_copying(source_thread_id, target_thread_id))
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete all but the newest checkpoint of each namespace, or (`delete`) the threads.
+
+        What a DeltaChannel of a remaining checkpoint is rebuilt from stays in the file, out of sight.
+        """
+        for job in _pruning(thread_ids, strategy):
+            self._state.database().write_blocking(job)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Delete all but the newest checkpoint of each namespace, or (`delete`) the threads; as in `prune`."""
+        for job in _pruning(thread_ids, strategy):
+            await (await self._database()).write(job)
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What the ancestors of a checkpoint wrote to channels, and the nearest values before that."""
+        return self._state.database().read_blocking(self._telling(config, channels))
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What the ancestors of a checkpoint wrote to channels, and the nearest values before that."""
+        return await (await self._database()).read(self._telling(config, channels))
+
+    def _telling(
+        self, config: RunnableConfig, channels: Sequence[str]
+    ) -> Callable[[Statements], Mapping[str, DeltaChannelHistory]]:
+        address, checkpoint_id, serialisation = address_of(config), checkpoint_id_of(config), self._serialisation
+        return lambda sql: {
+            channel: restored_history(serialisation, channel, found)
+            for channel, found in histories(sql, address, checkpoint_id, channels).items()
+        }
+
     @property
     def _serialisation(self) -> Serialisation:
         """The one of the serializer in use: LangGraph gives a copy of the checkpointer another one."""
@@ -226,6 +301,25 @@ class _Pages:
         self.ended = len(found) < size or self._left == 0
         self._last = found[-1] if found else None
         return found
+
+
+def _texts(values: Iterable[object]) -> Sequence[str]:
+    return [str(value) for value in values]
+
+
+def _copying(source: str, target: str) -> Callable[[Statements], None]:
+    return partial(upkeep.copy_thread, source=thread_id_of(source), target=thread_id_of(target))
+
+
+def _pruning(thread_ids: Iterable[str], strategy: str) -> Sequence[Callable[[Statements], object]]:
+    """One job per thread, so that others get in between."""
+    if strategy == "delete":
+        return [partial(upkeep.remove_thread, thread_id=thread_id_of(one)) for one in thread_ids]
+    if strategy == "keep_latest":
+        return [
+            partial(upkeep.reduce_thread, thread_id=thread_id_of(one), choice=upkeep.keep_latest) for one in thread_ids
+        ]
+    raise InvalidInput(f"strategy: keep_latest or delete, not {strategy!r}")
 
 
 def _selection(

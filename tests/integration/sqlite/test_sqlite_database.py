@@ -17,6 +17,7 @@ from hybrid_memory.errors import ConfigurationError, SchemaMismatch, StorageReje
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.files import CACHE, STATE
+from hybrid_memory.sqlite.schema import shipped
 from hybrid_memory.sqlite.status import status
 from tests.support.recording import Recorded
 from tests.support.sqlite_files import ROOT, note_row, noting, state_in, stored_ids
@@ -259,9 +260,9 @@ def test_a_state_file_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     with state_in(tmp_path) as (database, notes):
         notes.store("t", "kept")
         database.write_blocking(
-            lambda sql: sql.run("schema.record", number=2, name="from_the_future", checksum="unknown") and None
+            lambda sql: sql.run("schema.record", number=99, name="from_the_future", checksum="unknown") and None
         )
-    with pytest.raises(SchemaMismatch, match=r"state\.db is at migration 2"), state_in(tmp_path):
+    with pytest.raises(SchemaMismatch, match=r"state\.db is at migration 99"), state_in(tmp_path):
         pass
     connection = apsw.Connection(str(tmp_path / "state.db"))
     assert connection.execute("select count(*) from transient_memories").get == 1
@@ -275,7 +276,7 @@ def test_the_status_says_what_there_is(tmp_path: Path) -> None:
         assert seen.file == str(tmp_path / "state.db")
         assert seen.sqlite_version == apsw.sqlite_lib_version()
         assert not seen.vulnerable
-        assert seen.schema_version == 1
+        assert seen.schema_version == len(shipped(STATE))
         assert seen.bytes > 0
         assert seen.wal_bytes > 0
 
@@ -285,9 +286,9 @@ def test_migrations_are_reported_once(tmp_path: Path) -> None:
     for _ in range(2):
         with state_in(tmp_path, events):
             pass
-    (applied,) = events.named("migration_applied")
-    assert applied.pop("duration_ms") > 0
-    assert applied == {"number": 1, "migration": "transient_memory", "file": "state.db"}
+    applied = events.named("migration_applied")
+    assert all(one.pop("duration_ms") > 0 for one in applied)
+    assert applied == [{"number": one.number, "migration": one.name, "file": "state.db"} for one in shipped(STATE)]
 
 
 def test_a_deleted_state_file_takes_nothing_more(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ create table checkpoint_lines (
 ) strict;
 
 -- `body` is the checkpoint without its large values. `held` is a JSON object of the channels that have a value: the
--- version under which it is kept in checkpoint_values, or null for a small one inside the body.
+-- version under which it is kept in checkpoint_values, or null for a small one inside the body. A `retired` checkpoint
+-- is gone for everybody, but a DeltaChannel of a later one is still rebuilt from its writes.
 create table checkpoints (
     line          integer not null,
     checkpoint_id text    not null,
     parent_id     text,
     metadata      text    not null,
     held          text    not null,
+    retired       integer not null check (retired in (0, 1)),
     kind          text    not null,
     body          blob    not null,
     written_at    integer not null,
@@ -28,7 +30,7 @@ create table checkpoints (
 
 -- The value of a channel at one version, whichever checkpoints have it. A list is kept by its elements: `content` holds
 -- those that no earlier version had, `layout` says how the list is put together: JSON of an ordinal, how many elements
--- are taken from the list in row `base`, and the runs [row, first element, how many] that follow them.
+-- are taken from the list `base` rows back, and the runs that follow them: [how many rows back, first element, length].
 create table checkpoint_values (
     value    integer primary key,
     line     integer not null,

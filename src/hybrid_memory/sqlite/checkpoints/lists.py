@@ -45,15 +45,25 @@ class Layout:
     taken: int
     runs: Sequence[Run]
 
-    def to_json(self) -> str:
-        """As the table keeps it; `base` has a column of its own."""
-        return json.dumps([self.ordinal, self.taken, self.runs], separators=(",", ":"))
+    def stored(self, row: int) -> tuple[int | None, str]:
+        """As the table keeps it in `row`: how far back the base is, and the rest as JSON.
+
+        Rows are named by their distance, so that all lists of a thread can be copied together as they are.
+        """
+        runs = [[row - run.row, run.first, run.length] for run in self.runs]
+        base = None if self.base is None else row - self.base
+        return base, json.dumps([self.ordinal, self.taken, runs], separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str, base: int | None) -> "Layout":
+    def of_row(cls, row: int, base: int | None, text: str) -> "Layout":
         """The other way."""
         ordinal, taken, runs = json.loads(text)
-        return cls(ordinal, base, taken, [Run(*run) for run in runs])
+        return cls(
+            ordinal,
+            None if base is None else row - base,
+            taken,
+            [Run(row - back, first, length) for back, first, length in runs],
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,11 @@
 """Reading checkpoints: a fixed number of statements, however many checkpoints and values there are."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import apsw
-
+from hybrid_memory.errors import CheckpointIncomplete
 from hybrid_memory.sqlite.checkpoints.lists import Layout, unfolded
 from hybrid_memory.sqlite.checkpoints.packing import unpacked
 from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, StoredCheckpoint, StoredWrite
@@ -28,7 +27,7 @@ class Value(NamedTuple):
     @property
     def layout_of_list(self) -> Layout:
         """How its list is put together; only for a list."""
-        return Layout.from_json(self.layout or "", self.base)
+        return Layout.of_row(self.value, self.base, self.layout or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +43,18 @@ class Selection:
 
 def one(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | None:
     """A checkpoint by its id, or the newest."""
-    found = sql.row("checkpoint_lines.find", thread_id=address.thread_id, namespace=address.namespace)
-    if found is None:
+    line = sql.value("checkpoint_lines.find", thread_id=address.thread_id, namespace=address.namespace)
+    if line is None:
         return None
-    line = found[0]
     if checkpoint_id is None:
         row = sql.row("checkpoints.newest", line=line)
     else:
         row = sql.row("checkpoints.one", line=line, checkpoint_id=checkpoint_id)
     if row is None:
         return None
-    checkpoint = _checkpoint((line, *address, *row))
-    _complete(sql, [checkpoint])
-    return checkpoint
+    found = stored_checkpoint((line, *address, *row))
+    _complete(sql, [found])
+    return found
 
 
 def page(sql: Statements, wanted: Selection, after: StoredCheckpoint | None, size: int) -> list[StoredCheckpoint]:
@@ -73,7 +71,7 @@ def page(sql: Statements, wanted: Selection, after: StoredCheckpoint | None, siz
         rows = sql.rows("checkpoints.page_of_line", namespace=wanted.namespace, **common)
     else:
         rows = sql.rows("checkpoints.page", last_line=after and after.line, **common)
-    found = [_checkpoint(row) for row in rows]
+    found = [stored_checkpoint(row) for row in rows]
     _complete(sql, found)
     return found
 
@@ -91,7 +89,8 @@ def with_bases(sql: Statements, heads: Iterable[Value]) -> dict[int, Value]:
     return rows
 
 
-def _checkpoint(row: Row) -> StoredCheckpoint:
+def stored_checkpoint(row: Row) -> StoredCheckpoint:
+    """A row with its line, thread and namespace, without values and writes."""
     line, thread_id, namespace, checkpoint_id, parent_id, metadata, held, kind, body, written_at = row
     return StoredCheckpoint(
         line,
@@ -106,20 +105,27 @@ def _checkpoint(row: Row) -> StoredCheckpoint:
 
 
 def _complete(sql: Statements, checkpoints: Sequence[StoredCheckpoint]) -> None:
-    """Read the values and writes of checkpoints.
-
-    Raises:
-        apsw.CorruptError: a value is missing.
-    """
-    _read_values(sql, checkpoints)
+    read_values(sql, checkpoints)
     by_key = {(one.line, one.checkpoint_id): one for one in checkpoints}
     rows = sql.rows("checkpoint_writes.of_checkpoints", wanted=json.dumps(list(by_key)))
     for line, checkpoint_id, task_id, channel, kind, content in rows:
         by_key[line, checkpoint_id].writes.append(StoredWrite(task_id, channel, Encoded(kind, content)))
 
 
-def _read_values(sql: Statements, checkpoints: Sequence[StoredCheckpoint]) -> None:
-    wanted = {(one.line, channel, version) for one in checkpoints for channel, version in one.held.items() if version}
+def read_values(
+    sql: Statements, checkpoints: Sequence[StoredCheckpoint], channels: Collection[str] | None = None
+) -> None:
+    """Read the values that checkpoints have, of some channels or of all.
+
+    Raises:
+        CheckpointIncomplete: one is missing.
+    """
+    wanted = {
+        (one.line, channel, version)
+        for one in checkpoints
+        for channel, version in one.held.items()
+        if version and (channels is None or channel in channels)
+    }
     if not wanted:
         return
     found = [Value(*row) for row in sql.rows("checkpoint_values.of_versions", wanted=json.dumps(sorted(wanted)))]
@@ -128,12 +134,16 @@ def _read_values(sql: Statements, checkpoints: Sequence[StoredCheckpoint]) -> No
     by_version = {(value.line, value.channel, value.version): value for value in found}
     for checkpoint in checkpoints:
         for channel, version in checkpoint.held.items():
-            if version is None:
+            if version is None or (channels is not None and channel not in channels):
                 continue
             value = by_version.get((checkpoint.line, channel, version))
-            if value is None:
-                raise apsw.CorruptError(f"the value of channel {channel!r} of a checkpoint is missing")
-            checkpoint.values[channel] = values.encoded(value)
+            encoded = value and values.encoded(value)
+            if encoded is None:
+                raise CheckpointIncomplete(
+                    f"checkpoint {checkpoint.checkpoint_id} of thread {checkpoint.address.thread_id!r} lost (a part "
+                    f"of) channel {channel!r}"
+                )
+            checkpoint.values[channel] = encoded
 
 
 class _Values:
@@ -144,10 +154,11 @@ class _Values:
         self._layouts = {row.value: row.layout_of_list for row in lists}
         self._elements = {row.value: unpacked(row.content) for row in lists}
 
-    def encoded(self, value: Value) -> Encoded | list[Encoded]:
+    def encoded(self, value: Value) -> Encoded | list[Encoded] | None:
+        """A value, or None when a part of it is missing."""
         if value.layout is None:
             return Encoded(value.kind, value.content)
         try:
             return [self._elements[place.row][place.position] for place in unfolded(value.value, self._layouts)]
         except (KeyError, IndexError):
-            raise apsw.CorruptError(f"elements of a list of channel {value.channel!r} are missing") from None
+            return None

@@ -100,6 +100,7 @@ class CheckpointPut:
             previous = self.lists.get(key) or self._read(sql, line.line, value.channel)
             made = compose([element.digest for element in value.content], row, previous)
             content = Encoded(LIST, packed(self.sealing.seal(value.content[index].plain) for index in made.fresh))
+        base, layout = made.layout.stored(row) if made else (None, None)
         added = sql.run(
             "checkpoint_values.add",
             value=row,
@@ -108,8 +109,8 @@ class CheckpointPut:
             version=value.version,
             kind=content.kind,
             content=content.content,
-            base=made and made.layout.base,
-            layout=made and made.layout.to_json(),
+            base=base,
+            layout=layout,
         )
         if made and added:  # a version that was there stays as it is
             self._learned[key] = made.known
