@@ -20,6 +20,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of, config_of, namespace_of, thread_id_of
+from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.restoring import restored, restored_history
 from hybrid_memory.langgraph.serialisation import AllowedType, Serialisation, strict
 from hybrid_memory.langgraph.storing import StoredPut, StoredWrites, filter_json
@@ -75,6 +76,7 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
         self._durability = durability
         self._state = state or StateFile(directory.expanduser(), events or Events())
         self._lists = KnownLists()
+        self._elements = KnownElements()
         self._serialisation_made = Serialisation(self.serde)
 
     def close(self) -> None:
@@ -156,7 +158,7 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
             InvalidInput: something in it cannot be stored, or may not come back; the text names it.
             StorageUnavailable: not stored.
         """
-        put = StoredPut(self._serialisation, self._lists, config, checkpoint, metadata, new_versions)
+        put = StoredPut(self._serialisation, self._lists, self._elements, config, checkpoint, metadata, new_versions)
         put.prepare()
         self._state.database().write_blocking(put.job)
         put.done()
@@ -170,7 +172,7 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint; it is durable when this returns. Errors as in `put`."""
-        put = StoredPut(self._serialisation, self._lists, config, checkpoint, metadata, new_versions)
+        put = StoredPut(self._serialisation, self._lists, self._elements, config, checkpoint, metadata, new_versions)
         put.prepare()
         await (await self._database()).write(put.job)
         put.done()

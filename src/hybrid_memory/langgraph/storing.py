@@ -17,10 +17,11 @@ from langgraph.checkpoint.base import (
 
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of
+from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.sqlite.checkpoints.remembering import KnownLists
-from hybrid_memory.sqlite.checkpoints.rows import Element, Encoded, NewCheckpoint, NewValue, NewWrite, Task
-from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, Sealing, digest, put_writes
+from hybrid_memory.sqlite.checkpoints.rows import Encoded, NewCheckpoint, NewList, NewValue, NewWrite, Task
+from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_writes
 from hybrid_memory.sqlite.connection import Statements
 
 # Up to here a value is cheaper inside each checkpoint than in a row of its own.
@@ -37,6 +38,7 @@ class StoredPut:
 
     serialisation: Serialisation
     lists: KnownLists
+    elements: KnownElements
     config: RunnableConfig
     checkpoint: Checkpoint
     metadata: CheckpointMetadata
@@ -80,19 +82,17 @@ class StoredPut:
             self._put.remember()
 
     def _store(self, sql: Statements, new: NewCheckpoint) -> None:
-        self._put = CheckpointPut(new, self.lists, Sealing(self.serialisation.sealed, self.serialisation.opened))
+        self._put = CheckpointPut(new, self.lists, self.serialisation.opened)
         self._put.job(sql)
 
     def _values(self, channels: Iterable[str]) -> list[NewValue]:
         values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
         return [NewValue(name, str(versions[name]), self._content(name, values[name])) for name in channels]
 
-    def _content(self, channel: str, value: Any) -> Encoded | Sequence[Element]:
-        where = f"channel {channel!r}"
+    def _content(self, channel: str, value: Any) -> Encoded | NewList:
         if type(value) is not list or all(type(one) in _NUMBERS for one in value):
-            return self.serialisation.stored(value, where)
-        plain = [self.serialisation.plain(one, where) for one in value]
-        return [Element(digest(one), one) for one in plain]
+            return self.serialisation.stored(value, f"channel {channel!r}")
+        return self.elements.digested(address_of(self.config), channel, value, self.serialisation)
 
 
 @dataclass(slots=True)

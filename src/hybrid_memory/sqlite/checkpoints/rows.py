@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Address(NamedTuple):
@@ -19,11 +19,17 @@ class Encoded(NamedTuple):
     content: bytes
 
 
-class Element(NamedTuple):
-    """One element of a list; equal elements have equal digests."""
+class NewList(Protocol):
+    """A list by its elements."""
 
-    digest: bytes
-    plain: Encoded
+    @property
+    def digests(self) -> Sequence[bytes]:
+        """What equal elements have in common."""
+        ...
+
+    def stored(self, index: int) -> Encoded:
+        """An element as it is stored; asked for when no earlier list has it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class NewValue:
 
     channel: str
     version: str
-    content: Encoded | Sequence[Element]
+    content: Encoded | NewList
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,14 +15,8 @@ from hybrid_memory.sqlite.connection import Statements
 
 _DIGEST_BYTES = 16
 
-Transform = Callable[[Encoded], Encoded]
-
-
-class Sealing(NamedTuple):
-    """How elements of lists are stored: compared as they are, and encrypted on the way in and out."""
-
-    seal: Transform
-    unseal: Transform
+# Elements are compared as they are, not as they are encrypted.
+Unsealed = Callable[[Encoded], Encoded]
 
 
 class Line(NamedTuple):
@@ -51,7 +45,7 @@ class CheckpointPut:
 
     new: NewCheckpoint
     lists: KnownLists
-    sealing: Sealing
+    unsealed: Unsealed
     _learned: dict[ListKey, Known] = field(default_factory=dict)
 
     def job(self, sql: Statements) -> None:
@@ -98,8 +92,8 @@ class CheckpointPut:
             content = value.content
         else:
             previous = self.lists.get(key) or self._read(sql, line.line, value.channel)
-            made = compose([element.digest for element in value.content], row, previous)
-            content = Encoded(LIST, packed(self.sealing.seal(value.content[index].plain) for index in made.fresh))
+            made = compose(value.content.digests, row, previous)
+            content = Encoded(LIST, packed(value.content.stored(index) for index in made.fresh))
         base, layout = made.layout.stored(row) if made else (None, None)
         added = sql.run(
             "checkpoint_values.add",
@@ -126,7 +120,7 @@ class CheckpointPut:
         return remembered(newest.value, layouts, digests)
 
     def _digests(self, row: Value) -> list[bytes]:
-        return [digest(self.sealing.unseal(stored)) for stored in unpacked(row.content)]
+        return [digest(self.unsealed(stored)) for stored in unpacked(row.content)]
 
 
 def put_writes(sql: Statements, task: Task, writes: Iterable[NewWrite]) -> None:
