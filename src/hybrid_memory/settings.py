@@ -136,6 +136,10 @@ class Settings(BaseSettings):
     checkpointer: Literal["hybrid", "upstream"] = Field(
         default="hybrid", description="`hybrid` or `upstream`: the stock `AsyncSqliteSaver`"
     )
+    checkpoint_durability: Literal["full", "normal"] = Field(
+        default="full",
+        description="`full`: a checkpoint survives a loss of power; `normal`: the end of the process, and is faster",
+    )
     store_search: Literal["hybrid", "vector"] = Field(
         default="hybrid", description="`hybrid` (lexical and vector) or `vector` (cosine scores only)"
     )

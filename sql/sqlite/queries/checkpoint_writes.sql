@@ -1,15 +1,19 @@
 -- name: add
--- What a task wrote; a write that is there stays.
+-- What a task wrote; a write that is there stays. If its line is as remembered.
 insert into checkpoint_writes (line, checkpoint_id, task_id, idx, task_path, channel, kind, content, checksum)
-values (:line, :checkpoint_id, :task_id, :idx, :task_path, :channel, :kind, :content,
-        row_checksum('checkpoint_writes', :line, :checkpoint_id, :task_id, :idx, :task_path, :channel, :kind, :content))
+select :line, :checkpoint_id, :task_id, :idx, :task_path, :channel, :kind, :content,
+       row_checksum('checkpoint_writes', :line, :checkpoint_id, :task_id, :idx, :task_path, :channel, :kind, :content)
+from checkpoint_lines
+where line = :line and thread_id = :thread_id and namespace = :namespace
 on conflict (line, checkpoint_id, task_id, idx) do nothing;
 
 -- name: replace
--- What a task wrote; it takes the place of an earlier one.
+-- What a task wrote; it takes the place of an earlier one. If its line is as remembered.
 insert into checkpoint_writes (line, checkpoint_id, task_id, idx, task_path, channel, kind, content, checksum)
-values (:line, :checkpoint_id, :task_id, :idx, :task_path, :channel, :kind, :content,
-        row_checksum('checkpoint_writes', :line, :checkpoint_id, :task_id, :idx, :task_path, :channel, :kind, :content))
+select :line, :checkpoint_id, :task_id, :idx, :task_path, :channel, :kind, :content,
+       row_checksum('checkpoint_writes', :line, :checkpoint_id, :task_id, :idx, :task_path, :channel, :kind, :content)
+from checkpoint_lines
+where line = :line and thread_id = :thread_id and namespace = :namespace
 on conflict (line, checkpoint_id, task_id, idx) do update set
     task_path = excluded.task_path, channel = excluded.channel, kind = excluded.kind, content = excluded.content,
     checksum = excluded.checksum;

@@ -1,8 +1,10 @@
 -- name: put
--- A checkpoint; the same one again replaces it.
+-- A checkpoint, if its line is as remembered; the same one again replaces it.
 insert into checkpoints (line, checkpoint_id, parent_id, metadata, held, retired, kind, body, written_at, checksum)
-values (:line, :checkpoint_id, :parent_id, :metadata, :held, 0, :kind, :body, :written_at,
-        row_checksum('checkpoints', :line, :checkpoint_id, :parent_id, :metadata, :held, 0, :kind, :body, :written_at))
+select :line, :checkpoint_id, :parent_id, :metadata, :held, 0, :kind, :body, :written_at,
+       row_checksum('checkpoints', :line, :checkpoint_id, :parent_id, :metadata, :held, 0, :kind, :body, :written_at)
+from checkpoint_lines
+where line = :line and thread_id = :thread_id and namespace = :namespace and collected = :collected
 on conflict (line, checkpoint_id) do update set
     parent_id = excluded.parent_id, metadata = excluded.metadata, held = excluded.held, retired = 0,
     kind = excluded.kind, body = excluded.body, written_at = excluded.written_at, checksum = excluded.checksum;

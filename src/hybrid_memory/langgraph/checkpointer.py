@@ -5,7 +5,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypedDict, TypeVar
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -28,9 +28,9 @@ from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.checkpoints import reading, upkeep
 from hybrid_memory.sqlite.checkpoints.history import histories
-from hybrid_memory.sqlite.checkpoints.reading import Selection
-from hybrid_memory.sqlite.checkpoints.remembering import KnownLists
-from hybrid_memory.sqlite.checkpoints.rows import StoredCheckpoint
+from hybrid_memory.sqlite.checkpoints.reading import TOO_LARGE, Selection
+from hybrid_memory.sqlite.checkpoints.remembering import Memory
+from hybrid_memory.sqlite.checkpoints.rows import Address, StoredCheckpoint
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.state import StateFile
@@ -39,6 +39,11 @@ T = TypeVar("T")
 
 _PAGE = 25
 _VERSION_DIGITS = 32
+
+
+class _Named(TypedDict):
+    address: Address
+    checkpoint_id: str | None
 
 
 class HybridCheckpointer(BaseCheckpointSaver[str]):
@@ -55,7 +60,8 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
         serde: how values become bytes; an `EncryptedSerializer`, for example. LangGraph's own one is made strict.
         allowed_types: types that may come back from a checkpoint besides the safe ones, as `Order` or `"shop:Order"`;
             they add to those of the settings.
-        durability: `full`, which survives a loss of power, or `normal`, which survives the end of the process.
+        durability: `full`, which survives a loss of power, or `normal`, which survives the end of the process; that of
+            the settings when None.
         events: where to report.
     """
 
@@ -73,9 +79,9 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
         settings = settings or Settings()
         super().__init__(serde=strict(serde, (*settings.allowed_types, *allowed_types)))
         directory = settings.data_dir if data_dir is None else Path(data_dir)
-        self._durability = durability
+        self._durable = (durability or settings.checkpoint_durability) == "full"
         self._state = state or StateFile(directory.expanduser(), events or Events())
-        self._lists = KnownLists()
+        self._memory = Memory()
         self._elements = KnownElements()
         self._serialisation_made = Serialisation(self.serde)
 
@@ -112,6 +118,11 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint a config names, or the newest of its thread."""
+        if (opened := self._state.opened) is not None:
+            # A small one is read sooner than a thread could be asked to read it.
+            found = opened.read_blocking(partial(reading.one_if_small, **self._named(config)))
+            if found is not TOO_LARGE:
+                return None if found is None else restored(self._serialisation, found)
         return await (await self._database()).read(self._getting(config))
 
     def list(
@@ -158,11 +169,11 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
             InvalidInput: something in it cannot be stored, or may not come back; the text names it.
             StorageUnavailable: not stored.
         """
-        put = StoredPut(self._serialisation, self._lists, self._elements, config, checkpoint, metadata, new_versions)
+        put = StoredPut(self._serialisation, self._memory, self._elements, config, checkpoint, metadata, new_versions)
         put.prepare()
-        self._state.database().write_blocking(put.job)
+        self._state.database().write_blocking(put.job, durable=self._durable)
         put.done()
-        return config_of(address_of(config), checkpoint["id"])
+        return config_of(put.address, checkpoint["id"])
 
     async def aput(
         self,
@@ -172,27 +183,29 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint; it is durable when this returns. Errors as in `put`."""
-        put = StoredPut(self._serialisation, self._lists, self._elements, config, checkpoint, metadata, new_versions)
-        put.prepare()
-        await (await self._database()).write(put.job)
+        put = StoredPut(self._serialisation, self._memory, self._elements, config, checkpoint, metadata, new_versions)
+        if not put.is_heavy:
+            put.prepare()
+        await (await self._database()).write(put.job, durable=self._durable)
         put.done()
-        return config_of(address_of(config), checkpoint["id"])
+        return config_of(put.address, checkpoint["id"])
 
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
-        stored = StoredWrites(self._serialisation, config, writes, task_id, task_path)
-        stored.prepare()
-        self._state.database().write_blocking(stored.job)
+        stored = StoredWrites(self._serialisation, self._memory, config, writes, task_id, task_path)
+        if not stored.is_heavy:
+            stored.prepare()
+        self._state.database().write_blocking(stored.job, durable=self._durable)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
-        stored = StoredWrites(self._serialisation, config, writes, task_id, task_path)
+        stored = StoredWrites(self._serialisation, self._memory, config, writes, task_id, task_path)
         stored.prepare()
-        await (await self._database()).write(stored.job)
+        await (await self._database()).write(stored.job, durable=self._durable)
 
     def delete_thread(self, thread_id: str) -> None:
         """Delete everything of a thread; no row of it is left."""
@@ -277,13 +290,17 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
         return await asyncio.to_thread(self._state.database) if opened is None else opened
 
     def _getting(self, config: RunnableConfig) -> Callable[[Statements], CheckpointTuple | None]:
-        address, checkpoint_id, serialisation = address_of(config), checkpoint_id_of(config), self._serialisation
+        named, serialisation = self._named(config), self._serialisation
 
         def get(sql: Statements) -> CheckpointTuple | None:
-            stored = reading.one(sql, address, checkpoint_id)
+            stored = reading.one(sql, **named)
             return None if stored is None else restored(serialisation, stored)
 
         return get
+
+    @staticmethod
+    def _named(config: RunnableConfig) -> _Named:
+        return {"address": address_of(config), "checkpoint_id": checkpoint_id_of(config)}
 
 
 class _Pages:

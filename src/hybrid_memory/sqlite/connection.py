@@ -116,7 +116,8 @@ class Statements:
 
     def _cursor(self, name: str, values: Mapping[str, Any]) -> apsw.Cursor:
         query = self._queries[name]
-        query.arguments(values)  # a misspelled name would be stored as NULL
+        if values.keys() != query.names:  # a misspelled name would be stored as NULL
+            raise TypeError(f"{name} takes {sorted(query.names)}, not {sorted(values)}")
         return self.connection.execute(query.text, values)
 
 

@@ -43,6 +43,7 @@ class Writer:
         self._turn = threading.Lock()
         self._working = 0
         self._wal_pages = 0
+        self._flushes = True
         self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT
         self._use(connection)
         self._thread = threading.Thread(target=self._work, name=f"hybrid-memory {kind.name}", daemon=True)
@@ -100,6 +101,7 @@ class Writer:
         """Run jobs and commit them: what this returns is durable."""
         try:
             self._guard()
+            self._wait_for_the_disk(durable=any(ticket.durable for ticket in tickets))
             return run_group(self._statements, tickets, self._kind)
         except (apsw.Error, UnicodeDecodeError) as error:
             if not failures.is_damage(error, self._kind):
@@ -108,10 +110,17 @@ class Writer:
             self._use(self._repair(error))
         return run_group(self._statements, tickets, self._kind)
 
+    def _wait_for_the_disk(self, *, durable: bool) -> None:
+        """Commit from now on with or without a flush; a later commit with one makes earlier ones durable too."""
+        if durable != self._flushes:
+            self._connection.pragma("synchronous", self._kind.synchronous if durable else "normal")
+            self._flushes = durable
+
     def _use(self, connection: Connection) -> None:
         self._connection = connection
         self._statements = Statements(connection)
         self._wal_pages = 0
+        self._flushes = True
         connection.set_wal_hook(self._count_pages)
 
     def _count_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:

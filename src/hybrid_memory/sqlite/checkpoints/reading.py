@@ -3,13 +3,16 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from enum import Enum
+from typing import Literal, NamedTuple
 
 from hybrid_memory.errors import CheckpointIncomplete
 from hybrid_memory.sqlite.checkpoints.lists import Layout, unfolded
 from hybrid_memory.sqlite.checkpoints.packing import unpacked
 from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, StoredCheckpoint, StoredWrite
 from hybrid_memory.sqlite.connection import Row, Statements
+
+_SMALL_BYTES = 50_000
 
 
 class Value(NamedTuple):
@@ -41,19 +44,32 @@ class Selection:
     filter: str = "{}"
 
 
+class TooLarge(Enum):
+    """In place of a checkpoint that takes a while to read."""
+
+    TOO_LARGE = "too large"
+
+
+TOO_LARGE: Literal[TooLarge.TOO_LARGE] = TooLarge.TOO_LARGE
+
+
 def one(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | None:
     """A checkpoint by its id, or the newest."""
-    line = sql.value("checkpoint_lines.find", thread_id=address.thread_id, namespace=address.namespace)
-    if line is None:
-        return None
-    if checkpoint_id is None:
-        row = sql.row("checkpoints.newest", line=line)
-    else:
-        row = sql.row("checkpoints.one", line=line, checkpoint_id=checkpoint_id)
-    if row is None:
-        return None
-    found = stored_checkpoint((line, *address, *row))
-    _complete(sql, [found])
+    found = _alone(sql, address, checkpoint_id)
+    if found is not None:
+        complete(sql, [found])
+    return found
+
+
+def one_if_small(
+    sql: Statements, address: Address, checkpoint_id: str | None
+) -> StoredCheckpoint | Literal[TooLarge.TOO_LARGE] | None:
+    """The same, unless it takes a while."""
+    found = _alone(sql, address, checkpoint_id)
+    if found is not None:
+        if len(found.body.content) > _SMALL_BYTES or any(found.held.values()):
+            return TOO_LARGE
+        complete(sql, [found])
     return found
 
 
@@ -72,7 +88,7 @@ def page(sql: Statements, wanted: Selection, after: StoredCheckpoint | None, siz
     else:
         rows = sql.rows("checkpoints.page", last_line=after and after.line, **common)
     found = [stored_checkpoint(row) for row in rows]
-    _complete(sql, found)
+    complete(sql, found)
     return found
 
 
@@ -104,7 +120,23 @@ def stored_checkpoint(row: Row) -> StoredCheckpoint:
     )
 
 
-def _complete(sql: Statements, checkpoints: Sequence[StoredCheckpoint]) -> None:
+def _alone(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | None:
+    line = sql.value("checkpoint_lines.find", thread_id=address.thread_id, namespace=address.namespace)
+    if line is None:
+        return None
+    if checkpoint_id is None:
+        row = sql.row("checkpoints.newest", line=line)
+    else:
+        row = sql.row("checkpoints.one", line=line, checkpoint_id=checkpoint_id)
+    return None if row is None else stored_checkpoint((line, *address, *row))
+
+
+def complete(sql: Statements, checkpoints: Sequence[StoredCheckpoint]) -> None:
+    """Read the values and writes of checkpoints.
+
+    Raises:
+        CheckpointIncomplete: a value is missing.
+    """
     read_values(sql, checkpoints)
     by_key = {(one.line, one.checkpoint_id): one for one in checkpoints}
     rows = sql.rows("checkpoint_writes.of_checkpoints", wanted=json.dumps(list(by_key)))

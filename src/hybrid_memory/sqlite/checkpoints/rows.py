@@ -1,5 +1,6 @@
 """What goes into the checkpoint tables and what comes out of them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -56,6 +57,11 @@ class NewCheckpoint:
     body: Encoded
     written_at: int
     values: Sequence[NewValue]
+
+    @property
+    def held_json(self) -> str:
+        """`held` as the table keeps it."""
+        return json.dumps(self.held, separators=(",", ":"))
 
 
 @dataclass(frozen=True, slots=True)

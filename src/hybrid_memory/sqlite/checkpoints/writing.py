@@ -4,12 +4,11 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import NamedTuple
 
 from hybrid_memory.sqlite.checkpoints.lists import Composed, Known, compose, remembered
 from hybrid_memory.sqlite.checkpoints.packing import LIST, packed, unpacked
 from hybrid_memory.sqlite.checkpoints.reading import Value, with_bases
-from hybrid_memory.sqlite.checkpoints.remembering import KnownLists, ListKey
+from hybrid_memory.sqlite.checkpoints.remembering import Line, Memory
 from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, NewCheckpoint, NewValue, NewWrite, Task
 from hybrid_memory.sqlite.connection import Statements
 
@@ -17,13 +16,6 @@ _DIGEST_BYTES = 16
 
 # Elements are compared as they are, not as they are encrypted.
 Unsealed = Callable[[Encoded], Encoded]
-
-
-class Line(NamedTuple):
-    """The row of a namespace of a thread."""
-
-    line: int
-    collected: int
 
 
 class MissingValues(Exception):
@@ -39,14 +31,15 @@ def digest(plain: Encoded) -> bytes:
     return blake2b(plain.content, digest_size=_DIGEST_BYTES, person=plain.kind.encode()[:16]).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CheckpointPut:
     """Stores one checkpoint; `remember` is to be called once it is committed."""
 
     new: NewCheckpoint
-    lists: KnownLists
+    memory: Memory
     unsealed: Unsealed
-    _learned: dict[ListKey, Known] = field(default_factory=dict)
+    _line: Line | None = None
+    _lists: dict[str, Known] = field(default_factory=dict)
 
     def job(self, sql: Statements) -> None:
         """In the writer.
@@ -54,26 +47,40 @@ class CheckpointPut:
         Raises:
             MissingValues: a value that is not new in it is not there.
         """
-        new, line = self.new, line_of(sql, self.new.address)
+        line = self.memory.line(self.new.address)
+        if line is None or not self._store_checkpoint(sql, line):
+            line = line_of(sql, self.new.address)
+            self._store_checkpoint(sql, line)
         self._require_the_others(sql, line.line)
-        for value in new.values:
-            self._store(sql, line, value)
-        sql.run(
+        for value in self.new.values:
+            self._store_value(sql, line, value)
+        self._line = line
+
+    def remember(self) -> None:
+        """Keep in mind what was stored; only what is committed may be built on."""
+        if self._line is not None:
+            self.memory.keep_line(self.new.address, self._line)
+            for channel, known in self._lists.items():
+                self.memory.keep_list(self._line, channel, known)
+
+    def _store_checkpoint(self, sql: Statements, line: Line) -> bool:
+        """Store the checkpoint itself; False when the line is not what it was."""
+        new = self.new
+        stored = sql.run(
             "checkpoints.put",
             line=line.line,
+            thread_id=new.address.thread_id,
+            namespace=new.address.namespace,
+            collected=line.collected,
             checkpoint_id=new.checkpoint_id,
             parent_id=new.parent_id,
             metadata=new.metadata,
-            held=json.dumps(new.held, separators=(",", ":")),
+            held=new.held_json,
             kind=new.body.kind,
             body=new.body.content,
             written_at=new.written_at,
         )
-
-    def remember(self) -> None:
-        """Keep in mind what lists were stored; only what is committed may be built on."""
-        for key, known in self._learned.items():
-            self.lists.keep(key, known)
+        return bool(stored)
 
     def _require_the_others(self, sql: Statements, line: int) -> None:
         brought = {value.channel for value in self.new.values}
@@ -84,14 +91,13 @@ class CheckpointPut:
             if missing:
                 raise MissingValues(frozenset(missing))
 
-    def _store(self, sql: Statements, line: Line, value: NewValue) -> None:
+    def _store_value(self, sql: Statements, line: Line, value: NewValue) -> None:
         row = sql.value("checkpoint_values.place_of_next")
-        key = ListKey(*line, value.channel)
         made: Composed | None = None
         if isinstance(value.content, Encoded):
             content = value.content
         else:
-            previous = self.lists.get(key) or self._read(sql, line.line, value.channel)
+            previous = self.memory.list_of(line, value.channel) or self._read(sql, line.line, value.channel)
             made = compose(value.content.digests, row, previous)
             content = Encoded(LIST, packed(value.content.stored(index) for index in made.fresh))
         base, layout = made.layout.stored(row) if made else (None, None)
@@ -107,37 +113,30 @@ class CheckpointPut:
             layout=layout,
         )
         if made and added:  # a version that was there stays as it is
-            self._learned[key] = made.known
+            self._lists[value.channel] = made.known
 
     def _read(self, sql: Statements, line: int, channel: str) -> Known | None:
         found = sql.row("checkpoint_values.newest_list", line=line, channel=channel)
         if found is None:
             return None
         newest = Value(*found)
-        rows = with_bases(sql, [newest])
-        layouts = {row.value: row.layout_of_list for row in rows.values() if row.layout is not None}
-        digests = {row.value: self._digests(row) for row in rows.values() if row.layout is not None}
-        return remembered(newest.value, layouts, digests)
+        rows = with_bases(sql, [newest]).values()
+        layouts = {row.value: row.layout_of_list for row in rows}
+        digests = {row.value: [digest(self.unsealed(one)) for one in unpacked(row.content)] for row in rows}
+        try:
+            return remembered(newest.value, layouts, digests)
+        except (KeyError, IndexError):  # a part of it was lost; the new list does without it
+            return None
 
-    def _digests(self, row: Value) -> list[bytes]:
-        return [digest(self.unsealed(stored)) for stored in unpacked(row.content)]
 
-
-def put_writes(sql: Statements, task: Task, writes: Iterable[NewWrite]) -> None:
+def put_writes(sql: Statements, task: Task, writes: Iterable[NewWrite], memory: Memory) -> None:
     """Store what a task wrote."""
-    line = line_of(sql, task.address).line
-    for write in writes:
-        sql.run(
-            "checkpoint_writes.replace" if write.replaces else "checkpoint_writes.add",
-            line=line,
-            checkpoint_id=task.checkpoint_id,
-            task_id=task.task_id,
-            idx=write.index,
-            task_path=task.path,
-            channel=write.channel,
-            kind=write.encoded.kind,
-            content=write.encoded.content,
-        )
+    line = memory.line(task.address)
+    left = list(writes) if line is None else [one for one in writes if not _store_write(sql, line.line, task, one)]
+    if left:
+        line = line_of(sql, task.address)
+        for write in left:
+            _store_write(sql, line.line, task, write)
 
 
 def line_of(sql: Statements, address: Address) -> Line:
@@ -147,3 +146,21 @@ def line_of(sql: Statements, address: Address) -> Line:
         found = (sql.value("checkpoint_lines.place_of_next"), 0)
         sql.run("checkpoint_lines.add", line=found[0], thread_id=address.thread_id, namespace=address.namespace)
     return Line(*found)
+
+
+def _store_write(sql: Statements, line: int, task: Task, write: NewWrite) -> bool:
+    """Store a write; False when it is there already, or when the line is not what it was."""
+    stored = sql.run(
+        "checkpoint_writes.replace" if write.replaces else "checkpoint_writes.add",
+        line=line,
+        thread_id=task.address.thread_id,
+        namespace=task.address.namespace,
+        checkpoint_id=task.checkpoint_id,
+        task_id=task.task_id,
+        idx=write.index,
+        task_path=task.path,
+        channel=write.channel,
+        kind=write.encoded.kind,
+        content=write.encoded.content,
+    )
+    return bool(stored)
