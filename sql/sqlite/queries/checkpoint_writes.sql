@@ -60,6 +60,19 @@ where line = :source
   and row_is_intact(checksum, 'checkpoint_writes', :source, checkpoint_id, task_id, idx, task_path, channel, kind,
                     content);
 
+-- name: remove_orphans
+-- Remove the writes of checkpoints that are not there and older than one that is.
+delete from checkpoint_writes
+where line = :line
+  and checkpoint_id < (select max(c.checkpoint_id) from checkpoints c where c.line = :line)
+  and checkpoint_id not in (select c.checkpoint_id from checkpoints c where c.line = :line);
+
+-- name: place_of_interrupt
+-- Whether a checkpoint waits for an answer.
+select exists (
+    select 1 from checkpoint_writes
+    where line = :line and checkpoint_id = :checkpoint_id and channel = '__interrupt__');
+
 -- name: verify
 -- Read every row, so that a damaged one shows.
 select count(*) from checkpoint_writes

@@ -94,7 +94,8 @@ order by chain.distance;
 
 -- name: all_of_line
 -- How the checkpoints of a line hang together, and what each holds; newest first.
-select checkpoint_id, parent_id, held, retired, metadata ->> '$.counters_since_delta_snapshot', written_at
+select checkpoint_id, parent_id, held, retired, metadata ->> '$.counters_since_delta_snapshot',
+       metadata -> '$.parents' ->> '$.""', written_at
 from checkpoints
 where line = :line
   and row_is_intact(checksum, 'checkpoints', :line, checkpoint_id, parent_id, metadata, held, retired, kind, body,

@@ -57,3 +57,12 @@ create table checkpoint_writes (
     checksum      integer not null,
     unique (line, checkpoint_id, task_id, idx)
 ) strict;
+
+-- What is kept of single threads, where that differs from what is kept of all. Ages in microseconds.
+create table checkpoint_rules (
+    thread_id text    not null unique,
+    keep_last integer,
+    max_age   integer,
+    max_idle  integer,
+    checksum  integer not null
+) strict;
