@@ -5,7 +5,7 @@ from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import Health, MemoryNode, Relationship
+from hybrid_memory.models import Health, MemoryNode, Relationship, Retention, ThreadInfo
 from hybrid_memory.observability import configure_logging
 from hybrid_memory.settings import Settings
 
@@ -16,7 +16,9 @@ __all__ = [
     "HybridMemoryManager",
     "MemoryNode",
     "Relationship",
+    "Retention",
     "Settings",
+    "ThreadInfo",
     "UserMemory",
     "close_manager",
     "configure_logging",

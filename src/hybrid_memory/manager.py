@@ -8,6 +8,7 @@ from uuid import UUID
 
 from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.langgraph.serialisation import AllowedType
+from hybrid_memory.langgraph.sweeping import Sweeping
 from hybrid_memory.lifecycle import Lifecycle
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
@@ -47,7 +48,10 @@ class HybridMemoryManager(Lifecycle):
         super().__init__(settings or Settings(), events or Events())
         self._state = StateFile(self.settings.data_dir.expanduser(), self.events)
         self._notes = Notes(self._state, self._border)
-        self.checkpointer = HybridCheckpointer(settings=self.settings, allowed_types=allowed_types, state=self._state)
+        self.checkpointer = HybridCheckpointer(
+            settings=self.settings, allowed_types=allowed_types, state=self._state, events=self.events
+        )
+        self._sweeping = Sweeping(self.checkpointer, self.settings.checkpoint_sweep_seconds, self.events)
 
     async def ensure_user_memories(self, user_id: str) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
@@ -341,6 +345,12 @@ class HybridMemoryManager(Lifecycle):
         except TimeoutError:
             return False
 
+    async def _ready(self) -> Parts:
+        parts = await super()._ready()
+        self._sweeping.begin()
+        return parts
+
     async def _close(self, timeout: float) -> None:
-        self._state.close()
+        await self._sweeping.end()
+        await self.checkpointer.aclose()
         await super()._close(timeout)

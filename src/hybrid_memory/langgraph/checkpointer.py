@@ -1,41 +1,28 @@
 """`HybridCheckpointer`: LangGraph's checkpointer on `state.db`, for any thread and any event loop."""
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, Self, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
-    BaseCheckpointSaver,
     ChannelVersions,
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
 )
-from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from hybrid_memory.errors import InvalidInput
-from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of, config_of, namespace_of, thread_id_of
-from hybrid_memory.langgraph.elements import KnownElements
+from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of, config_of, namespace_of
 from hybrid_memory.langgraph.restoring import restored, restored_history
-from hybrid_memory.langgraph.serialisation import AllowedType, Serialisation, strict
 from hybrid_memory.langgraph.storing import StoredPut, StoredWrites, filter_json
-from hybrid_memory.observability import Events
-from hybrid_memory.settings import Settings
-from hybrid_memory.sqlite.checkpoints import reading, upkeep
+from hybrid_memory.langgraph.threads import ThreadCalls
+from hybrid_memory.sqlite.checkpoints import reading
 from hybrid_memory.sqlite.checkpoints.history import histories
 from hybrid_memory.sqlite.checkpoints.reading import TOO_LARGE, Selection
-from hybrid_memory.sqlite.checkpoints.remembering import Memory
 from hybrid_memory.sqlite.checkpoints.rows import Address, StoredCheckpoint
 from hybrid_memory.sqlite.connection import Statements
-from hybrid_memory.sqlite.database import Database
-from hybrid_memory.sqlite.state import StateFile
-
-T = TypeVar("T")
 
 _PAGE = 25
 _VERSION_DIGITS = 32
@@ -46,7 +33,7 @@ class _Named(TypedDict):
     checkpoint_id: str | None
 
 
-class HybridCheckpointer(BaseCheckpointSaver[str]):
+class HybridCheckpointer(ThreadCalls):
     """Checkpoints in `state.db` of a data directory. It opens the file when it is first used.
 
     Every call works in any thread and any event loop. What a call has stored is durable when it returns.
@@ -64,48 +51,6 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
             the settings when None.
         events: where to report.
     """
-
-    def __init__(  # noqa: PLR0913 - each has a default
-        self,
-        data_dir: Path | str | None = None,
-        *,
-        settings: Settings | None = None,
-        serde: SerializerProtocol | None = None,
-        allowed_types: Iterable[AllowedType] = (),
-        durability: Literal["full", "normal"] | None = None,
-        events: Events | None = None,
-        state: StateFile | None = None,
-    ) -> None:
-        settings = settings or Settings()
-        super().__init__(serde=strict(serde, (*settings.allowed_types, *allowed_types)))
-        directory = settings.data_dir if data_dir is None else Path(data_dir)
-        self._durable = (durability or settings.checkpoint_durability) == "full"
-        self._state = state or StateFile(directory.expanduser(), events or Events())
-        self._memory = Memory()
-        self._elements = KnownElements()
-        self._serialisation_made = Serialisation(self.serde)
-
-    def close(self) -> None:
-        """Commit what is queued and close the file; the next call opens it again."""
-        self._state.close()
-
-    async def aclose(self) -> None:
-        """The same without blocking the event loop."""
-        await asyncio.to_thread(self._state.close)
-
-    def __enter__(self) -> Self:
-        self._state.database()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        await self._database()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002 - the interface is LangGraph's
         """A version later than `current`, which no other branch of the thread gives to its values."""
@@ -207,56 +152,6 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
         stored.prepare()
         await (await self._database()).write(stored.job, durable=self._durable)
 
-    def delete_thread(self, thread_id: str) -> None:
-        """Delete everything of a thread; no row of it is left."""
-        self._state.database().write_blocking(partial(upkeep.remove_thread, thread_id=thread_id_of(thread_id)))
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Delete everything of a thread; no row of it is left."""
-        await (await self._database()).write(partial(upkeep.remove_thread, thread_id=thread_id_of(thread_id)))
-
-    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints of runs with their writes.
-
-        What a DeltaChannel of a remaining checkpoint is rebuilt from stays in the file, out of sight.
-        """
-        database = self._state.database()
-        found = database.read_blocking(partial(upkeep.checkpoints_of_runs, run_ids=_texts(run_ids)))
-        if found:
-            database.write_blocking(partial(upkeep.remove_checkpoints, by_line=found))
-
-    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Delete the checkpoints of runs with their writes; DeltaChannels as in `delete_for_runs`."""
-        database = await self._database()
-        found = await database.read(partial(upkeep.checkpoints_of_runs, run_ids=_texts(run_ids)))
-        if found:
-            await database.write(partial(upkeep.remove_checkpoints, by_line=found))
-
-    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy all checkpoints, of all namespaces, and their writes to a thread that has none.
-
-        Raises:
-            InvalidInput: it has some.
-        """
-        self._state.database().write_blocking(_copying(source_thread_id, target_thread_id))
-
-    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Copy all checkpoints, of all namespaces, and their writes to a thread that has none."""
-        await (await self._database()).write(_copying(source_thread_id, target_thread_id))
-
-    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Delete all but the newest checkpoint of each namespace, or (`delete`) the threads.
-
-        What a DeltaChannel of a remaining checkpoint is rebuilt from stays in the file, out of sight.
-        """
-        for job in _pruning(thread_ids, strategy):
-            self._state.database().write_blocking(job)
-
-    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """Delete all but the newest checkpoint of each namespace, or (`delete`) the threads; as in `prune`."""
-        for job in _pruning(thread_ids, strategy):
-            await (await self._database()).write(job)
-
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
@@ -277,17 +172,6 @@ class HybridCheckpointer(BaseCheckpointSaver[str]):
             channel: restored_history(serialisation, channel, found)
             for channel, found in histories(sql, address, checkpoint_id, channels).items()
         }
-
-    @property
-    def _serialisation(self) -> Serialisation:
-        """The one of the serializer in use: LangGraph gives a copy of the checkpointer another one."""
-        if self._serialisation_made.serde is not self.serde:
-            self._serialisation_made = Serialisation(self.serde)
-        return self._serialisation_made
-
-    async def _database(self) -> Database:
-        opened = self._state.opened
-        return await asyncio.to_thread(self._state.database) if opened is None else opened
 
     def _getting(self, config: RunnableConfig) -> Callable[[Statements], CheckpointTuple | None]:
         named, serialisation = self._named(config), self._serialisation
@@ -320,25 +204,6 @@ class _Pages:
         self.ended = len(found) < size or self._left == 0
         self._last = found[-1] if found else None
         return found
-
-
-def _texts(values: Iterable[object]) -> Sequence[str]:
-    return [str(value) for value in values]
-
-
-def _copying(source: str, target: str) -> Callable[[Statements], None]:
-    return partial(upkeep.copy_thread, source=thread_id_of(source), target=thread_id_of(target))
-
-
-def _pruning(thread_ids: Iterable[str], strategy: str) -> Sequence[Callable[[Statements], object]]:
-    """One job per thread, so that others get in between."""
-    if strategy == "delete":
-        return [partial(upkeep.remove_thread, thread_id=thread_id_of(one)) for one in thread_ids]
-    if strategy == "keep_latest":
-        return [
-            partial(upkeep.reduce_thread, thread_id=thread_id_of(one), choice=upkeep.keep_latest) for one in thread_ids
-        ]
-    raise InvalidInput(f"strategy: keep_latest or delete, not {strategy!r}")
 
 
 def _selection(

@@ -10,18 +10,22 @@ from hybrid_memory.sqlite.checkpoints.lists import unfolded
 from hybrid_memory.sqlite.checkpoints.reading import Value
 from hybrid_memory.sqlite.checkpoints.rows import Address
 from hybrid_memory.sqlite.checkpoints.writing import line_of
-from hybrid_memory.sqlite.connection import Statements
+from hybrid_memory.sqlite.connection import Row, Statements
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A checkpoint as upkeep sees it: what it hangs on, what it has, and which DeltaChannels it must rebuild."""
+    """A checkpoint as upkeep sees it: what it hangs on, what it has, and which DeltaChannels it must rebuild.
+
+    `root_id` is the checkpoint of the whole graph in which the subgraph it belongs to was called.
+    """
 
     checkpoint_id: str
     parent_id: str | None
     held: Mapping[str, str | None]
     retired: bool
     rebuilt: Collection[str]
+    root_id: str | None
     written_at: int
 
 
@@ -37,12 +41,19 @@ class _Need:
     seeds: set[str] = field(default_factory=set)
 
 
+def sizes(sql: Statements) -> Sequence[Row]:
+    """Per thread: its id, when something was last stored, the last step, how many checkpoints and bytes."""
+    return sql.rows("checkpoint_lines.size_of_threads")
+
+
 def remove_thread(sql: Statements, thread_id: str) -> None:
     """Remove every row of a thread."""
     sql.run("checkpoint_writes.remove_thread", thread_id=thread_id)
     sql.run("checkpoint_values.remove_thread", thread_id=thread_id)
     sql.run("checkpoints.remove_thread", thread_id=thread_id)
     sql.run("checkpoint_lines.remove_thread", thread_id=thread_id)
+    sql.run("checkpoint_rules.remove_thread", thread_id=thread_id)
+    _give_space_back(sql)
 
 
 def keep_latest(entries: Sequence[Entry]) -> Collection[str]:
@@ -92,7 +103,9 @@ def reduce_line(sql: Statements, line: int, choice: Choice) -> int:
     for checkpoint_id, need in needs.items():
         if checkpoint_id not in kept:
             _retire(sql, line, entries[checkpoint_id], need)
+    sql.run("checkpoint_writes.remove_orphans", line=line)
     _collect_values(sql, line)
+    _give_space_back(sql)
     return len(visible) - len(kept)
 
 
@@ -115,11 +128,16 @@ def copy_thread(sql: Statements, source: str, target: str) -> None:
         sql.run("checkpoint_writes.copy", source=line, target=made)
 
 
+def visible_entries(sql: Statements, line: int) -> Sequence[Entry]:
+    """The checkpoints of a line that are not retired, newest first."""
+    return [entry for entry in _entries(sql, line) if not entry.retired]
+
+
 def _entries(sql: Statements, line: int) -> Iterable[Entry]:
-    for checkpoint_id, parent_id, held, retired, counters, written_at in sql.rows("checkpoints.all_of_line", line=line):
-        yield Entry(
-            checkpoint_id, parent_id, json.loads(held), bool(retired), tuple(json.loads(counters or "{}")), written_at
-        )
+    rows = sql.rows("checkpoints.all_of_line", line=line)
+    for checkpoint_id, parent_id, held, retired, counters, root_id, written_at in rows:
+        rebuilt = tuple(json.loads(counters or "{}"))
+        yield Entry(checkpoint_id, parent_id, json.loads(held), bool(retired), rebuilt, root_id, written_at)
 
 
 def _needs(entries: Mapping[str, Entry], kept: Collection[str]) -> Mapping[str, _Need]:
@@ -156,6 +174,11 @@ def _retire(sql: Statements, line: int, entry: Entry, need: _Need) -> None:
         checkpoint_id=entry.checkpoint_id,
         channels=json.dumps(sorted(need.writes)),
     )
+
+
+def _give_space_back(sql: Statements) -> None:
+    """Shorten the file by what is free at its end after some moving; a little at a time, others wait meanwhile."""
+    sql.connection.execute("pragma incremental_vacuum(2000)").fetchall()
 
 
 def _collect_values(sql: Statements, line: int) -> None:
