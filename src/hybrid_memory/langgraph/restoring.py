@@ -6,6 +6,7 @@ from typing import Any
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
 
 from hybrid_memory.langgraph.addresses import config_of
+from hybrid_memory.langgraph.bodies import lengthened
 from hybrid_memory.langgraph.serialisation import Serialisation, nothing_blocked
 from hybrid_memory.sqlite.checkpoints.history import ChannelHistory
 from hybrid_memory.sqlite.checkpoints.rows import Encoded, StoredCheckpoint
@@ -18,7 +19,7 @@ def restored(serialisation: Serialisation, stored: StoredCheckpoint) -> Checkpoi
         ConfigurationError: a type in it is not allowed.
     """
     with nothing_blocked():
-        checkpoint = serialisation.value(stored.body)
+        checkpoint = lengthened(serialisation.value(stored.body), stored.checkpoint_id)
         inside = checkpoint["channel_values"]
         checkpoint["channel_values"] = {
             name: inside[name] if version is None else _value(serialisation, stored.values[name])

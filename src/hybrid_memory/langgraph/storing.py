@@ -18,6 +18,7 @@ from langgraph.checkpoint.base import (
 
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of
+from hybrid_memory.langgraph.bodies import shortened
 from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.sqlite.checkpoints.remembering import Memory
@@ -76,7 +77,7 @@ class StoredPut:
                 parent_id=checkpoint_id_of(self.config),
                 metadata=_json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
                 held=held,
-                body=self.serialisation.stored({**self.checkpoint, "channel_values": inside}, "checkpoint"),
+                body=self.serialisation.stored(shortened(self.checkpoint, inside), "checkpoint"),
                 written_at=time.time_ns() // 1000,
                 values=self._values(name for name in self.new_versions if held.get(name) is not None),
             )

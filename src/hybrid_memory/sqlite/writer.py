@@ -19,7 +19,7 @@ from hybrid_memory.sqlite.inbox import Inbox
 from hybrid_memory.sqlite.tickets import Ticket, tell
 
 _MOST_JOBS_PER_COMMIT = 1000
-_BYTES_BEFORE_CHECKPOINT = 4 * 1024 * 1024
+_BYTES_BEFORE_CHECKPOINT = 8 * 1024 * 1024
 # Longer than this, the WAL grew behind a long reader: it is cut as soon as no reader needs it.
 _BYTES_BEFORE_TRUNCATE = 16 * 1024 * 1024
 
