@@ -56,7 +56,7 @@ with kept (line, last, number, bytes) as (
 select l.thread_id, max(kept.last),
        max(case when l.namespace = '' then (
            select c.metadata ->> '$.step' from checkpoints c
-           where c.line = l.line and c.retired = 0 order by c.checkpoint_id desc limit 1) end),
+           where c.line = l.line and not c.retired order by c.checkpoint_id desc limit 1) end),
        sum(kept.number), sum(kept.bytes + coalesce(held.bytes, 0) + coalesce(written.bytes, 0))
 from checkpoint_lines l
 join kept on kept.line = l.line

@@ -1,3 +1,5 @@
+-- Conditions say `not retired`: with `retired = 0` SQLite puts the 0 into the checksum before it looks at the row.
+
 -- name: put
 -- A checkpoint, if its line is as remembered; the same one again replaces it.
 insert into checkpoints (line, checkpoint_id, parent_id, metadata, held, retired, kind, body, written_at, checksum)
@@ -13,8 +15,8 @@ on conflict (line, checkpoint_id) do update set
 -- A checkpoint of a line by its id, with its parent if that is there.
 select c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body, c.written_at
 from checkpoints c
-left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired = 0
-where c.line = :line and c.checkpoint_id = :checkpoint_id and c.retired = 0
+left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and not p.retired
+where c.line = :line and c.checkpoint_id = :checkpoint_id and not c.retired
   and row_is_intact(c.checksum, 'checkpoints', :line, :checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
                     c.kind, c.body, c.written_at);
 
@@ -22,8 +24,8 @@ where c.line = :line and c.checkpoint_id = :checkpoint_id and c.retired = 0
 -- The newest checkpoint of a line, with its parent if that is there.
 select c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body, c.written_at
 from checkpoints c
-left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired = 0
-where c.line = :line and c.retired = 0
+left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and not p.retired
+where c.line = :line and not c.retired
   and row_is_intact(c.checksum, 'checkpoints', :line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
                     c.kind, c.body, c.written_at)
 order by c.checkpoint_id desc
@@ -34,9 +36,9 @@ limit 1;
 select c.line, :thread_id, :namespace, c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body,
        c.written_at
 from checkpoints c
-left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired = 0
+left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and not p.retired
 where c.line = (select line from checkpoint_lines where thread_id = :thread_id and namespace = :namespace)
-  and c.retired = 0
+  and not c.retired
   and (:checkpoint_id is null or c.checkpoint_id = :checkpoint_id)
   and (:before is null or c.checkpoint_id < :before)
   and (:last_id is null or c.checkpoint_id < :last_id)
@@ -58,8 +60,8 @@ limit :page;
 select l.line, l.thread_id, l.namespace, c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body,
        c.written_at
 from checkpoint_lines l
-join checkpoints c on c.line = l.line and c.retired = 0
-left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired = 0
+join checkpoints c on c.line = l.line and not c.retired
+left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and not p.retired
 where (:thread_id is null or l.thread_id = :thread_id)
   and (:checkpoint_id is null or c.checkpoint_id = :checkpoint_id)
   and (:before is null or c.checkpoint_id < :before)

@@ -140,8 +140,7 @@ class HybridCheckpointer(ThreadCalls):
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
         stored = StoredWrites(self._serialisation, self._memory, config, writes, task_id, task_path)
-        if not stored.is_heavy:
-            stored.prepare()
+        stored.prepare()
         self._state.database().write_blocking(stored.job, durable=self._durable)
 
     async def aput_writes(
@@ -149,7 +148,8 @@ class HybridCheckpointer(ThreadCalls):
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
         stored = StoredWrites(self._serialisation, self._memory, config, writes, task_id, task_path)
-        stored.prepare()
+        if not stored.is_heavy:
+            stored.prepare()
         await (await self._database()).write(stored.job, durable=self._durable)
 
     def get_delta_channel_history(

@@ -21,6 +21,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
+from hybrid_memory.langgraph.breathing import breathing
 from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded
 from hybrid_memory.sqlite.checkpoints.writing import digest
@@ -89,7 +90,7 @@ class KnownElements:
         # Each element says in its print where it ends, so the same beginning means the same elements.
         digests = list(last.digests) if last and print_ and print_.startswith(last.print_) else []
         encoded: dict[int, Encoded] = {}
-        for index in range(len(digests), len(elements)):
+        for index in breathing(range(len(digests), len(elements))):
             plain = encoded[index] = serialisation.plain(elements[index], where)
             digests.append(digest(plain))
         if print_:

@@ -7,6 +7,7 @@ from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
 
 from hybrid_memory.langgraph.addresses import config_of
 from hybrid_memory.langgraph.bodies import lengthened
+from hybrid_memory.langgraph.breathing import breathing
 from hybrid_memory.langgraph.serialisation import Serialisation, nothing_blocked
 from hybrid_memory.sqlite.checkpoints.history import ChannelHistory
 from hybrid_memory.sqlite.checkpoints.rows import Encoded, StoredCheckpoint
@@ -54,4 +55,4 @@ def restored_history(serialisation: Serialisation, channel: str, stored: Channel
 def _value(serialisation: Serialisation, stored: Encoded | list[Encoded]) -> Any:
     if isinstance(stored, Encoded):
         return serialisation.value(stored)
-    return [serialisation.value(element) for element in stored]
+    return [serialisation.value(element) for element in breathing(stored)]
