@@ -203,9 +203,9 @@ select user_id, node_id, entity_id, entity_system, entity_type, entity_name,
        content -> 'entity_data' as entity_data, summary, tags, metadata, importance, confidence, version,
        created_at, updated_at, last_accessed_at, access_count, expires_at
 from memory.nodes
-where context_type = 'domain_entity';
+where context_type = 'domain_entity' and not metadata @> '{"stub": true}';
 
-insert into memory.schema_migrations (number, name, checksum) values (2, 'graph', '6bf092f893f618dfb6eb94d0232ed089261e3bb1feaf062c6999c5cb47250001');
+insert into memory.schema_migrations (number, name, checksum) values (2, 'graph', 'd2436cf94b93af0f48d723ec6cbc8b7f13335acf253d06ee073437b2203d331d');
 
 -- 0003 row_security
 -- A statement sees and writes the rows of the users its transaction is bound to, whatever its text says. The owner is
@@ -259,12 +259,24 @@ create policy maintenance on memory.erasures to current_user
 insert into memory.schema_migrations (number, name, checksum) values (3, 'row_security', 'f3a9ebeaeb1067fe649609cc9f9121981a8705d6b65feb6b92acd46c4f1d7295');
 
 -- 0004 statistics
--- Statistics for dashboards, refreshed together. Row-level security does not reach into a materialised view, so no role
--- but the owner may read them.
+-- Statistics for dashboards, refreshed together. They count what a user sees: no memory that has expired, and no stub,
+-- which only holds the place of an entity. Row-level security does not reach into a materialised view, so no role but the
+-- owner may read them.
 
 create materialized view memory.user_stats as
-with per_user_relationships as (
-  select user_id, count(*) as relationship_count from memory.relationships group by user_id
+with memories as (
+  select user_id, context_type, importance, access_count, created_at
+  from memory.nodes
+  where (expires_at is null or expires_at > now())
+    and not (context_type = 'domain_entity' and metadata @> '{"stub": true}')
+), per_user_relationships as (
+  select r.user_id, count(*) as relationship_count
+  from memory.relationships r
+  where not exists (select from memory.nodes e
+                    where e.user_id = r.user_id and e.node_id = r.from_node_id and e.expires_at <= now())
+    and not exists (select from memory.nodes e
+                    where e.user_id = r.user_id and e.node_id = r.to_node_id and e.expires_at <= now())
+  group by r.user_id
 )
 select n.user_id,
        count(*) as node_count,
@@ -275,7 +287,7 @@ select n.user_id,
        sum(n.access_count)::bigint as total_accesses,
        min(n.created_at) as earliest_node,
        max(n.created_at) as latest_node
-from memory.nodes n
+from memories n
 left join per_user_relationships r on r.user_id = n.user_id
 group by n.user_id;
 
@@ -287,6 +299,8 @@ select user_id, context_type,
        min(created_at) as earliest_node,
        max(created_at) as latest_node
 from memory.nodes
+where (expires_at is null or expires_at > now())
+  and not (context_type = 'domain_entity' and metadata @> '{"stub": true}')
 group by user_id, context_type;
 
 create materialized view memory.entity_stats as
@@ -295,7 +309,8 @@ select user_id, entity_system, coalesce(entity_type, '') as entity_type,
        sum(access_count)::bigint as total_accesses,
        max(updated_at) as latest_update
 from memory.nodes
-where context_type = 'domain_entity'
+where context_type = 'domain_entity' and (expires_at is null or expires_at > now())
+  and not metadata @> '{"stub": true}'
 group by user_id, entity_system, coalesce(entity_type, '');
 
 -- REFRESH ... CONCURRENTLY needs them.
@@ -326,7 +341,7 @@ end
 $$;
 revoke all on function memory.refresh_stats() from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (4, 'statistics', '60ef83125ead734bc74e4edc7b1c19be0d0127638ede0de9d0989a4f365f20f1');
+insert into memory.schema_migrations (number, name, checksum) values (4, 'statistics', 'c618143338ed7e32675cc778afc5b7e1b8b1cbca349672c582871ae1faecf2ae');
 
 -- 0005 administration
 -- For the administrator's hands.
@@ -441,20 +456,41 @@ as $$
   from (select unnest(p_one) union select unnest(p_other)) as members (v)
 $$;
 
--- An entity's content: `entity_data` key by key, `aliases` as a set, `update_count` as a sum, `base_confidence` as the
--- greatest, the rest by key.
+-- Whether it only holds the place of an entity that is spoken of and not there yet.
+create function memory.is_stub(p_metadata jsonb) returns boolean
+language sql immutable parallel safe
+as $$ select p_metadata @> '{"stub": true}' $$;
+
+-- What a key of an object lists.
+create function memory.listed(p_content jsonb, p_key text) returns text[]
+language sql immutable parallel safe
+as $$ select array(select jsonb_array_elements_text(coalesce(p_content -> p_key, '[]'))) $$;
+
+-- Everything an entity is called.
+create function memory.names_of(p_content jsonb) returns text[]
+language sql immutable parallel safe
+as $$ select array_remove(memory.listed(p_content, 'aliases') || (p_content ->> 'entity_name'), null) $$;
+
+-- When an entity got its name, which its summary repeats; a report without a name is older than any with one.
+create function memory.named_at(p_clocks jsonb) returns text
+language sql immutable parallel safe
+as $$ select coalesce(p_clocks ->> 'content.entity_name', '0') || coalesce(p_clocks ->> 'row', '') $$;
+
+-- An entity's content: `entity_data` key by key, `other_ids` as a set, `update_count` as a sum, `base_confidence` as the
+-- greatest, the rest by key. It is called by the later name; every other name it ever had is an alias.
 create function memory.merged_entity(p_old jsonb, p_old_clocks jsonb, p_new jsonb, p_new_clocks jsonb) returns jsonb
 language sql immutable parallel safe
 as $$
-  select memory.merged(p_old, p_old_clocks, p_new, p_new_clocks, 'content.') || jsonb_build_object(
+  select both_of.content || jsonb_build_object(
     'entity_data', memory.merged(coalesce(p_old -> 'entity_data', '{}'), p_old_clocks,
                                  coalesce(p_new -> 'entity_data', '{}'), p_new_clocks, 'data.'),
-    'aliases', to_jsonb(memory.merged_set(
-      array(select jsonb_array_elements_text(coalesce(p_old -> 'aliases', '[]'))),
-      array(select jsonb_array_elements_text(coalesce(p_new -> 'aliases', '[]'))))),
+    'aliases', to_jsonb(array_remove(memory.merged_set(memory.names_of(p_old), memory.names_of(p_new)),
+                                     both_of.content ->> 'entity_name')),
+    'other_ids', to_jsonb(memory.merged_set(memory.listed(p_old, 'other_ids'), memory.listed(p_new, 'other_ids'))),
     'update_count', coalesce((p_old ->> 'update_count')::bigint, 0) + coalesce((p_new ->> 'update_count')::bigint, 0),
     'base_confidence', greatest((p_old ->> 'base_confidence')::double precision,
                                 (p_new ->> 'base_confidence')::double precision))
+  from (select memory.merged(p_old, p_old_clocks, p_new, p_new_clocks, 'content.')) as both_of (content)
 $$;
 
 -- Every report of an entity raises its confidence a little above the best single one.
@@ -465,6 +501,24 @@ as $$
                                     (p_new ->> 'base_confidence')::double precision), 1)
     + 0.05 * greatest(0, coalesce((p_old ->> 'update_count')::bigint, 0)
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
+$$;
+
+-- Another id for a node, with everything that holds to it. One statement: its foreign keys are checked at its end.
+create function memory.rename_node(p_user text, p_from uuid, p_to uuid, p_version bigint) returns void
+language plpgsql volatile
+as $$
+begin
+  with edges as (
+    update memory.relationships
+      set from_node_id = case when from_node_id = p_from then p_to else from_node_id end,
+          to_node_id = case when to_node_id = p_from then p_to else to_node_id end,
+          version = p_version
+      where user_id = p_user and (from_node_id = p_from or to_node_id = p_from)
+  ), vectors as (
+    update memory.embeddings set node_id = p_to, version = p_version where user_id = p_user and node_id = p_from
+  )
+  update memory.nodes set node_id = p_to, version = p_version where user_id = p_user and node_id = p_from;
+end
 $$;
 
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
@@ -498,6 +552,8 @@ declare
   v_mark bigint;
   v_dead bigint[] := '{}';
   v_ids uuid[];
+  v_systems text[];
+  v_names text[];
   v_known uuid[];
   v_gone uuid[] := '{}';
   v_hashes bytea[];
@@ -575,11 +631,19 @@ begin
     if v_same <> '{}' then
       update memory.nodes set access_count = access_count + 1, last_accessed_at = v_now
         where user_id = p_user and node_id = any (array(select value::uuid from jsonb_each_text(v_same)));
+      -- Two relationships may have become one by that: the later one counts.
       p_ops := jsonb_set(p_ops, '{edges}', coalesce((
-        select jsonb_agg(e || jsonb_build_object(
-          'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
-          'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')))
-        from jsonb_array_elements(p_ops -> 'edges') e), '[]'));
+        select jsonb_agg(latest.edge) from (
+          select distinct on (edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type') edge
+          from (
+            select e || jsonb_build_object(
+              'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
+              'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')) as edge
+            from jsonb_array_elements(p_ops -> 'edges') e where (e ->> 'n')::bigint > v_mark
+          ) as renamed
+          order by edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type',
+                   least((edge ->> 'written_at')::timestamptz, v_cutoff) desc, (edge ->> 'n')::bigint
+        ) as latest), '[]'));
     end if;
 
     for v_row in
@@ -632,18 +696,42 @@ begin
   end if;
 
   if jsonb_array_length(p_ops -> 'entities') > 0 then
+    -- An entity that somebody inserted by hand has an id of its own making; the first write that meets it gives it the
+    -- one that is derived from its identity, which is the same on every instance.
+    select array_agg(o.content ->> 'entity_system'), array_agg(o.content ->> 'entity_id') into v_systems, v_names
+      from jsonb_to_recordset(p_ops -> 'entities') as o (content jsonb);
+    for v_row in
+      select n.node_id as given, o.node_id as derived
+      from jsonb_to_recordset(p_ops -> 'entities') as o (n bigint, node_id uuid, content jsonb)
+      join memory.nodes n on n.user_id = p_user and n.context_type = 'domain_entity'
+        and n.entity_system = o.content ->> 'entity_system' and n.entity_id = o.content ->> 'entity_id'
+        and n.entity_system = any (v_systems) and n.entity_id = any (v_names)
+      where o.n > v_mark and o.n <> all (v_dead) and n.node_id <> o.node_id
+    loop
+      perform memory.rename_node(p_user, v_row.given, v_row.derived, v_version);
+      insert into memory.tombstones as t (user_id, node_id, version, written_at, written_by, deleted_at)
+        values (p_user, v_row.given, v_version, v_now, p_instance, v_now)
+        on conflict (user_id, node_id) do update set version = excluded.version, written_at = excluded.written_at;
+      v_last_deletion := greatest(v_last_deletion, v_now);
+      -- More is different now than what this batch wrote, so that a cache has to ask.
+      v_wanted := false;
+    end loop;
+
+    -- What is a stub knows nothing, so it only fills an empty place, and has no clock: whatever is known wins.
     for v_row in
       insert into memory.nodes as t (
         user_id, node_id, context_type, content, summary, tags, metadata, importance, confidence, version, written_at,
         written_by, field_clocks, created_at, updated_at, last_accessed_at, expires_at)
       select p_user, o.node_id, 'domain_entity',
-             jsonb_build_object('update_count', 1, 'base_confidence', o.confidence) || o.content, o.summary, o.tags,
-             o.metadata, o.importance, o.confidence,
+             case when memory.is_stub(o.metadata) then o.content
+               else jsonb_build_object('update_count', 1, 'base_confidence', o.confidence) || o.content end,
+             o.summary, o.tags, o.metadata, o.importance, o.confidence,
              v_version, least(o.written_at, v_cutoff), o.written_by,
-             memory.clocks_of(o.content, 'content.', c.clock)
-               || memory.clocks_of(coalesce(o.content -> 'entity_data', '{}'), 'data.', c.clock)
-               || memory.clocks_of(o.metadata, 'metadata.', c.clock)
-               || jsonb_build_object('row', c.clock),
+             case when memory.is_stub(o.metadata) then '{}'
+               else memory.clocks_of(o.content, 'content.', c.clock)
+                 || memory.clocks_of(coalesce(o.content -> 'entity_data', '{}'), 'data.', c.clock)
+                 || memory.clocks_of(o.metadata, 'metadata.', c.clock)
+                 || jsonb_build_object('row', c.clock) end,
              coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
       from jsonb_to_recordset(p_ops -> 'entities') as o (
         n bigint, node_id uuid, content jsonb, summary text, tags text[], metadata jsonb, importance double precision,
@@ -656,9 +744,11 @@ begin
       on conflict (user_id, entity_system, entity_id) where context_type = 'domain_entity' do update set
         content = memory.merged_entity(t.content, t.field_clocks, excluded.content, excluded.field_clocks),
         field_clocks = memory.merged_clocks(t.field_clocks, excluded.field_clocks),
-        metadata = memory.merged(t.metadata, t.field_clocks, excluded.metadata, excluded.field_clocks, 'metadata.'),
+        metadata = memory.merged(t.metadata, t.field_clocks, excluded.metadata, excluded.field_clocks, 'metadata.')
+                     - 'stub',
+        created_at = case when memory.is_stub(t.metadata) then excluded.created_at else t.created_at end,
         tags = memory.merged_set(t.tags, excluded.tags),
-        summary = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+        summary = case when memory.later(memory.named_at(excluded.field_clocks), memory.named_at(t.field_clocks))
                     then excluded.summary else t.summary end,
         importance = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
                        then excluded.importance else t.importance end,
@@ -670,6 +760,7 @@ begin
                        then excluded.written_at else t.written_at end,
         written_by = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
                        then excluded.written_by else t.written_by end
+      where not memory.is_stub(excluded.metadata)
       returning t.*, (xmax = 0) as is_new
     loop
       v_nodes := v_nodes + v_row.is_new::int;
@@ -813,10 +904,221 @@ revoke all on function memory.clocks_of(jsonb, text, text) from public;
 revoke all on function memory.merged(jsonb, jsonb, jsonb, jsonb, text) from public;
 revoke all on function memory.merged_clocks(jsonb, jsonb) from public;
 revoke all on function memory.merged_set(text[], text[]) from public;
+revoke all on function memory.is_stub(jsonb) from public;
+revoke all on function memory.listed(jsonb, text) from public;
+revoke all on function memory.names_of(jsonb) from public;
+revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
+revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '52d1f068195961412df81603538247cb8d32ff717bbed33e24e00eba34e96d21');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '0f05973efd6afbd17e8166889a7e86679361c474b010a10b755f6b786fb04ce5');
+
+-- 0007 housekeeping
+-- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
+-- one user and works under that user's lock, like any other write.
+
+-- When each chore of the whole database was begun last, in seconds: of many processes one does it.
+alter table memory.deployment add column chores jsonb not null default '{}';
+
+-- Whether the caller is to do a chore now: nobody has begun it for so many seconds.
+create function memory.claim(p_chore text, p_seconds double precision) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now double precision := extract(epoch from clock_timestamp());
+begin
+  update memory.deployment set chores = chores || jsonb_build_object(p_chore, v_now)
+    where coalesce((chores ->> p_chore)::double precision, 0) <= v_now - p_seconds;
+  return found;
+end
+$$;
+
+-- Sums over all users as of the last refresh, which name nobody.
+create function memory.totals()
+returns table (o_users bigint, o_memories bigint, o_relationships bigint, o_entities bigint)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query select count(*), coalesce(sum(node_count), 0)::bigint, coalesce(sum(relationship_count), 0)::bigint,
+                      coalesce(sum(entity_count), 0)::bigint
+               from memory.user_stats;
+end
+$$;
+
+-- Users after `p_after` who have memories that have expired or, given a moment, were not changed since.
+create function memory.users_to_sweep(p_after text, p_before timestamptz, p_most integer) returns setof text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_scope text := coalesce(current_setting('memory.scope', true), '');
+begin
+  perform memory.set_scope('all');
+  -- Two statements: one for both could not use the index of what expires.
+  if p_before is null then
+    return query select distinct user_id from memory.nodes
+                 where user_id > p_after and expires_at <= v_now order by user_id limit p_most;
+  else
+    return query select distinct user_id from memory.nodes
+                 where user_id > p_after and (updated_at < p_before or expires_at <= v_now)
+                 order by user_id limit p_most;
+  end if;
+  perform memory.set_scope(v_scope);
+end
+$$;
+
+-- Users after `p_after` of whom tombstones or watermarks are older than `p_before`.
+create function memory.users_to_trim(p_after text, p_before timestamptz, p_most integer) returns setof text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope text := coalesce(current_setting('memory.scope', true), '');
+begin
+  perform memory.set_scope('all');
+  return query select old.user_id
+               from (select user_id from memory.tombstones where user_id > p_after and deleted_at < p_before
+                     union
+                     select user_id from memory.applied_watermarks where user_id > p_after and updated_at < p_before
+                    ) as old
+               order by old.user_id limit p_most;
+  perform memory.set_scope(v_scope);
+end
+$$;
+
+-- Removes a user's memories that have expired and, given a moment, those not changed since that carry none of the tags
+-- (lower case) to keep; items of a store have no age, only an expiry. At most so many: call again until nothing goes.
+-- The tombstone carries the stamp of what it removed, not of the removal: a change that another process made later and
+-- that arrives later still counts, as it would have if it had come first.
+create function memory.sweep_user(p_user text, p_before timestamptz, p_keep_tags text[], p_most integer)
+returns table (o_version bigint, o_expired bigint, o_old bigint, o_relationships bigint)
+language plpgsql volatile
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_version bigint;
+  v_gone uuid[];
+  v_latest timestamptz;
+  v_expired bigint;
+  v_entities bigint;
+  v_edges bigint;
+begin
+  perform memory.bind_users(array[p_user]);
+  select version into v_version from memory.user_metadata where user_id = p_user for update;
+  if not found then
+    if not exists (select from memory.nodes where user_id = p_user) then
+      return query select 0::bigint, 0::bigint, 0::bigint, 0::bigint;
+      return;
+    end if;
+    v_version := memory.touch_user(p_user);
+  end if;
+  -- In a statement after the lock: whatever was changed while it was waited for is judged as it is now.
+  select array_agg(node_id), max(written_at), count(*) filter (where has_expired), count(*) filter (where is_entity)
+    into v_gone, v_latest, v_expired, v_entities
+    from (
+      select n.node_id, n.written_at, coalesce(n.expires_at <= v_now, false) as has_expired,
+             n.context_type = 'domain_entity' as is_entity
+      from memory.nodes n
+      where n.user_id = p_user
+        and (n.expires_at <= v_now
+             or (n.updated_at < p_before and n.namespace is null
+                 and not exists (select from unnest(n.tags) as tag where lower(tag) = any (p_keep_tags))))
+      limit p_most
+    ) as going;
+  if v_gone is null then
+    return query select v_version, 0::bigint, 0::bigint, 0::bigint;
+    return;
+  end if;
+  v_version := v_version + 1;
+  insert into memory.tombstones as t (user_id, node_id, version, written_at, written_by, deleted_at)
+    select n.user_id, n.node_id, v_version, n.written_at, n.written_by, v_now
+    from memory.nodes n where n.user_id = p_user and n.node_id = any (v_gone)
+    on conflict (user_id, node_id) do update set
+      version = excluded.version, written_at = excluded.written_at, written_by = excluded.written_by,
+      deleted_at = excluded.deleted_at;
+  delete from memory.relationships
+    where user_id = p_user and (from_node_id = any (v_gone) or to_node_id = any (v_gone));
+  get diagnostics v_edges = row_count;
+  delete from memory.nodes where user_id = p_user and node_id = any (v_gone);
+  update memory.user_metadata
+    set version = v_version, last_deletion = greatest(last_deletion, v_latest),
+        node_count = node_count - cardinality(v_gone), entity_count = entity_count - v_entities,
+        relationship_count = relationship_count - v_edges
+    where user_id = p_user;
+  return query select v_version, v_expired, cardinality(v_gone) - v_expired, v_edges;
+end
+$$;
+
+-- Forgets a user's oldest tombstones, at most so many, and raises the floor below which a cache cannot be brought up to
+-- date; and the watermarks of processes that have not written for as long. How many there were.
+create function memory.trim_user(p_user text, p_before timestamptz, p_most integer)
+returns table (o_tombstones bigint, o_watermarks bigint)
+language plpgsql volatile
+as $$
+declare
+  v_gone uuid[];
+  v_floor bigint;
+  v_marks bigint;
+begin
+  perform memory.bind_users(array[p_user]);
+  perform 1 from memory.user_metadata where user_id = p_user for update;
+  select array_agg(node_id), max(version) into v_gone, v_floor
+    from (
+      select t.node_id, t.version from memory.tombstones t
+      where t.user_id = p_user and t.deleted_at < p_before order by t.version limit p_most
+    ) as oldest;
+  if v_gone is not null then
+    delete from memory.tombstones where user_id = p_user and node_id = any (v_gone);
+    update memory.user_metadata set tombstone_floor = greatest(tombstone_floor, v_floor) where user_id = p_user;
+  end if;
+  delete from memory.applied_watermarks where user_id = p_user and updated_at < p_before;
+  get diagnostics v_marks = row_count;
+  return query select coalesce(cardinality(v_gone), 0)::bigint, v_marks;
+end
+$$;
+
+-- Removes the watermark of a process that will write no more for this user.
+create function memory.forget_watermark(p_user text, p_instance uuid) returns void
+language plpgsql volatile
+as $$
+begin
+  perform memory.bind_users(array[p_user]);
+  delete from memory.applied_watermarks where user_id = p_user and instance_id = p_instance;
+end
+$$;
+
+-- Adds how often memories were read, and when last. No version: nobody has to reload a memory because it was read.
+-- Under the user's lock, or it could meet a batch that touches the same rows in another order.
+create function memory.count_accesses(p_user text, p_nodes uuid[], p_reads bigint[], p_last timestamptz[])
+returns bigint
+language plpgsql volatile
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_count bigint;
+begin
+  perform memory.bind_users(array[p_user]);
+  perform 1 from memory.user_metadata where user_id = p_user for update;
+  update memory.nodes as n
+    set access_count = n.access_count + r.reads,
+        last_accessed_at = greatest(n.last_accessed_at, least(r.last, v_now))
+    from unnest(p_nodes, p_reads, p_last) as r (node_id, reads, last)
+    where n.user_id = p_user and n.node_id = r.node_id and n.node_id = any (p_nodes);
+  get diagnostics v_count = row_count;
+  return v_count;
+end
+$$;
+
+revoke all on function memory.claim(text, double precision) from public;
+revoke all on function memory.totals() from public;
+revoke all on function memory.users_to_sweep(text, timestamptz, integer) from public;
+revoke all on function memory.users_to_trim(text, timestamptz, integer) from public;
+revoke all on function memory.sweep_user(text, timestamptz, text[], integer) from public;
+revoke all on function memory.trim_user(text, timestamptz, integer) from public;
+revoke all on function memory.forget_watermark(text, uuid) from public;
+revoke all on function memory.count_accesses(text, uuid[], bigint[], timestamptz[]) from public;
+
+insert into memory.schema_migrations (number, name, checksum) values (7, 'housekeeping', '5d9bd3584a0c3ec890b253aca5807ad2ff690f13deb93f148c625b5acca49928');
 
 commit;

@@ -101,6 +101,15 @@ class Blocking:
         return blocking
 
 
+async def elsewhere(work: Callable[[], Result]) -> Result:
+    """Run blocking work in a thread; here when the interpreter is ending, which gives nothing more to threads."""
+    try:
+        answer = asyncio.get_running_loop().run_in_executor(None, work)
+    except RuntimeError:
+        return work()
+    return await answer
+
+
 def _started_thread() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
     loop = asyncio.new_event_loop()
 

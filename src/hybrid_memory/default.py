@@ -5,6 +5,7 @@ import atexit
 import threading
 
 from hybrid_memory.manager import HybridMemoryManager
+from hybrid_memory.memory.progress import Progress
 from hybrid_memory.memory.user_memory import UserMemory
 
 _SECONDS_AT_EXIT = 2.0
@@ -29,9 +30,9 @@ async def close_manager() -> None:
         await manager.aclose()
 
 
-async def ensure_user_memories(user_id: str) -> UserMemory:
+async def ensure_user_memories(user_id: str, *, progress: Progress | None = None) -> UserMemory:
     """`HybridMemoryManager.ensure_user_memories` of the process's manager, for the start of a session."""
-    return await get_manager().ensure_user_memories(user_id)
+    return await get_manager().ensure_user_memories(user_id, progress=progress)
 
 
 def _taken() -> HybridMemoryManager | None:

@@ -89,7 +89,11 @@ class Lifecycle:
             async with self._starting:
                 if self._parts is None:
                     self._parts = await opened(self.settings, self._border, self.events)
+                    self._begin(self._parts)
         return self._parts
+
+    def _begin(self, parts: Parts) -> None:
+        """On the home loop, once the parts are open: what else a manager begins."""
 
     async def _close(self, timeout: float) -> None:
         self._closed = True

@@ -1,29 +1,35 @@
 """`HybridMemoryManager`: the facade, which hands each call to the part whose work it is."""
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.langgraph.serialisation import AllowedType
-from hybrid_memory.langgraph.sweeping import Sweeping
-from hybrid_memory.lifecycle import Lifecycle
+from hybrid_memory.memory.extraction.records import Recogniser
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
-from hybrid_memory.memory.transient import Notes
+from hybrid_memory.memory.model_extraction import ModelExtractor
+from hybrid_memory.memory.progress import Progress as LoadProgress
+from hybrid_memory.memory.tool_outputs import Finders
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import Health, MemoryNode
+from hybrid_memory.models import EntityRef, MemoryNode, RememberedOutput
 from hybrid_memory.observability import Events
+from hybrid_memory.operating import Operating
 from hybrid_memory.settings import Settings
-from hybrid_memory.sqlite.state import StateFile
 from hybrid_memory.sqlite.transient import TransientMemory
-from hybrid_memory.sqlite.version import sqlite_version
 from hybrid_memory.wiring import Parts
 
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
 
-class HybridMemoryManager(Lifecycle):
+
+CHECKPOINTS = "checkpoints"
+_SWEEP_SECONDS = 600.0
+
+
+class HybridMemoryManager(Operating):
     """Users' memories, written through to Postgres and read from this process.
 
     Use it as `async with HybridMemoryManager() as manager`, or plain `with` and `manager.blocking`. One that was not
@@ -32,6 +38,8 @@ class HybridMemoryManager(Lifecycle):
     Args:
         settings: how to reach the databases; from the environment when None.
         events: where to report; hooks for metrics and tracing attach to it.
+        recognisers: tell `remember_tool_output` which entities records describe, before those that are built in.
+        extractor: a LangChain chat model with structured output that looks for more entities in what tools return.
         allowed_types: types of a graph's state that its checkpoints may restore, besides those of the settings.
 
     `checkpointer` is for `graph.compile(checkpointer=...)`. It needs SQLite alone and works before the manager is
@@ -43,27 +51,33 @@ class HybridMemoryManager(Lifecycle):
         settings: Settings | None = None,
         *,
         events: Events | None = None,
+        recognisers: Iterable[Recogniser] = (),
+        extractor: "BaseChatModel | None" = None,
         allowed_types: Iterable[AllowedType] = (),
     ) -> None:
         super().__init__(settings or Settings(), events or Events())
-        self._state = StateFile(self.settings.data_dir.expanduser(), self.events)
-        self._notes = Notes(self._state, self._border)
+        seconds = self.settings.extractor_timeout_seconds
+        self._finders = Finders(tuple(recognisers), ModelExtractor(extractor, seconds) if extractor else None)
         self.checkpointer = HybridCheckpointer(
             settings=self.settings, allowed_types=allowed_types, state=self._state, events=self.events
         )
-        self._sweeping = Sweeping(self.checkpointer, self.settings.checkpoint_sweep_seconds, self.events)
 
-    async def ensure_user_memories(self, user_id: str) -> UserMemory:
+    async def ensure_user_memories(self, user_id: str, *, progress: LoadProgress | None = None) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
 
-        An unknown user has an empty one. While Postgres does not answer, what was loaded before is given, `stale`.
+        An unknown user has an empty one. While Postgres does not answer, what was loaded before is given, or the copy
+        that an earlier process left in `cache.db`, `stale`.
+
+        Args:
+            user_id: whose memory.
+            progress: called, on the manager's loop, with how many of how many rows are here while they come in.
 
         Raises:
             InvalidInput: the user id cannot be one.
-            StorageUnavailable: Postgres does not answer and the user was not loaded before.
+            StorageUnavailable: Postgres does not answer and nothing is known of the user here.
         """
         owner = self._border.user_id(user_id)
-        return await self._on_home(lambda parts: parts.sessions.opened(owner))
+        return await self._on_home(lambda parts: parts.sessions.opened(owner, progress))
 
     async def store_persistent_memory(
         self,
@@ -142,7 +156,7 @@ class HybridMemoryManager(Lifecycle):
         entity_type: str,
         entity_name: str,
         data: Mapping[str, Any] | None = None,
-        relations: Iterable[tuple[str, str | UUID]] = (),
+        relations: Iterable[tuple[str, str | UUID | EntityRef]] = (),
         aliases: Iterable[str] = (),
     ) -> str:
         """Store what is known of an entity and return its id; keys stored earlier or elsewhere at once are kept.
@@ -152,9 +166,10 @@ class HybridMemoryManager(Lifecycle):
             entity_id: its id in its own system; without one it is known by its type and name.
             entity_system: where it lives, such as `salesforce`.
             entity_type: what it is, such as `account`.
-            entity_name: what it is called.
+            entity_name: what it is called; the name it had before becomes an alias.
             data: what is known; merged key by key, the later write of a key wins.
-            relations: pairs of relationship type and memory id.
+            relations: pairs of relationship type and target: a memory's id, or an `EntityRef`, which names an entity
+                that need not be known yet.
             aliases: other names.
 
         Raises:
@@ -163,7 +178,7 @@ class HybridMemoryManager(Lifecycle):
             StorageUnavailable: Postgres did not confirm it.
         """
         return await self._on_home(
-            lambda parts: parts.memories.store_entity(
+            lambda parts: parts.entities.store(
                 user_id,
                 entity_id=entity_id,
                 entity_system=entity_system,
@@ -172,6 +187,32 @@ class HybridMemoryManager(Lifecycle):
                 data=data,
                 relations=relations,
                 aliases=aliases,
+            )
+        )
+
+    async def remember_tool_output(
+        self, user_id: str, tool_name: str, arguments: object, result: object, *, thread_id: str | None = None
+    ) -> RememberedOutput:
+        """Store what a tool returned, and the entities it tells of with how they are related.
+
+        Records of Salesforce, Jira, ServiceNow and of the shape `{id, name, type}` are recognised at any depth; see
+        `recognisers` and `extractor` of the manager for others. Nothing a result holds is refused: what cannot be
+        stored becomes text, what is too much is left out and counted.
+
+        Args:
+            user_id: whose memory it is.
+            tool_name: which tool it was.
+            arguments: what it was called with.
+            result: what it returned: data, a JSON string, a pydantic model, a LangChain `ToolMessage`.
+            thread_id: the conversation it comes from.
+
+        Raises:
+            InvalidInput: the user, the tool's name or the thread cannot be one.
+            StorageUnavailable: Postgres did not confirm it.
+        """
+        return await self._on_home(
+            lambda parts: parts.tool_outputs.remember(
+                user_id, tool_name, arguments, result, thread_id=thread_id, finders=self._finders
             )
         )
 
@@ -320,37 +361,11 @@ class HybridMemoryManager(Lifecycle):
         """The newest `limit` turns of a conversation, oldest first, each `{role, content, name, at, ...}`."""
         return await self._on_home(lambda parts: parts.conversations.context(user_id, thread_id, limit=limit))
 
-    def health(self) -> Health:
-        """How this manager is, at once and without asking Postgres; a manager that was not started is down."""
-        local = self.settings.memory_type == "sqlite"
-        up = self._parts is not None and self._parts.answering
-        return Health(
-            postgres="off" if local else "up" if up else "down",
-            mode="sqlite" if local else "hybrid",
-            data_dir=str(self.settings.data_dir.expanduser().absolute()),
-            sqlite_version=sqlite_version(),
-            breaker=None if self._parts is None else self._parts.link.breaker,
-        )
+    def _begin(self, parts: Parts) -> None:
+        super()._begin(parts)
+        every = self.settings.checkpoint_sweep_seconds
+        parts.background.repeat(CHECKPOINTS, self._sweep_checkpoints, every=every, deadline=_SWEEP_SECONDS)
 
-    async def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until everything acknowledged before is in Postgres; whether it is, within `timeout`."""
-
-        async def drained(parts: Parts) -> Literal[True]:
-            await parts.writer.drained()
-            return True
-
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._on_home(drained)
-        except TimeoutError:
-            return False
-
-    async def _ready(self) -> Parts:
-        parts = await super()._ready()
-        self._sweeping.begin()
-        return parts
-
-    async def _close(self, timeout: float) -> None:
-        await self._sweeping.end()
-        await self.checkpointer.aclose()
-        await super()._close(timeout)
+    async def _sweep_checkpoints(self) -> None:
+        if self._state.exists:
+            await self.checkpointer.asweep()

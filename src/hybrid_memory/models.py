@@ -45,6 +45,31 @@ class MemoryNode:
         return self.content["text"] if self.content_kind == "text" else None
 
 
+@dataclass(frozen=True, slots=True)
+class EntityRef:
+    """Names an entity by its id in its own system, whether or not it is known yet.
+
+    With a type and a name it can also be meant without an id; with all of them it becomes known by being named.
+    """
+
+    entity_system: str
+    entity_id: str | None = None
+    entity_type: str | None = None
+    entity_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RememberedOutput:
+    """What became of a tool's result: the memory it is stored as, and the entities found in it.
+
+    `left_out` counts the values and entities that were too many or too deep, or could not be stored.
+    """
+
+    node_id: str
+    entity_ids: tuple[str, ...] = ()
+    left_out: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """How a manager is, as far as it knows without asking anybody. None stands for a part that does not exist yet."""
@@ -59,6 +84,44 @@ class Health:
     quarantined: int | None = None
     pending_embeddings: int | None = None
     listener: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserStats:
+    """What a user has, counted exactly and now: no memory that has expired, and no stub of an entity.
+
+    `views_age` says how many seconds ago the views over all users were refreshed; None: never. `queued_operations` and
+    `pending_embeddings` are None until the parts exist that they are about.
+    """
+
+    user_id: str
+    node_count: int
+    relationship_count: int
+    entity_count: int
+    context_types: tuple[str, ...]
+    average_importance: float | None
+    total_accesses: int
+    earliest_node: datetime | None
+    latest_node: datetime | None
+    by_context_type: Mapping[str, int]
+    version: int
+    queued_operations: int | None = None
+    pending_embeddings: int | None = None
+    views_age: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleanup:
+    """What a cleanup removed: memories that were old, memories that had expired, and what went with them.
+
+    `users` is how many users lost something, `notes` how many notes of threads went.
+    """
+
+    memories: int = 0
+    expired: int = 0
+    relationships: int = 0
+    notes: int = 0
+    users: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

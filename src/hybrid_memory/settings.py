@@ -24,6 +24,7 @@ def _hidden(value: object) -> object:
 Secret = Annotated[SecretStr | str, BeforeValidator(_hidden)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Interval = Annotated[float, Field(ge=0, le=86_400)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -128,9 +129,35 @@ class Settings(BaseSettings):
     max_loaded_users: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="Users whose memory a process keeps at hand; the least recently used leave"
     )
+    max_cache_bytes: Annotated[int, Field(ge=0, le=10**12)] = Field(
+        default=1_000_000_000,
+        description="Size of users' copies in `cache.db`; the least recently used leave, and 0 keeps none",
+    )
+    max_cache_days: Annotated[float, Field(gt=0, le=3650)] = Field(
+        default=30, description="Days after which the copy of a user that nobody used leaves `cache.db`"
+    )
+    stats_interval_seconds: Interval = Field(
+        default=300, description="How often one of all processes refreshes the statistics views; `0`: only on demand"
+    )
+    sweep_interval_seconds: Interval = Field(
+        default=300, description="How often one of all processes removes what has expired; `0`: only `cleanup()` does"
+    )
+    access_interval_seconds: Interval = Field(
+        default=30, description="How often counted reads are written to Postgres; `0`: only when closing"
+    )
+    retention_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
+        default=30,
+        description="How long deletions, and how far each process had written, are remembered for caches and replays",
+    )
+    note_retention_days: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        default=30, description="Notes of threads in which nothing was noted for so long are removed; `0`: never"
+    )
     rollout_percent: Percent = Field(default=100, description="Share of users persisted to Postgres, stable per user")
     allowed_types: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(), description="Types that checkpoints may restore, `module:Name,...`"
+    )
+    extractor_timeout_seconds: Seconds = Field(
+        default=30, description="Deadline for a chat model that looks for entities in what a tool returned"
     )
     embedder: str = Field(default="none", description="`none`, `auto` (OpenAI when its key is set) or `provider:model`")
     checkpointer: Literal["hybrid", "upstream"] = Field(

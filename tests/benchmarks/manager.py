@@ -1,7 +1,9 @@
 """What an agent waits for: a durable write and a session start through the manager, against raw asyncpg."""
 
 import json
+import tempfile
 from itertools import count
+from typing import Any
 
 import asyncpg
 
@@ -16,6 +18,7 @@ from tests.support.servers import running_server
 ROWS = 10_000
 CHANGES = 10
 WARM_CALLS = 100
+TURNS, THREADS = 1000, 10
 READ = """
 select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
        thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
@@ -42,12 +45,21 @@ async def _measure(benchmark: Benchmark, targets: Targets) -> None:
     try:
         await raw.execute(FILL, ROWS)
         await raw.execute("select memory.touch_user('reader')")
-        async with (
-            HybridMemoryManager(settings_for(targets, max_staleness_seconds=3600)) as manager,
-            HybridMemoryManager(settings_for(targets)) as always_asking,
-        ):
-            await _writes(benchmark, raw, manager)
-            await _session_start(benchmark, raw, manager, always_asking)
+        with tempfile.TemporaryDirectory(prefix="hm-") as directory:
+
+            def made(**keywords: Any) -> HybridMemoryManager:
+                return HybridMemoryManager(settings_for(targets, **({"data_dir": directory} | keywords)))
+
+            async with (
+                made(max_staleness_seconds=3600) as manager,
+                made() as always_asking,
+                made(max_cache_bytes=0, max_staleness_seconds=3600, data_dir=f"{directory}/none") as without_cache,
+            ):
+                await _writes(benchmark, raw, manager)
+                await _session_start(benchmark, raw, without_cache)
+                await _warm_start(benchmark, manager, without_cache)
+                await _freshness(benchmark, manager, always_asking)
+                await _conversations(benchmark, manager, without_cache)
     finally:
         await raw.close()
 
@@ -70,26 +82,46 @@ async def _writes(benchmark: Benchmark, raw: "asyncpg.Pool[asyncpg.Record]", man
 
 
 async def _session_start(
-    benchmark: Benchmark,
-    raw: "asyncpg.Pool[asyncpg.Record]",
-    manager: HybridMemoryManager,
-    always_asking: HybridMemoryManager,
+    benchmark: Benchmark, raw: "asyncpg.Pool[asyncpg.Record]", without_cache: HybridMemoryManager
 ) -> None:
-    async def cold() -> None:
-        sessions_of(manager)._sessions.clear()
-        assert len((await manager.ensure_user_memories("reader")).get_all_nodes()) == ROWS
-
-    async def warm() -> None:
-        for _ in range(WARM_CALLS):
-            await manager.ensure_user_memories("reader")
-
     await benchmark.compare(
         f"first session of a user with {ROWS} memories",
         [
             Contender("asyncpg, fetch and decode JSON", lambda: raw_read(raw)),
-            Contender("hybrid-memory, cold", cold),
+            Contender("hybrid-memory, cold", lambda: begun(without_cache)),
         ],
     )
+
+
+async def _warm_start(benchmark: Benchmark, manager: HybridMemoryManager, without_cache: HybridMemoryManager) -> None:
+    await begun(manager)
+    await kept(manager)
+    await benchmark.compare(
+        f"first session of a process, user with {ROWS} memories",
+        [
+            Contender("hybrid-memory, from Postgres", lambda: begun(without_cache)),
+            Contender("hybrid-memory, from cache.db", lambda: begun(manager)),
+        ],
+    )
+
+
+async def begun(manager: HybridMemoryManager) -> None:
+    """What the first session of a process does; the graph of the one before is not in its way."""
+    sessions_of(manager)._sessions.clear()
+    assert len((await manager.ensure_user_memories("reader")).get_all_nodes()) == ROWS
+
+
+async def kept(manager: HybridMemoryManager) -> None:
+    keeper = sessions_of(manager)._keeper
+    assert keeper is not None
+    await keeper.written()
+
+
+async def _freshness(benchmark: Benchmark, manager: HybridMemoryManager, always_asking: HybridMemoryManager) -> None:
+    async def warm() -> None:
+        for _ in range(WARM_CALLS):
+            await manager.ensure_user_memories("reader")
+
     await warm()
     await benchmark.compare("session of a loaded user", [Contender("hybrid-memory, warm", warm, WARM_CALLS)])
     memory = await always_asking.ensure_user_memories("reader")
@@ -106,6 +138,35 @@ async def _session_start(
     await benchmark.compare(
         f"{CHANGES} changes of another instance, user with {ROWS} memories",
         [Contender("hybrid-memory, delta", delta, before=changes)],
+    )
+
+
+async def _conversations(
+    benchmark: Benchmark, manager: HybridMemoryManager, without_cache: HybridMemoryManager
+) -> None:
+    for place in range(TURNS):
+        await manager.add_message("talker", f"thread {place % THREADS}", "user", f"turn {place}")
+
+    async def context(of: HybridMemoryManager, calls: int = 1) -> None:
+        for _ in range(calls):
+            assert len(await of.get_context("talker", "thread 1", limit=10)) == 10
+
+    async def forgotten(by: HybridMemoryManager) -> None:
+        sessions_of(by)._sessions.clear()
+
+    await context(manager)
+    await kept(manager)
+    await benchmark.compare(
+        f"the last 10 turns of a conversation, user with {TURNS} turns in {THREADS} threads",
+        [
+            Contender(
+                "hybrid-memory, from Postgres",
+                lambda: context(without_cache),
+                before=lambda: forgotten(without_cache),
+            ),
+            Contender("hybrid-memory, from cache.db", lambda: context(manager), before=lambda: forgotten(manager)),
+            Contender("hybrid-memory, loaded", lambda: context(manager, WARM_CALLS), WARM_CALLS),
+        ],
     )
 
 

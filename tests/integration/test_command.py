@@ -124,6 +124,12 @@ async def test_a_configured_server(empty: Targets) -> None:
     assert report["migrations"] == SHIPPED
     assert report["pending"] == []
     assert "nodes" in {relation["relation"] for relation in report["relations"]}
+    assert report["totals"] == {"users": 0, "memories": 0, "relationships": 0, "entities": 0}
+    assert "not counted yet" in run_with(running, "status")
+    async with connection_to(empty.administration) as connection:
+        await connection.execute("insert into memory.nodes (user_id, content) values ('nick', '{}'), ('eve', '{}')")
+        await connection.execute("select memory.refresh_stats()")
+    assert "2 users, 2 memories, 0 relationships, 0 entities (counted" in run_with(running, "status")
     assert "s3cret" not in said + run_with(environment, "status") + run_with(environment, "status", "--json")
 
 

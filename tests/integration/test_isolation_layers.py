@@ -3,6 +3,7 @@
 import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -50,11 +51,17 @@ class Victim:
             relations=[("owns", self.fact)],
         )
         self.message = await self.manager.add_message(VICTIM, "t", "user", SECRET, message_id="m1")
+        record = {"id": "R1", "name": SECRET, "type": "t", "parent_id": "R0"}
+        self.output = (await self.manager.remember_tool_output(VICTIM, "tool", {}, record)).node_id
+        self.stub = entity_node_id(VICTIM, "generic", "R0")
         self.before = await self.rows()
 
     @property
     def ids(self) -> tuple[str, ...]:
-        return self.fact, self.other, self.entity, self.message, self.fact.upper(), "plan", "m1", "crm:1", "1"
+        return (
+            self.fact, self.other, self.entity, self.message, self.output, self.stub, self.fact.upper(), "plan", "m1",
+            "crm:1", "1", "R1",
+        )  # fmt: skip
 
     async def rows(self) -> tuple[Any, ...]:
         memory = await self.manager.ensure_user_memories(VICTIM)
@@ -89,12 +96,20 @@ async def attack(manager: HybridMemoryManager, user: str, victim: Victim) -> Non
     promoted = await manager.promote(f"thread of {user!r}", note, user)
     assert [node.node_id for node in await manager.list_memories(user, limit=1)] == [promoted]
     assert await manager.get_context(user, "t") == []
+    stats = await manager.user_stats(user)
+    assert (stats.user_id, stats.node_count, stats.entity_count) == (user, 2, 0)
+    await manager.cleanup(timedelta(microseconds=1), user_id=user)
+    assert (await manager.user_stats(user)).node_count == 0
+    await manager.store_persistent_memory(user, "own", node_id="own")
     # The victim's names and ids as the attacker's own: other rows, whatever they are called.
     for target in (*victim.ids[:2], "plan", "m1"):
         await manager.store_persistent_memory(user, "own", node_id=target, thread_id="t")
     await manager.store_many(user, [{"content": "own", "node_id": victim.other}])
     mine = await manager.store_entity(user, entity_id="1", entity_system="crm", entity_type="t", entity_name="own")
     assert mine == entity_node_id(user, "crm", "1") != victim.entity
+    record = {"id": "R1", "name": "own", "type": "t", "parent_id": "R0", "owner": {"id": victim.entity, "name": "own"}}
+    stored = await manager.remember_tool_output(user, "tool", {}, [record, {"id": "1", "name": "own", "system": "crm"}])
+    assert {victim.output, victim.entity, victim.stub}.isdisjoint((stored.node_id, *stored.entity_ids))
     await manager.add_message(user, "t", "user", "own", message_id="m2")
     assert [turn["content"] for turn in await manager.get_context(user, "t")] == ["own"]
     sees_nothing(await manager.ensure_user_memories(user), user)
@@ -106,6 +121,8 @@ def sees_nothing(memory: UserMemory, user: str) -> None:
     nodes = memory.get_all_nodes()
     nodes += memory.retrieve_relevant(SECRET) + [node for node, _ in memory.find_important_memories(100)]
     nodes += [node for node, _ in memory.find_bridge_memories(100)]
+    nodes += [node for text in (SECRET, "1", "R0", "R1") for node, _ in memory.entities_called(text)]
+    assert memory.find_entity(SECRET) is None
     nodes += [node for cluster in memory.find_memory_clusters() for node in cluster]
     nodes += [other for node in memory.get_all_nodes() for other in memory.get_related_nodes(node.node_id)]
     assert nodes
@@ -117,8 +134,10 @@ def sees_nothing(memory: UserMemory, user: str) -> None:
 COVERED = {
     "store_persistent_memory", "store_many", "store_entity", "relate", "get_node", "update_memory", "forget",
     "add_message", "get_context", "ensure_user_memories", "list_memories", "promote", "store_transient_memory",
+    "user_stats", "cleanup",
+    "remember_tool_output",
 }  # fmt: skip
-WITHOUT_A_USER = {"start", "aclose", "flush", "blocking", "health", "transient_memories"}
+WITHOUT_A_USER = {"start", "aclose", "flush", "blocking", "health", "transient_memories", "refresh_stats"}
 
 
 def test_every_public_method_is_attacked() -> None:
@@ -141,7 +160,7 @@ async def test_nobody_reaches_another_users_memory(
         assert await victim.rows() == victim.before
     async with administration(targets) as outside:
         (state,) = await outside.fetch("select * from memory.user_metadata where user_id = $1", VICTIM)
-        assert (state["node_count"], state["relationship_count"], state["entity_count"]) == (4, 2, 1)
+        assert (state["node_count"], state["relationship_count"], state["entity_count"]) == (7, 5, 3)
         assert await outside.fetchval("select count(*) from memory.embeddings") == 1
 
 
@@ -152,6 +171,7 @@ async def test_what_cannot_be_a_user_is_refused(manager: HybridMemoryManager, us
         "many": lambda: manager.store_many(user, [{"content": "x"}]),
         "none": lambda: manager.store_many(user, []),
         "entity": lambda: manager.store_entity(user, entity_system="s", entity_type="t", entity_name="n"),
+        "output": lambda: manager.remember_tool_output(user, "tool", {}, {}),
         "relate": lambda: manager.relate(user, "a", "b", "owns"),
         "get": lambda: manager.get_node(user, "plan"),
         "update": lambda: manager.update_memory(user, "plan", content="x"),
@@ -159,6 +179,8 @@ async def test_what_cannot_be_a_user_is_refused(manager: HybridMemoryManager, us
         "message": lambda: manager.add_message(user, "t", "user", "x"),
         "context": lambda: manager.get_context(user, "t"),
         "ensure": lambda: manager.ensure_user_memories(user),
+        "stats": lambda: manager.user_stats(user),
+        **({} if user is None else {"cleanup": lambda: manager.cleanup(1, user_id=user)}),
     }
     for call in calls.values():
         with pytest.raises(InvalidInput, match="user_id"):
@@ -212,7 +234,8 @@ async def test_a_query_that_forgets_its_user_meets_the_policies(manager: HybridM
     # Without the policies the same query sees everything: it was they that held.
     await without_policies(targets)
     async with database.transaction(["eve"]) as transaction:
-        assert len(await transaction.fetch("forgetful.nodes")) == len(victim.before[1])
+        stubs = 1
+        assert len(await transaction.fetch("forgetful.nodes")) == len(victim.before[1]) + stubs
 
 
 async def without_policies(targets: Targets) -> None:

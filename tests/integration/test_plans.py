@@ -1,6 +1,7 @@
 """The hot queries use the index made for them, as the runtime role sees the tables: with row security."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -9,6 +10,7 @@ import pytest
 
 from hybrid_memory import queries
 from hybrid_memory.postgres.target import Targets
+from hybrid_memory.queries import sql_root
 from tests.support.servers import Server, administration, connection_to
 
 USERS = 40
@@ -62,7 +64,7 @@ HOT: list[tuple[str, dict[str, object], str]] = [
     ("nodes.newest", {"context_type": "t3", "at": "2026-01-01", "most": 10}, "nodes_type_created"),
     ("nodes.of_thread", {"thread_id": "thread3", "most": 10}, "nodes_thread"),
     ("nodes.entity", {"entity_system": "s", "entity_id": "40"}, "nodes_entity"),
-    ("nodes.expired", {"at": "2026-01-01", "most": 100}, "nodes_expiry"),
+    ("statistics.of_user", {"at": "2026-01-01"}, "nodes_expiry"),
     ("relationships.changed_since", {"version": 490}, "relationships_version"),
     ("relationships.leading_to", {"node_id": ONE_ID}, "relationships_reverse"),
     ("users.state", {"version": 0}, "user_metadata_pkey"),
@@ -100,6 +102,18 @@ async def test_a_whole_user_is_read_without_touching_others(filled: Targets) -> 
             plan = await explained(connection, name, {"user_id": "u7", "version": -1}, analyze=True)
             assert plan["Actual Rows"] == rows
             assert "Seq Scan" not in json.dumps(plan), name
+
+
+async def test_who_has_something_to_be_swept_is_told_from_the_index_of_what_expires(filled: Targets) -> None:
+    text = (sql_root() / "postgres" / "migrations" / "0007_housekeeping.sql").read_text()
+    found = re.search(r"return query (select distinct .*? limit p_most)", text, re.DOTALL)
+    assert found
+    asked = found[1].replace("p_after", "''").replace("v_now", "now()").replace("p_most", "1000")
+    async with connection_to(filled.migration) as connection:
+        await connection.execute("set memory.scope = 'all'")
+        plan = json.loads(await connection.fetchval(f"explain (format json) {asked}"))[0]["Plan"]
+    assert indexes_of(plan) == {"nodes_expiry"}
+    assert "Seq Scan" not in json.dumps(plan)
 
 
 async def test_row_security_keeps_a_tag_index_from_being_used(filled: Targets) -> None:

@@ -25,6 +25,14 @@ USER_TABLES = (
     "applied_watermarks",
     "erasures",
 )
+MAINTENANCE = (
+    "select memory.refresh_stats()",
+    "select memory.totals()",
+    "select memory.claim('a chore', 0)",
+    "select memory.users_to_sweep('', null, 10)",
+    "select memory.users_to_sweep('', now(), 10)",
+    "select memory.users_to_trim('', now(), 10)",
+)
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 
@@ -173,8 +181,9 @@ class TestRowSecurity:
             await connection.execute("set memory.scope = 'all'")
             assert [await count(connection, table) for table in (*USER_TABLES, "entities")] == [0] * 8
             async with connection.transaction():
-                await connection.execute("select memory.refresh_stats()")
-                assert await count(connection) == 0, "nor after a maintenance function in the same transaction"
+                for call in MAINTENANCE:
+                    await connection.execute(call)
+                    assert await count(connection) == 0, "nor after a maintenance function in the same transaction"
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute("set role hybrid_memory_owner")
         async with connection_to(each_targets.migration) as connection:
@@ -222,7 +231,8 @@ class TestRowSecurity:
         assert rows
         assert [row["name"] for row in rows if row["is_public"]] == []
         definers = {row["name"]: row["config"] for row in rows if row["definer"]}
-        assert definers == {"refresh_stats": ["search_path=pg_catalog, pg_temp"]}
+        assert definers.keys() == {"refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim"}
+        assert all(config == ["search_path=pg_catalog, pg_temp"] for config in definers.values())
 
 
 class TestRelationships:
@@ -338,11 +348,12 @@ class TestStatistics:
             assert await first.fetchval("select memory.refresh_stats()") is True
             assert await second.fetchval("select memory.refresh_stats()") is False
 
-    async def test_a_refresh_leaves_the_owners_scope_as_it_was(self, each_targets: Targets) -> None:
+    async def test_maintenance_leaves_the_owners_scope_as_it_was(self, each_targets: Targets) -> None:
         await fill(each_targets, "nick")
         async with connection_to(each_targets.migration) as connection, connection.transaction():
-            await connection.execute("select memory.refresh_stats()")
-            assert await count(connection) == 0
+            for call in MAINTENANCE:
+                await connection.execute(call)
+                assert await count(connection) == 0, call
 
 
 class TestHands:

@@ -54,6 +54,19 @@ class Writer:
         }
         return Operation(next(self._numbers), "entities", row | self._stamp(at) | fields)
 
+    def stub(self, node_id: str, *, at: float = 0) -> Operation:
+        content = {"entity_id": "1", "entity_system": "s", "entity_data": {}, "aliases": []}
+        row = {
+            "node_id": node_id,
+            "content": content,
+            "summary": "1",
+            "tags": [],
+            "metadata": {"stub": True},
+            "importance": 0.5,
+            "confidence": 0,
+        }
+        return Operation(next(self._numbers), "entities", row | self._stamp(at))
+
     def edge(self, from_id: str, to_id: str, *, at: float = 0, **fields: Any) -> Operation:
         row = {
             "from_node_id": from_id,
@@ -286,7 +299,7 @@ class TestEntities:
         assert len(seen) == 1
         content = json.loads(row["content"])
         assert content["entity_data"] == {"phone": None, "city": "Oslo", "size": {"x": 1}}
-        assert content["aliases"] == ["GP", "GPI"]
+        assert content["aliases"] == ["GP", "GPI", "GenePoint Inc"]
         assert (content["entity_name"], content["update_count"]) == ("GenePoint", 4)
         assert (row["summary"], row["tags"], json.loads(row["metadata"])) == (
             "GenePoint",
@@ -306,6 +319,109 @@ class TestEntities:
         assert content["update_count"] == 50
         assert await counters(look) == (1, 0, 1)
 
+    async def test_every_name_but_the_last_becomes_an_alias_in_any_order(
+        self, batch_database: Database, look: Eyes
+    ) -> None:
+        names = ["GenePoint", "Gene Point", "GP Inc", "GenePoint"]
+        writers = [Writer(batch_database) for _ in names]
+        seen = set()
+        for order in itertools.permutations(range(4)):
+            user, node_id = "-".join(map(str, order)), str(uuid4())
+            for number in order:
+                fields = {"entity_name": names[number], "aliases": ["GP"] if number == 1 else []}
+                operation = writers[number].entity(node_id, {}, at=number, content=fields)
+                await writers[number].write(operation, user=user)
+            content = json.loads(await look.fetchval("select content from memory.nodes where user_id = $1", user))
+            seen.add((content["entity_name"], *content["aliases"]))
+        assert seen == {("GenePoint", "GP", "GP Inc", "Gene Point")}
+
+    async def test_a_stub_is_filled_and_never_takes_anything_whatever_the_order(
+        self, batch_database: Database, look: Eyes
+    ) -> None:
+        writers = [Writer(batch_database) for _ in range(4)]
+        seen = set()
+        for order in itertools.permutations(range(4)):
+            user, node_id = "-".join(map(str, order)), str(uuid4())
+            for number in order:
+                writer = writers[number]
+                operation = (
+                    writer.stub(node_id, at=number)
+                    if number in (1, 3)
+                    else writer.entity(node_id, {f"k{number}": number}, at=number, metadata={"n": number})
+                )
+                await writer.write(operation, user=user)
+            row = await one_row(
+                look,
+                "select content, summary, tags, metadata, confidence, field_clocks"
+                " from memory.nodes where user_id = $1",
+                user,
+            )
+            seen.add(tuple(str(value) for value in row))
+            assert await counters(look, user) == await recounted(look, user) == (1, 0, 1)
+        assert len(seen) == 1
+        content = json.loads(row["content"])
+        assert (content["update_count"], content["entity_data"], row["confidence"]) == (2, {"k0": 0, "k2": 2}, 0.75)
+        assert json.loads(row["metadata"]) == {"n": 2}
+
+    async def test_a_stub_leaves_a_known_entity_and_its_vector_as_they_are(
+        self, writer: Writer, other: Writer, look: Eyes
+    ) -> None:
+        one = str(uuid4())
+        await writer.write(writer.entity(one, {}))
+        vector = "insert into memory.embeddings (user_id, node_id, model, dimensions, embedding)"
+        await look.execute(f"{vector} values ('nick', $1, 'm', 1, '[1]')", one)
+        before = await one_row(look, "select * from memory.nodes")
+        assert await other.write(other.stub(one, at=9)) == (2, 1)
+        assert await one_row(look, "select * from memory.nodes") == before
+        assert await look.fetchval("select count(*) from memory.embeddings") == 1
+
+    async def test_a_stub_is_as_old_as_what_fills_it_and_counts_as_a_deleted_one(
+        self, writer: Writer, other: Writer, look: Eyes
+    ) -> None:
+        one, fact = itertools.islice(ids(), 2)
+        await writer.write(writer.stub(one), writer.node(fact), writer.edge(fact, one))
+        first = await look.fetchval("select created_at from memory.nodes where node_id = $1", one)
+        await writer.write(writer.entity(one, {}, at=1))
+        assert await look.fetchval("select created_at from memory.nodes where node_id = $1", one) > first
+        await writer.write(writer.delete(one, at=5))
+        await other.write(other.stub(one, at=4), other.edge(fact, one, at=4))
+        assert await counters(look) == await recounted(look) == (1, 0, 0), "spoken of before it was forgotten"
+        await other.write(other.stub(one, at=6), other.edge(fact, one, at=6))
+        assert await counters(look) == await recounted(look) == (2, 1, 1)
+
+    @pytest.mark.parametrize("written", ["entity", "stub"])
+    async def test_an_entity_inserted_by_hand_gets_its_derived_id(
+        self, writer: Writer, look: Eyes, written: str
+    ) -> None:
+        given, derived, fact = itertools.islice(ids(), 3)
+        await writer.write(writer.node(fact))
+        content = '{"entity_id": "1", "entity_system": "s", "entity_name": "Hand made", "entity_data": {"by": "hand"}}'
+        for statement, values in (
+            ("nodes (user_id, node_id, context_type, content) values ('nick', $1, 'domain_entity', $2)", (content,)),
+            ("embeddings (user_id, node_id, model, dimensions, embedding) values ('nick', $1, 'm', 1, '[1]')", ()),
+            ("relationships values ('nick', $1, $2, 'owns')", (fact,)),
+            ("relationships values ('nick', $2, $1, 'mentions')", (fact,)),
+            ("relationships values ('nick', $1, $1, 'refines')", ()),
+        ):
+            await look.execute(f"insert into memory.{statement}", given, *values)
+        await look.execute("select memory.touch_user('nick')")
+        stub = written == "stub"
+        write = writer.stub(derived, at=1) if stub else writer.entity(derived, {"by": "us"}, at=1)
+        assert await writer.write(write, writer.edge(derived, fact, at=1)) == (3, 3)
+        rows = await look.fetch("select from_node_id, to_node_id, relationship_type, version from memory.relationships")
+        named = {UUID(derived): "entity", UUID(fact): "fact"}
+        assert {(named[row[0]], named[row[1]], row[2], row[3]) for row in rows} == {
+            ("entity", "fact", "owns", 3), ("fact", "entity", "mentions", 3), ("entity", "entity", "refines", 3),
+            ("entity", "fact", "led_to", 3),
+        }  # fmt: skip
+        node = await one_row(look, "select content, version from memory.nodes where node_id = $1", derived)
+        assert json.loads(node["content"])["entity_data"] == {"by": "hand" if stub else "us"}
+        assert node["version"] == 3
+        assert await look.fetchval("select count(*) from memory.embeddings where node_id = $1", derived) == int(stub)
+        tombstone = await one_row(look, "select node_id, version from memory.tombstones")
+        assert (str(tombstone["node_id"]), tombstone["version"]) == (given, 3)
+        assert await counters(look) == await recounted(look) == (2, 4, 1)
+
     async def test_an_entity_cannot_be_overwritten_as_a_plain_memory(self, writer: Writer, look: Eyes) -> None:
         one = str(uuid4())
         await writer.write(writer.entity(one, {}))
@@ -313,6 +429,19 @@ class TestEntities:
             with pytest.raises(StorageRejected):
                 await writer.write(operation)
         assert await counters(look) == await recounted(look) == (1, 0, 1)
+
+
+async def test_relationships_that_become_one_through_a_twin_do_not_refuse_the_batch(writer: Writer, look: Eyes) -> None:
+    there, twin, end = itertools.islice(ids(), 3)
+    await writer.write(writer.node(there, content_hash="aa"), writer.node(end))
+    await writer.write(
+        writer.node(twin, content_hash="aa", only_once=True),
+        writer.edge(twin, end, at=2, strength=0.2),
+        writer.edge(there, end, at=1, strength=0.1),
+    )
+    rows = await look.fetch("select from_node_id, strength from memory.relationships")
+    assert [(str(row["from_node_id"]), row["strength"]) for row in rows] == [(there, 0.2)]
+    assert await counters(look) == await recounted(look) == (2, 1, 0)
 
 
 class TestNothingHalfDone:

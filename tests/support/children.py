@@ -60,6 +60,7 @@ class Child:
             "stop_at": stop_at,
             "fields": dict(fields or {}),
             "copies": copies,
+            "directory": str(Path.cwd()),
         }
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         its_input, our_output = os.pipe()
@@ -186,6 +187,9 @@ def _call(function: Callable[..., Any], events: Events, arguments: Mapping[str, 
 
 
 def _run(job: Mapping[str, Any]) -> None:
+    # Where the test is, unless another account may not go there.
+    with suppress(PermissionError):
+        os.chdir(job["directory"])
     function = getattr(importlib.import_module(job["module"]), job["function"])
     if not job["copies"]:
         events = Events(_stop_at(job["stop_at"], job["fields"])) if job["stop_at"] else Events()

@@ -14,6 +14,7 @@ from functools import cache
 import apsw
 
 _SIDE_FILES = ("", "-wal", "-shm")
+_NAMES = tuple(f".db{suffix}" for suffix in _SIDE_FILES)
 
 
 class Watch:
@@ -26,8 +27,12 @@ class Watch:
         if event not in ("open", "sqlite3.connect") or not arguments:
             return
         path = arguments[0]
-        if isinstance(path, (str, bytes, os.PathLike)) and os.path.realpath(os.fsdecode(path)) in _in_use():
-            self.seen.append(f"{event} of {os.fsdecode(path)}")
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            return
+        # Connections are asked only where it matters: one that works in another thread does not answer.
+        name = os.fsdecode(path)
+        if name.endswith(_NAMES) and os.path.realpath(name) in _in_use():
+            self.seen.append(f"{event} of {name}")
 
 
 @contextmanager

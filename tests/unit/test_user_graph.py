@@ -281,6 +281,49 @@ def test_it_says_how_fresh_it_is(graph: UserGraph, clock: Clock) -> None:
     assert said == [(True, None), (False, 3600), (True, 3600)]
 
 
+def test_a_copy_of_everything_begins_an_equal_graph(graph: UserGraph, clock: Clock) -> None:
+    """Expired memories and stubs too, and what ran ahead: whoever brings the copy up meets that again."""
+    soon = START + timedelta(hours=1)
+    graph.apply(everything([fact(1), fact(2, expires_at=soon), stub(3, "x")], [edge(1, 3)], version=4))
+    graph.apply(changes(5, 6, [fact(4, version=6)], deleted=[id_of(1)]))
+    clock.pass_hours(2)
+    copy = graph.everything()
+    assert (copy.version, copy.incarnation, copy.complete) == (4, "one", True)
+    other = UserGraph(USER, clock=clock)
+    other.apply(copy)
+    assert (ids(other.view()), other.view().edges()) == (ids(graph.view()), graph.view().edges())
+    assert other.node_count == graph.node_count == 3
+    for one in (graph, other):
+        assert one.apply(changes(4, 6, [fact(5, version=5), fact(4, version=6)], deleted=[id_of(1)]))
+    assert contents(other.view()) == contents(graph.view())
+
+
+def test_a_copy_that_somebody_kept_is_as_old_as_it_is(graph: UserGraph, clock: Clock) -> None:
+    graph.apply(everything([fact(1)]))
+    graph.was_confirmed(START)
+    clock.pass_hours(1)
+    assert (graph.stale, graph.age, graph.confirmed_at) == (True, 3600.0, START)
+    graph.confirm()
+    assert (graph.stale, graph.age) == (False, 0.0)
+
+
+few_ids = st.lists(st.integers(0, 5), max_size=3)
+
+
+@given(st.lists(st.tuples(few_ids, few_ids), min_size=1))
+def test_deltas_as_one_lead_where_they_lead_one_by_one(writes: list[tuple[list[int], list[int]]]) -> None:
+    history = History()
+    for number, (put, deleted) in enumerate(writes):
+        edges = [edge(one, other, version=number) for one in put for other in put]
+        history.write([fact(one, str(number)) for one in put], edges, [id_of(one) for one in deleted])
+    first, *later = [history.between(version, version + 1) for version in range(history.version)]
+    graph = UserGraph(USER)
+    graph.apply(history.load(0))
+    assert graph.apply(first.then(*later))
+    assert graph.version == history.version
+    assert contents(graph.view()) == (history.states[-1].nodes, history.states[-1].edges)
+
+
 def test_every_snapshot_is_consistent_while_another_thread_applies(graph: UserGraph) -> None:
     """Each write sets every memory and every edge of a ring to its own number."""
     size, rounds = 100, 120

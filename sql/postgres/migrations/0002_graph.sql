@@ -142,4 +142,4 @@ select user_id, node_id, entity_id, entity_system, entity_type, entity_name,
        content -> 'entity_data' as entity_data, summary, tags, metadata, importance, confidence, version,
        created_at, updated_at, last_accessed_at, access_count, expires_at
 from memory.nodes
-where context_type = 'domain_entity';
+where context_type = 'domain_entity' and not metadata @> '{"stub": true}';

@@ -1,9 +1,21 @@
--- Statistics for dashboards, refreshed together. Row-level security does not reach into a materialised view, so no role
--- but the owner may read them.
+-- Statistics for dashboards, refreshed together. They count what a user sees: no memory that has expired, and no stub,
+-- which only holds the place of an entity. Row-level security does not reach into a materialised view, so no role but the
+-- owner may read them.
 
 create materialized view memory.user_stats as
-with per_user_relationships as (
-  select user_id, count(*) as relationship_count from memory.relationships group by user_id
+with memories as (
+  select user_id, context_type, importance, access_count, created_at
+  from memory.nodes
+  where (expires_at is null or expires_at > now())
+    and not (context_type = 'domain_entity' and metadata @> '{"stub": true}')
+), per_user_relationships as (
+  select r.user_id, count(*) as relationship_count
+  from memory.relationships r
+  where not exists (select from memory.nodes e
+                    where e.user_id = r.user_id and e.node_id = r.from_node_id and e.expires_at <= now())
+    and not exists (select from memory.nodes e
+                    where e.user_id = r.user_id and e.node_id = r.to_node_id and e.expires_at <= now())
+  group by r.user_id
 )
 select n.user_id,
        count(*) as node_count,
@@ -14,7 +26,7 @@ select n.user_id,
        sum(n.access_count)::bigint as total_accesses,
        min(n.created_at) as earliest_node,
        max(n.created_at) as latest_node
-from memory.nodes n
+from memories n
 left join per_user_relationships r on r.user_id = n.user_id
 group by n.user_id;
 
@@ -26,6 +38,8 @@ select user_id, context_type,
        min(created_at) as earliest_node,
        max(created_at) as latest_node
 from memory.nodes
+where (expires_at is null or expires_at > now())
+  and not (context_type = 'domain_entity' and metadata @> '{"stub": true}')
 group by user_id, context_type;
 
 create materialized view memory.entity_stats as
@@ -34,7 +48,8 @@ select user_id, entity_system, coalesce(entity_type, '') as entity_type,
        sum(access_count)::bigint as total_accesses,
        max(updated_at) as latest_update
 from memory.nodes
-where context_type = 'domain_entity'
+where context_type = 'domain_entity' and (expires_at is null or expires_at > now())
+  and not metadata @> '{"stub": true}'
 group by user_id, entity_system, coalesce(entity_type, '');
 
 -- REFRESH ... CONCURRENTLY needs them.

@@ -45,20 +45,41 @@ as $$
   from (select unnest(p_one) union select unnest(p_other)) as members (v)
 $$;
 
--- An entity's content: `entity_data` key by key, `aliases` as a set, `update_count` as a sum, `base_confidence` as the
--- greatest, the rest by key.
+-- Whether it only holds the place of an entity that is spoken of and not there yet.
+create function memory.is_stub(p_metadata jsonb) returns boolean
+language sql immutable parallel safe
+as $$ select p_metadata @> '{"stub": true}' $$;
+
+-- What a key of an object lists.
+create function memory.listed(p_content jsonb, p_key text) returns text[]
+language sql immutable parallel safe
+as $$ select array(select jsonb_array_elements_text(coalesce(p_content -> p_key, '[]'))) $$;
+
+-- Everything an entity is called.
+create function memory.names_of(p_content jsonb) returns text[]
+language sql immutable parallel safe
+as $$ select array_remove(memory.listed(p_content, 'aliases') || (p_content ->> 'entity_name'), null) $$;
+
+-- When an entity got its name, which its summary repeats; a report without a name is older than any with one.
+create function memory.named_at(p_clocks jsonb) returns text
+language sql immutable parallel safe
+as $$ select coalesce(p_clocks ->> 'content.entity_name', '0') || coalesce(p_clocks ->> 'row', '') $$;
+
+-- An entity's content: `entity_data` key by key, `other_ids` as a set, `update_count` as a sum, `base_confidence` as the
+-- greatest, the rest by key. It is called by the later name; every other name it ever had is an alias.
 create function memory.merged_entity(p_old jsonb, p_old_clocks jsonb, p_new jsonb, p_new_clocks jsonb) returns jsonb
 language sql immutable parallel safe
 as $$
-  select memory.merged(p_old, p_old_clocks, p_new, p_new_clocks, 'content.') || jsonb_build_object(
+  select both_of.content || jsonb_build_object(
     'entity_data', memory.merged(coalesce(p_old -> 'entity_data', '{}'), p_old_clocks,
                                  coalesce(p_new -> 'entity_data', '{}'), p_new_clocks, 'data.'),
-    'aliases', to_jsonb(memory.merged_set(
-      array(select jsonb_array_elements_text(coalesce(p_old -> 'aliases', '[]'))),
-      array(select jsonb_array_elements_text(coalesce(p_new -> 'aliases', '[]'))))),
+    'aliases', to_jsonb(array_remove(memory.merged_set(memory.names_of(p_old), memory.names_of(p_new)),
+                                     both_of.content ->> 'entity_name')),
+    'other_ids', to_jsonb(memory.merged_set(memory.listed(p_old, 'other_ids'), memory.listed(p_new, 'other_ids'))),
     'update_count', coalesce((p_old ->> 'update_count')::bigint, 0) + coalesce((p_new ->> 'update_count')::bigint, 0),
     'base_confidence', greatest((p_old ->> 'base_confidence')::double precision,
                                 (p_new ->> 'base_confidence')::double precision))
+  from (select memory.merged(p_old, p_old_clocks, p_new, p_new_clocks, 'content.')) as both_of (content)
 $$;
 
 -- Every report of an entity raises its confidence a little above the best single one.
@@ -69,6 +90,24 @@ as $$
                                     (p_new ->> 'base_confidence')::double precision), 1)
     + 0.05 * greatest(0, coalesce((p_old ->> 'update_count')::bigint, 0)
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
+$$;
+
+-- Another id for a node, with everything that holds to it. One statement: its foreign keys are checked at its end.
+create function memory.rename_node(p_user text, p_from uuid, p_to uuid, p_version bigint) returns void
+language plpgsql volatile
+as $$
+begin
+  with edges as (
+    update memory.relationships
+      set from_node_id = case when from_node_id = p_from then p_to else from_node_id end,
+          to_node_id = case when to_node_id = p_from then p_to else to_node_id end,
+          version = p_version
+      where user_id = p_user and (from_node_id = p_from or to_node_id = p_from)
+  ), vectors as (
+    update memory.embeddings set node_id = p_to, version = p_version where user_id = p_user and node_id = p_from
+  )
+  update memory.nodes set node_id = p_to, version = p_version where user_id = p_user and node_id = p_from;
+end
 $$;
 
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
@@ -102,6 +141,8 @@ declare
   v_mark bigint;
   v_dead bigint[] := '{}';
   v_ids uuid[];
+  v_systems text[];
+  v_names text[];
   v_known uuid[];
   v_gone uuid[] := '{}';
   v_hashes bytea[];
@@ -179,11 +220,19 @@ begin
     if v_same <> '{}' then
       update memory.nodes set access_count = access_count + 1, last_accessed_at = v_now
         where user_id = p_user and node_id = any (array(select value::uuid from jsonb_each_text(v_same)));
+      -- Two relationships may have become one by that: the later one counts.
       p_ops := jsonb_set(p_ops, '{edges}', coalesce((
-        select jsonb_agg(e || jsonb_build_object(
-          'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
-          'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')))
-        from jsonb_array_elements(p_ops -> 'edges') e), '[]'));
+        select jsonb_agg(latest.edge) from (
+          select distinct on (edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type') edge
+          from (
+            select e || jsonb_build_object(
+              'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
+              'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')) as edge
+            from jsonb_array_elements(p_ops -> 'edges') e where (e ->> 'n')::bigint > v_mark
+          ) as renamed
+          order by edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type',
+                   least((edge ->> 'written_at')::timestamptz, v_cutoff) desc, (edge ->> 'n')::bigint
+        ) as latest), '[]'));
     end if;
 
     for v_row in
@@ -236,18 +285,42 @@ begin
   end if;
 
   if jsonb_array_length(p_ops -> 'entities') > 0 then
+    -- An entity that somebody inserted by hand has an id of its own making; the first write that meets it gives it the
+    -- one that is derived from its identity, which is the same on every instance.
+    select array_agg(o.content ->> 'entity_system'), array_agg(o.content ->> 'entity_id') into v_systems, v_names
+      from jsonb_to_recordset(p_ops -> 'entities') as o (content jsonb);
+    for v_row in
+      select n.node_id as given, o.node_id as derived
+      from jsonb_to_recordset(p_ops -> 'entities') as o (n bigint, node_id uuid, content jsonb)
+      join memory.nodes n on n.user_id = p_user and n.context_type = 'domain_entity'
+        and n.entity_system = o.content ->> 'entity_system' and n.entity_id = o.content ->> 'entity_id'
+        and n.entity_system = any (v_systems) and n.entity_id = any (v_names)
+      where o.n > v_mark and o.n <> all (v_dead) and n.node_id <> o.node_id
+    loop
+      perform memory.rename_node(p_user, v_row.given, v_row.derived, v_version);
+      insert into memory.tombstones as t (user_id, node_id, version, written_at, written_by, deleted_at)
+        values (p_user, v_row.given, v_version, v_now, p_instance, v_now)
+        on conflict (user_id, node_id) do update set version = excluded.version, written_at = excluded.written_at;
+      v_last_deletion := greatest(v_last_deletion, v_now);
+      -- More is different now than what this batch wrote, so that a cache has to ask.
+      v_wanted := false;
+    end loop;
+
+    -- What is a stub knows nothing, so it only fills an empty place, and has no clock: whatever is known wins.
     for v_row in
       insert into memory.nodes as t (
         user_id, node_id, context_type, content, summary, tags, metadata, importance, confidence, version, written_at,
         written_by, field_clocks, created_at, updated_at, last_accessed_at, expires_at)
       select p_user, o.node_id, 'domain_entity',
-             jsonb_build_object('update_count', 1, 'base_confidence', o.confidence) || o.content, o.summary, o.tags,
-             o.metadata, o.importance, o.confidence,
+             case when memory.is_stub(o.metadata) then o.content
+               else jsonb_build_object('update_count', 1, 'base_confidence', o.confidence) || o.content end,
+             o.summary, o.tags, o.metadata, o.importance, o.confidence,
              v_version, least(o.written_at, v_cutoff), o.written_by,
-             memory.clocks_of(o.content, 'content.', c.clock)
-               || memory.clocks_of(coalesce(o.content -> 'entity_data', '{}'), 'data.', c.clock)
-               || memory.clocks_of(o.metadata, 'metadata.', c.clock)
-               || jsonb_build_object('row', c.clock),
+             case when memory.is_stub(o.metadata) then '{}'
+               else memory.clocks_of(o.content, 'content.', c.clock)
+                 || memory.clocks_of(coalesce(o.content -> 'entity_data', '{}'), 'data.', c.clock)
+                 || memory.clocks_of(o.metadata, 'metadata.', c.clock)
+                 || jsonb_build_object('row', c.clock) end,
              coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
       from jsonb_to_recordset(p_ops -> 'entities') as o (
         n bigint, node_id uuid, content jsonb, summary text, tags text[], metadata jsonb, importance double precision,
@@ -260,9 +333,11 @@ begin
       on conflict (user_id, entity_system, entity_id) where context_type = 'domain_entity' do update set
         content = memory.merged_entity(t.content, t.field_clocks, excluded.content, excluded.field_clocks),
         field_clocks = memory.merged_clocks(t.field_clocks, excluded.field_clocks),
-        metadata = memory.merged(t.metadata, t.field_clocks, excluded.metadata, excluded.field_clocks, 'metadata.'),
+        metadata = memory.merged(t.metadata, t.field_clocks, excluded.metadata, excluded.field_clocks, 'metadata.')
+                     - 'stub',
+        created_at = case when memory.is_stub(t.metadata) then excluded.created_at else t.created_at end,
         tags = memory.merged_set(t.tags, excluded.tags),
-        summary = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
+        summary = case when memory.later(memory.named_at(excluded.field_clocks), memory.named_at(t.field_clocks))
                     then excluded.summary else t.summary end,
         importance = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
                        then excluded.importance else t.importance end,
@@ -274,6 +349,7 @@ begin
                        then excluded.written_at else t.written_at end,
         written_by = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
                        then excluded.written_by else t.written_by end
+      where not memory.is_stub(excluded.metadata)
       returning t.*, (xmax = 0) as is_new
     loop
       v_nodes := v_nodes + v_row.is_new::int;
@@ -417,6 +493,11 @@ revoke all on function memory.clocks_of(jsonb, text, text) from public;
 revoke all on function memory.merged(jsonb, jsonb, jsonb, jsonb, text) from public;
 revoke all on function memory.merged_clocks(jsonb, jsonb) from public;
 revoke all on function memory.merged_set(text[], text[]) from public;
+revoke all on function memory.is_stub(jsonb) from public;
+revoke all on function memory.listed(jsonb, text) from public;
+revoke all on function memory.names_of(jsonb) from public;
+revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
+revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;

@@ -45,13 +45,6 @@ from memory.nodes
 where user_id = :user_id and entity_system = :entity_system and entity_id = :entity_id
   and context_type = 'domain_entity';
 
--- name: expired
--- What the sweep removes.
-select node_id from memory.nodes
-where user_id = :user_id and expires_at <= :at
-order by expires_at
-limit :most;
-
 -- name: counts
 -- How many rows a user has, to be compared with the counters in `user_metadata`.
 select (select count(*) from memory.nodes where user_id = :user_id) as nodes,

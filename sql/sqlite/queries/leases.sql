@@ -12,7 +12,7 @@ from (select coalesce((select position from leases where name = :name),
                       (select max(position) + 1 from leases), 1) as place)
 where true
 on conflict (name) do update set owner = excluded.owner, until = excluded.until, checksum = excluded.checksum
-where leases.owner in (:owner, :dead) or leases.until <= :now or leases.until > :longest;
+where leases.owner in (:owner, :dead) or leases.until <= :now or leases.until > :furthest;
 
 -- name: release
 -- Give a lease back.

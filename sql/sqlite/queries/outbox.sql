@@ -45,7 +45,7 @@ from (
     select *
     from (
         select * from outbox
-        where turn is not null and not_before > :longest and user_id not in (select value from json_each(:besides))
+        where turn is not null and not_before > :furthest and user_id not in (select value from json_each(:besides))
         order by not_before, turn
         limit :most
     )

@@ -28,6 +28,7 @@ from hybrid_memory.sqlite.queued import QueuedOperation
 app = typer.Typer(help="What was acknowledged and is not in Postgres yet, and what Postgres refused.")
 
 _AT_A_TIME = 100
+_HEADS = {"user_id": "user", "oldest": "oldest (UTC)", "since": "since (UTC)", "row": "content"}
 
 
 @app.command("list")
@@ -71,7 +72,10 @@ def export(file: Annotated[Path, typer.Argument(help="A file that is not there y
 
 @app.command("import")
 def take_in(file: Annotated[Path, typer.Argument(help="What `export` wrote.")]) -> None:
-    """Take an export in: what waited waits, what was in quarantine is there. Repeating it changes nothing."""
+    """Take the export of a lost data directory in: what waited waits, what was in quarantine is there.
+
+    What is there already is left out. Not while the directory it came from is still in use: both would send it.
+    """
     before, after = asyncio.run(_import(Settings(), file))
     done(f"{after - before} operation(s) taken in; {after} are kept now")
 
@@ -123,24 +127,27 @@ def _print(report: dict[str, Any]) -> None:
     oldest = "" if age is None else f", the oldest for {timedelta(seconds=round(age))}"
     note(f"{report['waiting']} waiting for Postgres{oldest}; {report['quarantined']} in quarantine")
     if report["users"]:
-        console.print(_table(report["users"], "user", "waiting", "oldest"))
+        console.print(_table(report["users"]))
     if report["quarantine"]:
         note("\nin quarantine: `hybrid-memory outbox requeue ID` sends one again, `outbox export` saves them")
-        columns = ["id", "user", "kind", "since", "attempts", "reason"]
-        rows = [
-            {**row, "row": json.dumps(row["row"], ensure_ascii=False)} if "row" in row else row
-            for row in report["quarantine"]
-        ]
-        console.print(_table(rows, *columns, *(["content"] if "row" in rows[0] else [])))
+        console.print(_table(report["quarantine"]))
 
 
-def _table(rows: list[dict[str, Any]], *columns: str) -> Table:
+def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for name in rows[0]:
+        table.add_column(_HEADS.get(name, name), overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text(_shown(name, value)) for name, value in row.items()))
     return table
+
+
+def _shown(name: str, value: Any) -> str:
+    if name in ("oldest", "since"):
+        return f"{datetime.fromisoformat(value):%Y-%m-%d %H:%M:%S}"
+    if name == "row":
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(value)
 
 
 async def _requeue(settings: Settings, ids: list[int] | None, user: str | None) -> tuple[int, int]:

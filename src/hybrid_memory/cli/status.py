@@ -82,6 +82,9 @@ async def _server(target: Target, settings: Settings) -> Report:
                 sizes = await connection.fetch(known["schema.sizes"].text, settings.schema_name)
                 report["stats_age_seconds"] = _age(deployment["stats_refreshed_at"] if deployment else None)
                 report["relations"] = [dict(row) for row in sizes]
+                if not pending:
+                    totals = await connection.fetchrow(known["statistics.totals"].text)
+                    report["totals"] = dict(totals or {})
     except HybridMemoryError as error:
         report |= {"state": "failing", "error": str(error)}
     return report
@@ -138,6 +141,7 @@ def _print(report: Report) -> None:
         ("  role", f"{postgres['role']} (row security {postgres['row_security']})" if "role" in postgres else None),
         ("  database", f"{postgres['database']}, {size(postgres['database_bytes'])}" if "role" in postgres else None),
         ("  schema", _schema_in_words(postgres) if "schema" in postgres else None),
+        ("  holds", _totals_in_words(postgres) if "totals" in postgres else None),
         ("  size on disk", size(local["postgres_bytes"]) if local["postgres_bytes"] else None),
         ("local data in", local["data_dir"] + ("" if local["exists"] else " (not created yet)")),
         (
@@ -164,7 +168,13 @@ def _in_words(postgres: Report) -> str:
 def _schema_in_words(postgres: Report) -> str:
     pending = len(postgres.get("pending", []))
     total = sum(relation["bytes"] for relation in postgres.get("relations", []))
-    age = postgres.get("stats_age_seconds")
-    refreshed = "never refreshed" if age is None else f"refreshed {age:.0f} s ago"
     waiting = f", {pending} pending: run `hybrid-memory init`" if pending else ""
-    return f"{postgres['schema']}, migration {postgres['migrations']}{waiting}, {size(total)}, statistics {refreshed}"
+    return f"{postgres['schema']}, migration {postgres['migrations']}{waiting}, {size(total)}"
+
+
+def _totals_in_words(postgres: Report) -> str:
+    age = postgres.get("stats_age_seconds")
+    if age is None:
+        return "not counted yet"
+    counts = ", ".join(f"{count} {name}" for name, count in postgres["totals"].items())
+    return f"{counts} (counted {age:.0f} s ago)"

@@ -42,21 +42,25 @@ class Delta:
         """Whether nothing is missing between `version` and the changes in here."""
         return self.since is None or self.since <= version
 
-    def then(self, later: "Delta") -> "Delta":
-        """This delta and the one that follows it without a gap, as one."""
-        gone = set(later.deleted)
-        nodes = {node.node_id: node for node in self.nodes if node.node_id not in gone}
-        edges = {
-            edge_key(edge): edge for edge in self.relationships if gone.isdisjoint((edge.from_node_id, edge.to_node_id))
-        }
-        nodes |= {node.node_id: node for node in later.nodes}
-        edges |= {edge_key(edge): edge for edge in later.relationships}
+    def then(self, *later: "Delta") -> "Delta":
+        """This delta and those that follow it without a gap, as one."""
+        nodes: dict[str, MemoryNode] = {}
+        edges: dict[EdgeKey, Relationship] = {}
+        gone: set[str] = set()
+        for delta in (self, *later):
+            if delta.deleted:
+                left = frozenset(delta.deleted)
+                nodes = {node_id: node for node_id, node in nodes.items() if node_id not in left}
+                edges = {key: edge for key, edge in edges.items() if left.isdisjoint(key[:2])}
+                gone |= left
+            nodes |= {node.node_id: node for node in delta.nodes}
+            edges |= {edge_key(edge): edge for edge in delta.relationships}
         return replace(
             self,
-            version=later.version,
+            version=max(delta.version for delta in (self, *later)),
             nodes=tuple(nodes.values()),
             relationships=tuple(edges.values()),
-            deleted=frozenset(self.deleted) | gone,
+            deleted=frozenset(gone),
         )
 
     def bounded(self) -> "Delta":

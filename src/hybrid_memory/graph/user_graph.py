@@ -8,6 +8,7 @@ costs what it changes, and readers share one copy however many they are.
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain
 
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.rows import Rows
@@ -79,10 +80,19 @@ class UserGraph:
             return None
         return max(0.0, (self.clock() - self._confirmed_at).total_seconds())
 
+    @property
+    def confirmed_at(self) -> datetime | None:
+        """When this was last known to be what Postgres holds."""
+        return self._confirmed_at
+
     def confirm(self) -> None:
         """Postgres was asked, and this is what it holds."""
         self._confirmed_at = self.clock()
         self._stale = False
+
+    def was_confirmed(self, at: datetime) -> None:
+        """This is a copy that somebody kept: it was what Postgres held then."""
+        self._confirmed_at = at
 
     def mark_stale(self) -> None:
         """Postgres was asked and did not answer."""
@@ -115,6 +125,20 @@ class UserGraph:
             self._apply_ahead()
             self._view = None
             return delta.complete or (delta.incarnation == self._incarnation and delta.version <= self._version)
+
+    def everything(self) -> Delta:
+        """All rows, expired ones and stubs among them: what an equal graph could begin with.
+
+        Rows that ran ahead of the version are among them; whoever brings a copy up from the version meets them again.
+        """
+        with self._lock:
+            return Delta(
+                incarnation=self._incarnation,
+                version=self._version,
+                nodes=list(self._rows.nodes.values()),
+                relationships=list(chain.from_iterable(self._rows.outgoing.values())),
+                complete=True,
+            )
 
     def view(self) -> GraphView:
         """What there is now, consistent in itself: every edge has both its ends, nothing in it has expired."""

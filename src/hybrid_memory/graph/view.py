@@ -40,9 +40,13 @@ class GraphView:
         """Memories and stubs, in no order."""
         return iter(self._rows.nodes.values())
 
+    def node(self, node_id: str) -> MemoryNode | None:
+        """One memory or stub."""
+        return self._rows.nodes.get(node_id)
+
     def memory(self, node_id: str) -> MemoryNode | None:
         """One memory."""
-        node = self._rows.nodes.get(node_id)
+        node = self.node(node_id)
         return None if node is None or is_stub(node) else node
 
     def memories(self) -> tuple[MemoryNode, ...]:

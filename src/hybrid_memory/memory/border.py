@@ -41,6 +41,16 @@ class Border:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
+    @property
+    def most_content_bytes(self) -> int:
+        """How large the content of one memory may be, as JSON."""
+        return self._settings.max_content_bytes
+
+    @property
+    def most_depth(self) -> int:
+        """How deep it may be nested."""
+        return self._settings.max_depth
+
     def user_id(self, value: object) -> str:
         """A user's id, kept byte by byte as it is given."""
         user_id = text_of(value, "user_id", most_bytes=self._settings.max_user_id_bytes)
@@ -109,18 +119,24 @@ class Border:
             raise InvalidInput(f"{path} must be a number from 0 to 1, not {value!r}")
         return float(value)
 
-    def expiry(self, value: timedelta | float | None, now: datetime) -> datetime | None:
-        """When a memory expires, from seconds or a timedelta."""
-        if value is None:
-            return None
+    def span(self, value: timedelta | float, path: str) -> timedelta:
+        """A length of time, from seconds or a timedelta."""
         try:
             span = value if isinstance(value, timedelta) else timedelta(seconds=value)
-            moment = now + span
         except (TypeError, ValueError, OverflowError):
             span = timedelta(0)
         if span <= timedelta(0):
-            raise InvalidInput(f"expires_in must be a positive number of seconds or a timedelta, not {value!r}")
-        return moment
+            raise InvalidInput(f"{path} must be a positive number of seconds or a timedelta, not {value!r}")
+        return span
+
+    def expiry(self, value: timedelta | float | None, now: datetime) -> datetime | None:
+        """When a memory expires."""
+        if value is None:
+            return None
+        try:
+            return now + self.span(value, "expires_in")
+        except OverflowError:
+            raise InvalidInput(f"expires_in is out of the range of dates: {value!r}") from None
 
     def moment(self, value: object, path: str) -> datetime:
         """A point in time, in UTC."""

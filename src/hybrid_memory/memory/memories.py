@@ -1,16 +1,16 @@
 """Writing and reading single memories: checked at the border, written through, visible at once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from hybrid_memory.errors import InvalidInput, StorageRejected, UnknownMemory
 from hybrid_memory.graph.user_graph import utc_now
+from hybrid_memory.graph.view import is_stub
+from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border, Draft
-from hybrid_memory.memory.identity import entity_node_id, name_identity
 from hybrid_memory.memory.sessions import Sessions
-from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.access import Access
@@ -30,19 +30,27 @@ class Memories:
     """The memories of all users, one call at a time."""
 
     def __init__(
-        self, border: Border, clock: HybridClock, database: Access, writer: Writer, sessions: Sessions, events: Events
+        self,
+        border: Border,
+        clock: HybridClock,
+        database: Access,
+        writer: Writer,
+        sessions: Sessions,
+        accesses: Accesses,
+        events: Events,
     ) -> None:
         self._border = border
         self._clock = clock
         self._database = database
         self._writer = writer
         self._sessions = sessions
+        self._accesses = accesses
         self._events = events
 
     async def store(self, user_id: str, content: object, context_type: str, **fields: Any) -> str:
         """Store one memory; its id, or the id of the identical one that is there already."""
         draft = self._border.draft(user_id, content, context_type, now=utc_now(), **fields)
-        applied = await self._write(draft.user_id, _writes_of(draft))
+        applied = await self.write(draft.user_id, writes_of(draft))
         node_id = applied.same.get(draft.node_id, draft.node_id)
         self._events.info("node_persisted_to_postgres", user_id=draft.user_id, node_id=node_id)
         return node_id
@@ -64,56 +72,11 @@ class Memories:
         drafts, ids = _without_twins(drafts)
         for start in range(0, len(drafts), _CHUNK):
             chunk = drafts[start : start + _CHUNK]
-            applied = await self._write(owner, _folded(chunk))
+            applied = await self.write(owner, _folded(chunk))
             ids = [applied.same.get(node_id, node_id) for node_id in ids]
             if progress is not None:
                 progress(min(start + _CHUNK, len(drafts)), len(drafts))
         return ids
-
-    async def store_entity(
-        self,
-        user_id: str,
-        *,
-        entity_id: str | None,
-        entity_system: str,
-        entity_type: str,
-        entity_name: str,
-        data: Mapping[str, Any] | None,
-        relations: Iterable[tuple[str, str | UUID]],
-        aliases: Iterable[str],
-    ) -> str:
-        """Store what is known of an entity, merged key by key with what was known before; its id."""
-        owner = self._border.user_id(user_id)
-        kind = self._border.name(entity_type, "entity_type")
-        name = self._border.line(entity_name, "entity_name")
-        system = self._border.name(entity_system, "entity_system")
-        identity = name_identity(kind, name) if entity_id is None else self._border.line(entity_id, "entity_id")
-        content = {
-            "entity_id": identity,
-            "entity_system": system,
-            "entity_type": kind,
-            "entity_name": name,
-            "entity_data": self._border.mapping(data, "data"),
-            "aliases": sorted(self._border.tags(aliases)),
-        }
-        node_id = entity_node_id(owner, system, identity)
-        row = {
-            "node_id": node_id,
-            "content": content,
-            "summary": summary_of(content, "json", "domain_entity"),
-            "tags": [],
-            "metadata": {},
-            "importance": 0.5,
-            "confidence": 0.9,
-        }
-        targets = dict.fromkeys(
-            (self._border.name(kind_of, "relations"), self._border.node_id(owner, target, "relations"))
-            for kind_of, target in relations
-        )
-        writes = [Write("entities", row), *(_edge(node_id, target, kind_of) for kind_of, target in targets)]
-        await self._write(owner, writes)
-        self._events.info("node_persisted_to_postgres", user_id=owner, node_id=node_id)
-        return node_id
 
     async def relate(
         self,
@@ -127,34 +90,42 @@ class Memories:
     ) -> None:
         """Relate two memories of one user, or change how they are related."""
         owner = self._border.user_id(user_id)
-        write = _edge(
+        write = edge_write(
             self._border.node_id(owner, from_id, "from_id"),
             self._border.node_id(owner, to_id, "to_id"),
             self._border.name(relationship_type, "relationship_type"),
             self._border.share(strength, "strength"),
             self._border.mapping(metadata, "metadata"),
         )
-        await self._write(owner, [write])
+        await self.write(owner, [write])
         self._events.info(
             "relationship_persisted_to_postgres", user_id=owner, relationship_type=write.row["relationship_type"]
         )
 
     async def get(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
+        """One memory, which counts as an access."""
+        node = await self.found(user_id, node_id)
+        if node is not None:
+            self._accesses.count(node.user_id, [node.node_id])
+        return node
+
+    async def found(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
         """One memory, from the user's graph when it is here, else from Postgres."""
         owner = self._border.user_id(user_id)
         wanted = self._border.node_id(owner, node_id)
         memory = self._sessions.loaded(owner)
         if memory is not None:
-            return memory.get_node(wanted)
+            return memory.peek(wanted)
         async with self._database.transaction([owner]) as transaction:
             node = await Nodes(transaction, owner).get(wanted)
         self._clock.observe(node.written_at if node else None)
-        expired = node is not None and node.expires_at is not None and node.expires_at <= utc_now()
-        return None if expired else node
+        if node is None or is_stub(node) or (node.expires_at is not None and node.expires_at <= utc_now()):
+            return None
+        return node
 
     async def update(self, user_id: str, node_id: str | UUID, **fields: Any) -> MemoryNode:
         """Replace some fields of a memory; the memory as it is then."""
-        node = await self.get(user_id, node_id)
+        node = await self.found(user_id, node_id)
         if node is None:
             raise UnknownMemory(f"user {user_id!r} has no memory {str(node_id)!r}")
         if node.context_type == "domain_entity":
@@ -177,21 +148,22 @@ class Memories:
         row = dict(draft.row) | {"external_id": node.external_id}
         if node.expires_at is not None and "expires_in" not in fields:
             row["expires_at"] = node.expires_at.isoformat()
-        await self._write(draft.user_id, _writes_of(replace(draft, row=row)))
-        updated = await self.get(draft.user_id, draft.node_id)
+        await self.write(draft.user_id, writes_of(replace(draft, row=row)))
+        updated = await self.found(draft.user_id, draft.node_id)
         if updated is None:
             raise UnknownMemory(f"memory {draft.node_id!r} was deleted while it was changed")
         return updated
 
     async def forget(self, user_id: str, node_id: str | UUID) -> bool:
         """Delete a memory with its relationships; False when there was none."""
-        node = await self.get(user_id, node_id)
+        node = await self.found(user_id, node_id)
         if node is None:
             return False
-        await self._write(node.user_id, [Write("deletes", {"node_id": node.node_id})])
+        await self.write(node.user_id, [Write("deletes", {"node_id": node.node_id})])
         return True
 
-    async def _write(self, user_id: str, writes: Sequence[Write]) -> Applied:
+    async def write(self, user_id: str, writes: Sequence[Write]) -> Applied:
+        """Write all of it or nothing; visible in the user's graph when this returns."""
         try:
             applied = await self._writer.write(user_id, writes)
         except StorageRejected as error:
@@ -203,14 +175,14 @@ class Memories:
         return applied
 
 
-def _writes_of(draft: Draft) -> list[Write]:
+def writes_of(draft: Draft) -> list[Write]:
     """A memory, its vector and the relationships that come with it."""
     embeddings: tuple[Embedding, ...] = ()
     if draft.embedding is not None:
         embeddings = (Embedding(GIVEN_VECTOR, draft.embedding, str(draft.row["content_hash"])),)
     writes = [Write("nodes", draft.row, embeddings)]
-    writes += [_edge(draft.node_id, target, "relates_to") for target in dict.fromkeys(draft.relates_to)]
-    writes += [_edge(draft.node_id, target, "depends_on") for target in dict.fromkeys(draft.depends_on)]
+    writes += [edge_write(draft.node_id, target, "relates_to") for target in dict.fromkeys(draft.relates_to)]
+    writes += [edge_write(draft.node_id, target, "depends_on") for target in dict.fromkeys(draft.depends_on)]
     return writes
 
 
@@ -229,16 +201,17 @@ def _without_twins(drafts: Sequence[Draft]) -> tuple[list[Draft], list[str]]:
 
 def _folded(drafts: Sequence[Draft]) -> list[Write]:
     """The writes of several memories as one; of a memory given twice the last form counts."""
-    by_key = {key_of(write.row): write for draft in drafts for write in _writes_of(draft)}
+    by_key = {key_of(write.row): write for draft in drafts for write in writes_of(draft)}
     return list(by_key.values())
 
 
-def _edge(
+def edge_write(
     from_id: str,
     to_id: str,
     relationship_type: str,
     strength: float = 1.0,
     metadata: Mapping[str, Any] | None = None,
 ) -> Write:
+    """The write of a relationship."""
     ends = {"from_node_id": from_id, "to_node_id": to_id, "relationship_type": relationship_type}
     return Write("edges", ends | {"strength": strength, "metadata": dict(metadata or {})})

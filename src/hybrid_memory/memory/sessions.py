@@ -3,21 +3,21 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakValueDictionary
 
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
+from hybrid_memory.memory.accesses import Accesses
+from hybrid_memory.memory.keeping import Keeper
+from hybrid_memory.memory.loading import Loader, taken_in
+from hybrid_memory.memory.progress import Arrivals, Progress
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.batches import Applied, Written
-from hybrid_memory.postgres.nodes import Nodes
-from hybrid_memory.postgres.relationships import Relationships
-from hybrid_memory.postgres.users import Users, UserState
-from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.settings import Settings
 
 _NEVER = float("-inf")
@@ -32,61 +32,77 @@ class _Session:
 
     graph: UserGraph
     memory: UserMemory
+    arrivals: Arrivals
     checked_at: float = _NEVER
     refreshing: "asyncio.Task[None] | None" = None
     counting: bool = False
 
 
 class Sessions:
-    """The graphs of the users that were asked for last. Belongs to the manager's loop."""
+    """The graphs of the users that were asked for last. Belongs to the manager's loop.
+
+    A user who has left is here again as long as somebody holds his memory: nobody is to read one that stands still.
+    """
 
     def __init__(
         self,
-        database: Access,
-        stamps: HybridClock,
+        loader: Loader,
+        keeper: Keeper | None,
+        accesses: Accesses,
         settings: Settings,
         events: Events,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
-        self._stamps = stamps
+        self._loader = loader
+        self._keeper = keeper
+        self._accesses = accesses
         self._settings = settings
         self._events = events
         self._clock = clock
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._held: WeakValueDictionary[str, UserGraph] = WeakValueDictionary()
 
-    async def opened(self, user_id: str) -> UserMemory:
+    async def opened(self, user_id: str, progress: Progress | None = None) -> UserMemory:
         """The user's memory, no older than the settings allow; callers that come together share one load.
 
-        While Postgres does not answer, a memory that was loaded before is given as it is, marked stale.
+        While Postgres does not answer, a memory that was loaded before, or a copy that was kept, is given as it is,
+        marked stale.
 
         Raises:
-            StorageUnavailable: Postgres does not answer and the user was not loaded before.
+            StorageUnavailable: Postgres does not answer and nothing is known of the user.
         """
         session = self._session(user_id)
         if self._clock() - session.checked_at >= self._settings.max_staleness_seconds or not session.graph.loaded:
-            await self._refreshed(session)
+            with session.arrivals.heard_by(progress):
+                await self._refreshed(session)
         return session.memory
 
     def holds(self, user_id: str) -> bool:
         """Whether the user's memory is here, or on its way."""
-        return user_id in self._sessions
+        return user_id in self._sessions or user_id in self._held
 
     async def show(self, applied: Applied) -> None:
         """Bring a loaded graph to what this process has written; one that is not loaded needs nothing."""
-        session = self._sessions.get(applied.user_id)
-        if session is not None and applied.written is not None:
-            session.graph.apply(_delta_of(applied, applied.written))
-        # What others wrote in between is fetched. The first comparison may have begun before the write was committed;
-        # the second cannot have.
+        session = self._known(applied.user_id)
+        # Callers that shared a batch all come with the same.
+        if session is not None and applied.written is not None and session.graph.version < applied.version:
+            delta = _delta_of(applied, applied.written)
+            if session.graph.apply(delta):
+                self._keep(session.graph, delta)
+        await self.caught_up(applied.user_id, applied.version)
+
+    async def caught_up(self, user_id: str, version: int) -> None:
+        """Fetch what is missing in a loaded graph up to a version that this process knows to be committed."""
+        session = self._known(user_id)
+        # The first comparison may have begun before the write was committed; the second cannot have.
         for _ in range(2):
-            if session is None or not session.graph.loaded or session.graph.version >= applied.version:
+            if session is None or not session.graph.loaded or session.graph.version >= version:
                 return
             await self._refreshed(session, counting=False)
 
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""
-        session = self._sessions.get(user_id)
+        session = self._known(user_id)
         if session is None or not session.graph.loaded:
             return None
         fresh = self._clock() - session.checked_at < self._settings.max_staleness_seconds
@@ -101,16 +117,25 @@ class Sessions:
         self._sessions.clear()
 
     def _session(self, user_id: str) -> _Session:
+        return self._known(user_id) or self._entered(UserGraph(user_id))
+
+    def _known(self, user_id: str) -> _Session | None:
         session = self._sessions.get(user_id)
-        if session is None:
-            graph = UserGraph(user_id)
-            session = self._sessions[user_id] = _Session(graph, UserMemory(graph))
-        self._sessions.move_to_end(user_id)
+        if session is not None:
+            self._sessions.move_to_end(user_id)
+            return session
+        graph = self._held.get(user_id)
+        return None if graph is None else self._entered(graph)
+
+    def _entered(self, graph: UserGraph) -> _Session:
+        """A session for a graph; the least recently used ones make room."""
+        session = _Session(graph, UserMemory(graph, self._accesses), Arrivals(graph.user_id, self._events))
+        self._sessions[graph.user_id] = session
         for other in list(self._sessions):
             if len(self._sessions) <= self._settings.max_loaded_users:
                 break
-            if other != user_id and self._sessions[other].refreshing is None:
-                del self._sessions[other]
+            if other != graph.user_id and self._sessions[other].refreshing is None:
+                self._held[other] = self._sessions.pop(other).graph
         return session
 
     async def _refreshed(self, session: _Session, *, counting: bool = True) -> None:
@@ -127,11 +152,10 @@ class Sessions:
         graph, started = session.graph, self._clock()
         try:
             if graph.loaded:
-                await self._compare(graph, counting=counting)
+                await self._compare(session, counting=counting)
             else:
-                self._events.info("loading_user_memories_from_postgres", user_id=graph.user_id)
                 with self._events.timed("user_memories_loaded", user_id=graph.user_id) as report:
-                    await self._load(graph)
+                    report["source"] = await self._filled(session)
                     report |= {"nodes": graph.node_count, "relationships": graph.edge_count, "version": graph.version}
             if counting:
                 session.checked_at = started
@@ -141,73 +165,59 @@ class Sessions:
             if not graph.loaded:
                 raise
             session.checked_at = started
-            self._events.warning("postgres_unavailable", user_id=graph.user_id, error=str(error))
+            self._events.warning("postgres_unavailable", user_id=graph.user_id, age=graph.age, error=str(error))
         finally:
             session.refreshing = None
 
-    async def _compare(self, graph: UserGraph, *, counting: bool) -> None:
+    async def _filled(self, session: _Session) -> Literal["cache", "postgres"]:
+        """Fill an empty graph: with the copy that was kept and what changed since, or with everything."""
+        graph = session.graph
+        kept = await self._keeper.copy_of(graph.user_id) if self._keeper else None
+        if self._keeper is None or kept is None:
+            await self._load(session)
+            return "postgres"
+        copy = kept.delta
+        try:
+            delta = await self._loader.changes(graph.user_id, copy.incarnation, copy.version, counting=True)
+        except StorageUnavailable:
+            await taken_in(graph, copy)
+            graph.was_confirmed(kept.confirmed_at)
+            raise
+        if delta is None:
+            await self._keeper.drop(graph.user_id)
+            await self._load_anew(session, copy.version)
+            return "postgres"
+        rows = len(copy.nodes) + len(copy.relationships)
+        session.arrivals.tell(rows, rows)
+        await taken_in(graph, copy)
+        await taken_in(graph, delta)
+        self._keeper.note(graph, delta)
+        return "cache"
+
+    async def _compare(self, session: _Session, *, counting: bool) -> None:
         """Ask what changed since the graph's version, and load anew where that cannot be told."""
-        delta = await self._changes(graph, counting=counting)
-        if delta is None or not graph.apply(delta):
-            self._events.info("user_cache_invalidated", user_id=graph.user_id, version=graph.version)
-            await self._load(graph)
+        graph = session.graph
+        delta = await self._loader.changes(graph.user_id, graph.incarnation, graph.version, counting=counting)
+        if delta is None or not await taken_in(graph, delta):
+            await self._load_anew(session, graph.version)
+        else:
+            self._keep(graph, delta)
 
-    async def _load(self, graph: UserGraph) -> None:
-        delta, by_hand = await self._everything(graph.user_id)
-        if by_hand:
-            async with self._database.transaction([graph.user_id]) as transaction:
-                await Users(transaction, graph.user_id).touch()
-            delta, _ = await self._everything(graph.user_id)
-        graph.apply(delta)
+    async def _load_anew(self, session: _Session, version: int) -> None:
+        self._events.info("user_cache_invalidated", user_id=session.graph.user_id, version=version)
+        await self._load(session)
 
-    async def _everything(self, user_id: str) -> tuple[Delta, bool]:
-        """All rows of one moment, and whether they were changed by hand: other counts than the counters say."""
-        async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
-            state = await Users(transaction, user_id).state()
-            nodes = await Nodes(transaction, user_id).changed_since()
-            edges = await Relationships(transaction, user_id).changed_since()
-        self._observe(state, nodes)
-        expected = (state.node_count, state.relationship_count) if state else (0, 0)
-        delta = Delta(
-            incarnation=state.incarnation if state else None,
-            version=state.version if state else 0,
-            nodes=nodes,
-            relationships=edges,
-            complete=True,
-        )
-        return delta, (len(nodes), len(edges)) != expected
+    async def _load(self, session: _Session) -> None:
+        graph = session.graph
+        self._events.info("loading_user_memories_from_postgres", user_id=graph.user_id)
+        delta = await self._loader.everything(graph.user_id, session.arrivals.tell)
+        await taken_in(graph, delta)
+        self._keep(graph, delta)
 
-    async def _changes(self, graph: UserGraph, *, counting: bool) -> Delta | None:
-        """What changed since the graph's version; None when only a load can tell."""
-        user_id, since = graph.user_id, graph.version
-        async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
-            users = Users(transaction, user_id)
-            state = await users.state(since)
-            expected = (state.node_count, state.relationship_count) if state else (0, 0)
-            if counting and await users.row_counts() != expected:
-                return None
-            if state is None:
-                return Delta(incarnation=None, version=0, since=0) if since == 0 else None
-            if state.incarnation != graph.incarnation or not state.tombstone_floor <= since <= state.version:
-                return None
-            if state.version == since:
-                return Delta(incarnation=state.incarnation, version=since, since=since)
-            nodes = await Nodes(transaction, user_id).changed_since(since)
-            edges = await Relationships(transaction, user_id).changed_since(since)
-            deleted = await users.deleted_since(since) if state.last_deletion else []
-        self._observe(state, nodes)
-        return Delta(
-            incarnation=state.incarnation,
-            version=state.version,
-            nodes=nodes,
-            relationships=edges,
-            deleted=deleted,
-            since=since,
-        )
-
-    def _observe(self, state: UserState | None, nodes: Iterable[MemoryNode]) -> None:
-        """What is written from now on is later than what was read."""
-        self._stamps.observe(state.last_deletion if state else None, *(node.written_at for node in nodes))
+    def _keep(self, graph: UserGraph, delta: Delta) -> None:
+        """What a graph has taken without a gap is for the next process too."""
+        if self._keeper is not None:
+            self._keeper.note(graph, delta)
 
 
 def _delta_of(applied: Applied, written: Written) -> Delta:

@@ -1,23 +1,21 @@
-"""Which memories hold a word: an inverted index that follows the graph from snapshot to snapshot."""
+"""Which memories hold a word: an inverted index."""
 
-import threading
 from collections import defaultdict
 from collections.abc import Iterable
 
 from hybrid_memory.graph.view import GraphView
 from hybrid_memory.memory.terms import entity_ids, weighted_terms
+from hybrid_memory.memory.view_index import ViewIndex
 from hybrid_memory.models import MemoryNode
 
 Found = dict[str, dict[str, float]]
 
 
-class TermIndex:
-    """Words of the memories of one user. Memories that stayed the same are not read again."""
+class TermIndex(ViewIndex):
+    """Words of the memories of one user."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._view: GraphView | None = None
-        self._known: dict[str, MemoryNode] = {}
+        super().__init__()
         self._words: dict[str, dict[str, float]] = {}
         self._holders: defaultdict[str, set[str]] = defaultdict(set)
         self._entities: defaultdict[str, set[str]] = defaultdict(set)
@@ -41,31 +39,22 @@ class TermIndex:
             self._follow(view)
             return sorted(self._entities.get(entity_id.casefold(), ()))
 
-    def _follow(self, view: GraphView) -> None:
-        if view is self._view:
-            return
-        there = {node.node_id: node for node in view.memories()}
-        for node_id in [node_id for node_id, node in self._known.items() if there.get(node_id) is not node]:
-            self._drop(node_id)
-        for node_id, node in there.items():
-            if node_id not in self._known:
-                self._add(node)
-        self._view = view
+    def _indexed(self, view: GraphView) -> Iterable[MemoryNode]:
+        return view.memories()
 
     def _add(self, node: MemoryNode) -> None:
-        self._known[node.node_id] = node
         self._words[node.node_id] = weights = weighted_terms(node)
         for word in weights:
             self._holders[word].add(node.node_id)
         for entity_id in entity_ids(node):
             self._entities[entity_id].add(node.node_id)
 
-    def _drop(self, node_id: str) -> None:
+    def _drop(self, node: MemoryNode) -> None:
         for index, keys in (
-            (self._holders, self._words.pop(node_id)),
-            (self._entities, entity_ids(self._known.pop(node_id))),
+            (self._holders, self._words.pop(node.node_id)),
+            (self._entities, entity_ids(node)),
         ):
             for key in keys:
-                index[key].discard(node_id)
+                index[key].discard(node.node_id)
                 if not index[key]:
                     del index[key]

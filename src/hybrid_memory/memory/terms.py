@@ -47,11 +47,15 @@ def weighted_terms(node: MemoryNode) -> dict[str, float]:
 
 
 def entity_ids(node: MemoryNode) -> list[str]:
-    """What an entity is called by in its own system, without case; nothing for other memories."""
+    """What an entity is called by in its own system, without case; nothing for other memories.
+
+    Of its other ids those that are a bare number do not count: whoever says 7 means no entity.
+    """
     content = node.content
     if node.context_type != "domain_entity" or not isinstance(content, Mapping) or not content.get("entity_id"):
         return []
-    return [str(content["entity_id"]).casefold()]
+    others = [str(one) for one in content.get("other_ids") or () if not str(one).isdecimal()]
+    return list(dict.fromkeys(one.casefold() for one in (str(content["entity_id"]), *others)))
 
 
 def _places(node: MemoryNode) -> Iterator[tuple[float, str]]:

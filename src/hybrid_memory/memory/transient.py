@@ -1,5 +1,6 @@
 """Notes of a thread, and how one of them becomes a user's memory."""
 
+from datetime import timedelta
 from typing import Any
 
 from hybrid_memory.errors import UnknownMemory
@@ -40,7 +41,7 @@ class Notes:
         note = notes.get(self._border.thread_id(thread_id), node_id)
         if note is None:
             raise UnknownMemory(f"thread {thread_id!r} has no note {node_id!r}")
-        known = {one for one in (*note.relates_to, *note.depends_on) if await memories.get(user_id, one) is not None}
+        known = {one for one in (*note.relates_to, *note.depends_on) if await memories.found(user_id, one) is not None}
         stored = await memories.store(
             user_id,
             note.content,
@@ -57,6 +58,11 @@ class Notes:
         )
         notes.forget(thread_id, node_id)
         return stored
+
+    def clean_up(self, older_than: timedelta, *, only_if_open: bool = False) -> int:
+        """Remove what has expired, and the threads quiet for so long; how many notes. Makes no file for that."""
+        there = self._state.opened is not None or (self._state.exists and not only_if_open)
+        return self._memories().clean_up(older_than) if there else 0
 
     def _memories(self) -> TransientMemories:
         return TransientMemories(self._state.database())

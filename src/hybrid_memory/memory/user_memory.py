@@ -7,7 +7,9 @@ from uuid import UUID
 
 from hybrid_memory.graph.algorithms import Analysis
 from hybrid_memory.graph.user_graph import UserGraph
-from hybrid_memory.graph.view import GraphView
+from hybrid_memory.graph.view import GraphView, is_stub
+from hybrid_memory.memory.accesses import Accesses
+from hybrid_memory.memory.entity_index import By, EntityIndex, folded
 from hybrid_memory.memory.identity import node_id_of
 from hybrid_memory.memory.retrieval import Filters, Retrieval
 from hybrid_memory.models import MemoryNode, Relationship
@@ -20,9 +22,11 @@ class UserMemory:
     entities that others already point at; their relationships are.
     """
 
-    def __init__(self, graph: UserGraph) -> None:
+    def __init__(self, graph: UserGraph, accesses: Accesses | None = None) -> None:
         self._graph = graph
+        self._accesses = accesses
         self._retrieval = Retrieval()
+        self._entities = EntityIndex()
         self._analysis: Analysis | None = None
 
     @property
@@ -54,12 +58,39 @@ class UserMemory:
         return list(self._graph.view().edges())
 
     def get_node(self, node_id: str | UUID) -> MemoryNode | None:
-        """One memory, by its id or by the name the caller gave it; None when there is none.
+        """One memory, by its id or by the name the caller gave it; None when there is none. Counts as an access.
 
         Raises:
             InvalidInput: it is neither an id nor a name.
         """
+        node = self.peek(node_id)
+        self._read([node] if node is not None else [])
+        return node
+
+    def peek(self, node_id: str | UUID) -> MemoryNode | None:
+        """The same, without counting as an access."""
         return self._graph.view().memory(self._own_id(node_id))
+
+    def find_entity(
+        self, text: str, *, entity_system: str | None = None, entity_type: str | None = None
+    ) -> MemoryNode | None:
+        """The entity that is called so, without case: by an id, else by its name, else by an alias; None without one.
+
+        Of several, the one that changed last.
+        """
+        for node, _ in self.entities_called(text):
+            content = node.content
+            if (
+                not is_stub(node)
+                and (entity_system is None or content.get("entity_system") == entity_system)
+                and (entity_type is None or folded(str(content.get("entity_type"))) == folded(entity_type))
+            ):
+                return node
+        return None
+
+    def entities_called(self, text: str) -> list[tuple[MemoryNode, By]]:
+        """All that is called so and by what, best first; among them stubs, which are called by their ids."""
+        return self._entities.called(self._graph.view(), text)
 
     def retrieve_relevant(
         self,
@@ -76,12 +107,15 @@ class UserMemory:
 
         A query that is the id of an entity in its own system gives that entity alone; one that mentions such an id
         gives the entity first. Memories fade with time, each type at its own speed. Filters apply before ranking:
-        the types to look at, the age, all of the required and none of the excluded tags (without case).
+        the types to look at, the age, all of the required and none of the excluded tags (without case). What is given
+        counts as accessed.
         """
         filters = Filters.of(context_filter, max_age_hours, required_tags, excluded_tags)
         ranked = self._retrieval.ranked(self._graph.view(), query_text, filters, self._graph.clock())
         enough = [node for node, score in ranked if min_relevance is None or score >= min_relevance]
-        return enough[: max(0, max_results)]
+        given = enough[: max(0, max_results)]
+        self._read(given)
+        return given
 
     def get_related_nodes(
         self, node_id: str | UUID, *, relationship_types: Iterable[str] | None = None, max_distance: int = 2
@@ -128,6 +162,10 @@ class UserMemory:
             "stale": self.stale,
             "age": self.age,
         }
+
+    def _read(self, nodes: Iterable[MemoryNode]) -> None:
+        if self._accesses is not None:
+            self._accesses.count(self.user_id, (node.node_id for node in nodes))
 
     def _own_id(self, node_id: str | UUID) -> str:
         return node_id_of(self._graph.user_id, node_id)[0]

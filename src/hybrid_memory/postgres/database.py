@@ -9,7 +9,7 @@ goes back to the pool if it answers within a second.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _ROLLBACK_SECONDS = 1.0
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
+_FETCHED_AT_ONCE = 1000
+_HANDED_OVER_AT_ONCE = 250
 # While the server is away the pool logs every attempt; without any handler Python would print them.
 logging.getLogger("asyncpg.pool").addHandler(logging.NullHandler())
 
@@ -40,10 +42,17 @@ logging.getLogger("asyncpg.pool").addHandler(logging.NullHandler())
 class Transaction:
     """An open transaction; its methods take the name of a query and its parameters as keywords."""
 
-    def __init__(self, connection: "Connection", known: Mapping[str, Query], events: Events) -> None:
+    def __init__(
+        self,
+        connection: "Connection",
+        known: Mapping[str, Query],
+        events: Events,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> None:
         self._connection = connection
         self._queries = known
         self._events = events
+        self._go_on = go_on
 
     async def fetch(self, name: str, /, **values: object) -> list[asyncpg.Record]:
         """All rows."""
@@ -52,6 +61,23 @@ class Transaction:
             rows = await self._connection.fetch(query.text, *query.arguments(values))
             report["rows"] = len(rows)
         return rows
+
+    async def stream(self, name: str, /, **values: object) -> AsyncIterator[Sequence[asyncpg.Record]]:
+        """All rows of a large answer, portion by portion; other tasks have their turn in between.
+
+        The deadline of the transaction counts anew as long as rows arrive.
+        """
+        query = self._queries[name]
+        with self._reported(name) as report:
+            report["rows"] = 0
+            statement = await self._connection.prepare(query.text)
+            cursor = await statement.cursor(*query.arguments(values))
+            while rows := await cursor.fetch(_FETCHED_AT_ONCE):
+                report["rows"] += len(rows)
+                self._go_on()
+                for start in range(0, len(rows), _HANDED_OVER_AT_ONCE):
+                    yield rows[start : start + _HANDED_OVER_AT_ONCE]
+                    await asyncio.sleep(0)
 
     async def fetchrow(self, name: str, /, **values: object) -> asyncpg.Record | None:
         """The first row, if there is one."""
@@ -82,10 +108,18 @@ class Transaction:
 
 @dataclass(slots=True)
 class _Talk:
-    """One use of a connection, and whether COMMIT may have been sent in it."""
+    """One use of a connection, its deadline, and whether COMMIT may have been sent in it."""
 
     connection: "PoolConnectionProxy[asyncpg.Record]"
+    limit: asyncio.Timeout
+    seconds: float
     committing: bool = False
+
+    def go_on(self) -> None:
+        """Let the deadline count anew, unless it is over."""
+        now = asyncio.get_running_loop().time()
+        if now < (self.limit.when() or now):
+            self.limit.reschedule(now + self.seconds)
 
 
 class Database:
@@ -190,7 +224,7 @@ class Database:
             await talk.connection.execute(
                 "begin" if isolation == "read_committed" else "begin isolation level repeatable read"
             )
-            transaction = Transaction(talk.connection, self._queries, self._events)
+            transaction = Transaction(talk.connection, self._queries, self._events, talk.go_on)
             if users:
                 await transaction.execute("users.bind", users=sorted(set(users)))
             yield transaction
@@ -223,12 +257,13 @@ class Database:
     async def _conversation(self, doing: str, timeout: float | None) -> AsyncIterator["_Talk"]:
         """A connection for a limited time; whatever fails becomes an error of ours."""
         talk: _Talk | None = None
+        seconds = self._settings.command_timeout_seconds if timeout is None else timeout
         try:
-            async with asyncio.timeout(self._settings.command_timeout_seconds if timeout is None else timeout) as limit:
+            async with asyncio.timeout(seconds) as limit:
                 self._deadlines.add(limit)
                 try:
                     async with self._connection() as connection:
-                        talk = _Talk(connection)
+                        talk = _Talk(connection, limit, seconds)
                         yield talk
                 finally:
                     self._deadlines.discard(limit)

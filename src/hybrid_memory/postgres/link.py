@@ -17,13 +17,13 @@ from hybrid_memory.errors import HybridMemoryError, StorageUnavailable
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres import schema
 from hybrid_memory.postgres.database import Database, Isolation, Transaction
+from hybrid_memory.postgres.deployment import deployment_of
 from hybrid_memory.postgres.reach import embedded_server_crashed, reached, restart_embedded
+from hybrid_memory.postgres.target import Targets, resolve
 from hybrid_memory.settings import Settings
 
 if TYPE_CHECKING:
     import asyncpg
-
-    from hybrid_memory.postgres.target import Targets
 
 _SUSPICIOUS_SECONDS = 1.0
 _PROBE_SECONDS = 1.0
@@ -48,6 +48,11 @@ class Link:
         self._checking: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._recovered: list[Callable[[], None]] = []
+        chosen = resolve(settings)
+        self.address = chosen.runtime.display if isinstance(chosen, Targets) else str(chosen)
+        """Where the server is meant to be."""
+        self.deployment: str | None = None
+        """Which database it is; None until it has answered once."""
         self.breaker: Breaker = "closed"
         """`closed` while calls pass, `open` while they fail at once, `half-open` during a probe."""
 
@@ -186,4 +191,5 @@ class Link:
             self._targets, self._settings, self._events, vector_schema=state.vector_schema or "public"
         )
         self._closing.push_async_callback(database.close)
+        self.deployment = await deployment_of(database)
         self._database = database

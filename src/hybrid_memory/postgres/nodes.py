@@ -1,7 +1,7 @@
 """The table `nodes`: memories as values."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -46,6 +46,11 @@ class Nodes:
         """What came or changed after `version`, in no order; everything by default."""
         return self._nodes(await self._transaction.fetch("nodes.changed_since", user_id=self._user_id, version=version))
 
+    async def arriving(self) -> AsyncIterator[list[MemoryNode]]:
+        """Everything, in no order, portion by portion."""
+        async for rows in self._transaction.stream("nodes.changed_since", user_id=self._user_id, version=-1):
+            yield self._nodes(rows)
+
     async def newest(self, at: datetime, *, context_type: str | None = None, most: int = 50) -> list[MemoryNode]:
         """The latest memories that have not expired at `at`, newest first."""
         return self._nodes(
@@ -58,11 +63,6 @@ class Nodes:
         """The latest memories of a thread, in their order."""
         rows = await self._transaction.fetch("nodes.of_thread", user_id=self._user_id, thread_id=thread_id, most=most)
         return self._nodes(reversed(rows))
-
-    async def expired(self, at: datetime, *, most: int = 1000) -> list[str]:
-        """Ids of memories whose time is over."""
-        rows = await self._transaction.fetch("nodes.expired", user_id=self._user_id, at=at, most=most)
-        return [str(row["node_id"]) for row in rows]
 
     def _nodes(self, rows: Iterable[asyncpg.Record]) -> list[MemoryNode]:
         return [self._node(row) for row in rows]

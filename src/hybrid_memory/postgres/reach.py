@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from hybrid_memory.blocking import elsewhere
 from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.embedded import EmbeddedServer
@@ -30,11 +31,7 @@ async def reached(settings: Settings, events: Events) -> AsyncIterator[Targets]:
     try:
         yield targets
     finally:
-        try:
-            await asyncio.to_thread(server.leave)
-        except RuntimeError:
-            # The interpreter is ending and gives nothing more to threads.
-            server.leave()
+        await elsewhere(server.leave)
 
 
 def embedded_server_crashed(settings: Settings, events: Events) -> bool:

@@ -1,7 +1,7 @@
 """The table `relationships`: edges as values."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -39,6 +39,11 @@ class Relationships:
         return self._edges(
             await self._transaction.fetch("relationships.changed_since", user_id=self._user_id, version=version)
         )
+
+    async def arriving(self) -> AsyncIterator[list[Relationship]]:
+        """Everything, in no order, portion by portion."""
+        async for rows in self._transaction.stream("relationships.changed_since", user_id=self._user_id, version=-1):
+            yield self._edges(rows)
 
     async def leading_to(self, node_id: str) -> list[Relationship]:
         """The relationships that end at a memory."""

@@ -29,6 +29,12 @@ class HybridClock:
             self._last = max(now, self._last + 1)
             return _EPOCH + timedelta(microseconds=self._last)
 
+    @property
+    def latest(self) -> datetime:
+        """The latest stamp that was made or observed here."""
+        with self._lock:
+            return _EPOCH + timedelta(microseconds=self._last)
+
     def observe(self, *seen: datetime | None) -> None:
         """Take note of stamps that others have made. Postgres keeps them from running far ahead of its own clock."""
         latest = max((moment for moment in seen if moment is not None), default=_EPOCH)

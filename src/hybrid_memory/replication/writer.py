@@ -102,6 +102,11 @@ class Writer:
         await self.drained()
 
     @property
+    def users(self) -> list[str]:
+        """Whom this instance has written for."""
+        return list(self._queues)
+
+    @property
     def waiting(self) -> int:
         """How many operations have not been confirmed yet."""
         return sum(len(one.operations) for queue in self._queues.values() for one in queue.waiting)

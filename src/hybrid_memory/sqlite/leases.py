@@ -17,7 +17,8 @@ from hybrid_memory.sqlite.files import identity
 from hybrid_memory.sqlite.queued import microseconds, moment
 
 LONGEST_SECONDS = 600.0
-_LONGEST = timedelta(seconds=LONGEST_SECONDS)
+# A lease that ends later is of a clock that was set back; half of it is for callers whose `now` is a little old.
+_FURTHEST = 2 * timedelta(seconds=LONGEST_SECONDS)
 
 
 class Leases:
@@ -53,7 +54,7 @@ class Leases:
                     dead=dead,
                     now=microseconds(now),
                     until=microseconds(now + timedelta(seconds=seconds)),
-                    longest=microseconds(now + _LONGEST),
+                    furthest=microseconds(now + _FURTHEST),
                 )
             )
 
@@ -124,5 +125,4 @@ def _identity_of(handle: int) -> tuple[int, int]:
 
 
 def _lasts(until: datetime, now: datetime) -> bool:
-    """One that ends later than any can was given before the clock was set back."""
-    return now < until <= now + _LONGEST
+    return now < until <= now + _FURTHEST

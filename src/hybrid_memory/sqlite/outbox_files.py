@@ -86,13 +86,12 @@ def operation_of(line: str) -> QueuedOperation:
         if not isinstance(value, _TYPES[name]) or isinstance(value, bool):
             raise TypeError(f"{name}: {type(value).__name__} is not what belongs there")
     for name in _TIMES:
-        values[name] = _moment(name, values.get(name))
+        if values.get(name) is not None:
+            values[name] = _moment(name, values[name])
     return QueuedOperation(**values)
 
 
-def _moment(name: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
+def _moment(name: str, text: str) -> datetime:
     when = datetime.fromisoformat(text)
     if when.tzinfo is None:
         raise ValueError(f"{name}: without its offset from UTC")

@@ -31,7 +31,7 @@ def due(sql: Statements, most: int, now: datetime, besides: Collection[str]) -> 
     rows = sql.rows(
         "outbox.due",
         now=microseconds(now),
-        longest=microseconds(now + LONGEST_DELAY),
+        furthest=microseconds(now + 2 * LONGEST_DELAY),
         besides=json.dumps(list(besides)),
         most=most,
     )
@@ -130,4 +130,4 @@ def _let_the_next_lead(sql: Statements, user_id: str) -> None:
     """Make the first of a queue its head, whose turn comes after those of the others."""
     place = sql.value("outbox.head", user_id=user_id)
     if place is not None:
-        sql.run("outbox.make_head", position=place, turn=sql.value("outbox.place_of_next") - 1)
+        sql.run("outbox.make_head", position=place, turn=sql.value("outbox.place_of_next"))

@@ -22,6 +22,11 @@ class StateFile:
         """The database, if it is open; asking does not wait."""
         return self._database
 
+    @property
+    def exists(self) -> bool:
+        """Whether it is open, or has been made."""
+        return self._database is not None or (self._directory / STATE.name).exists()
+
     def database(self) -> Database:
         """The database, opened by the first call.
 

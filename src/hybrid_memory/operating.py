@@ -1,0 +1,90 @@
+"""What a manager offers to those who run it: how it is, what is in it, and keeping it tidy."""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Literal
+
+from hybrid_memory.lifecycle import Lifecycle
+from hybrid_memory.memory.transient import Notes
+from hybrid_memory.models import Cleanup, Health, UserStats
+from hybrid_memory.observability import Events
+from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.state import StateFile
+from hybrid_memory.sqlite.version import sqlite_version
+from hybrid_memory.wiring import Parts
+
+
+class Operating(Lifecycle):
+    """The part of a manager for operators and dashboards."""
+
+    def __init__(self, settings: Settings, events: Events) -> None:
+        super().__init__(settings, events)
+        self._state = StateFile(self.settings.data_dir.expanduser(), self.events)
+        self._notes = Notes(self._state, self._border)
+
+    async def user_stats(self, user_id: str) -> UserStats:
+        """What a user has: exact counts of this moment, for a dashboard or a page about the user."""
+        owner = self._border.user_id(user_id)
+        return await self._on_home(lambda parts: parts.figures.of_user(owner))
+
+    async def refresh_stats(self) -> bool:
+        """Refresh the statistics over all users, within two minutes; False when another process is at it.
+
+        One of all processes does so by itself, see `stats_interval_seconds`. Neither readers nor writers wait for it.
+        """
+        return await self._on_home(lambda parts: parts.figures.refresh())
+
+    async def cleanup(
+        self,
+        max_age: timedelta | float,
+        *,
+        user_id: str | None = None,
+        keep_tags: Iterable[str] = ("important", "preserve"),
+    ) -> Cleanup:
+        """Remove memories that were not changed for `max_age` (seconds or a timedelta), and those that have expired.
+
+        Args:
+            max_age: reading a memory does not make it younger; storing, updating or merging does.
+            user_id: of one user; of all users, and notes of threads quiet for as long, when None.
+            keep_tags: old memories with one of these tags (in any case) stay. So do items of a store.
+
+        Raises:
+            InvalidInput: an age that is none, or tags that are none.
+            StorageUnavailable: Postgres did not answer; what was removed before is gone.
+        """
+        return await self._on_home(lambda parts: parts.housekeeping.cleanup(max_age, user_id, keep_tags, self._notes))
+
+    def health(self) -> Health:
+        """How this manager is, at once and without asking Postgres; a manager that was not started is down."""
+        local = self.settings.memory_type == "sqlite"
+        up = self._parts is not None and self._parts.answering
+        return Health(
+            postgres="off" if local else "up" if up else "down",
+            mode="sqlite" if local else "hybrid",
+            data_dir=str(self.settings.data_dir.expanduser().absolute()),
+            sqlite_version=sqlite_version(),
+            breaker=None if self._parts is None else self._parts.link.breaker,
+        )
+
+    async def flush(self, timeout: float = 5.0) -> bool:
+        """Wait until everything acknowledged before is in Postgres; whether it is, within `timeout`."""
+
+        async def drained(parts: Parts) -> Literal[True]:
+            await parts.writer.drained()
+            return True
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._on_home(drained)
+        except TimeoutError:
+            return False
+
+    def _begin(self, parts: Parts) -> None:
+        parts.housekeeping.schedule(parts.background, self._notes)
+
+    async def _close(self, timeout: float) -> None:
+        try:
+            await super()._close(timeout)
+        finally:
+            await asyncio.to_thread(self._state.close)

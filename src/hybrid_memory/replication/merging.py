@@ -1,0 +1,130 @@
+"""What becomes of an entity that is reported again: the same as the merge functions in Postgres make of it.
+
+Every key has a clock of its own and the later one wins, so that reports may come in any order.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC
+from typing import Any
+
+from hybrid_memory.stamped import Stamp, StampedNode
+
+Json = Mapping[str, Any]
+Clocks = Mapping[str, str]
+
+
+def clock_of(stamp: Stamp) -> str:
+    """A stamp as text of fixed width, which compares as the stamp does."""
+    return f"{stamp[0].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} {stamp[1]}"
+
+
+def clocks_of(content: Json, metadata: Json, clock: str) -> dict[str, str]:
+    """The clock of one report for all that it reports."""
+    return {
+        **{f"content.{key}": clock for key in content},
+        **{f"data.{key}": clock for key in content.get("entity_data") or {}},
+        **{f"metadata.{key}": clock for key in metadata},
+        "row": clock,
+    }
+
+
+def reported_content(content: Json, confidence: float) -> dict[str, Any]:
+    """The content of an entity that was reported once."""
+    return {"update_count": 1, "base_confidence": _json_number(confidence), **content}
+
+
+def merged_entity(known: StampedNode, report: StampedNode) -> StampedNode:
+    """The entity that is known after a report of it."""
+    old, new = known.node, report.node
+    later_row = _later(report.clocks.get("row"), known.clocks.get("row"))
+    latest = report if known.stamp < report.stamp else known
+    node = replace(
+        old,
+        content=_merged_content(old.content, known.clocks, new.content, report.clocks),
+        metadata=_merged(old.metadata, known.clocks, new.metadata, report.clocks, "metadata."),
+        tags=tuple(_merged_set(old.tags, new.tags)),
+        summary=new.summary if later_row else old.summary,
+        importance=new.importance if later_row else old.importance,
+        expires_at=new.expires_at if later_row else old.expires_at,
+        confidence=_raised_confidence(old.content, new.content),
+        version=new.version,
+        updated_at=new.updated_at,
+        written_at=latest.node.written_at,
+        written_by=latest.node.written_by,
+    )
+    clocks = {
+        key: report.clocks[key] if _later(report.clocks.get(key), known.clocks.get(key)) else known.clocks[key]
+        for key in known.clocks.keys() | report.clocks.keys()
+    }
+    return StampedNode(node, None, clocks)
+
+
+def _merged_content(old: Json, old_clocks: Clocks, new: Json, new_clocks: Clocks) -> dict[str, Any]:
+    """`entity_data` key by key, `aliases` as a set, `update_count` as a sum, `base_confidence` as the greatest."""
+    return _merged(old, old_clocks, new, new_clocks, "content.") | {
+        "entity_data": _merged(
+            old.get("entity_data") or {}, old_clocks, new.get("entity_data") or {}, new_clocks, "data."
+        ),
+        "aliases": _merged_set(old.get("aliases") or (), new.get("aliases") or ()),
+        "update_count": _updates(old) + _updates(new),
+        "base_confidence": _best_confidence(old, new),
+    }
+
+
+def _merged(old: Json, old_clocks: Clocks, new: Json, new_clocks: Clocks, prefix: str) -> dict[str, Any]:
+    merged = {**old, **new}
+    for key in old.keys() & new.keys():
+        old_clock, new_clock = old_clocks.get(prefix + key), new_clocks.get(prefix + key)
+        if _later(old_clock, new_clock):
+            merged[key] = old[key]
+        elif not _later(new_clock, old_clock):
+            # Equal clocks are decided by the values, so that the result does not depend on the order of arrival.
+            merged[key] = max(old[key], new[key], key=_rank)
+    return merged
+
+
+def _later(one: str | None, other: str | None) -> bool:
+    """A missing clock is older than any."""
+    return (one or "") > (other or "")
+
+
+def _merged_set(one: Iterable[str], other: Iterable[str]) -> list[str]:
+    return sorted({*one, *other})
+
+
+def _updates(content: Json) -> int:
+    return int(content.get("update_count") or 0)
+
+
+def _best_confidence(old: Json, new: Json) -> float | None:
+    known = [one["base_confidence"] for one in (old, new) if one.get("base_confidence") is not None]
+    return _json_number(max(known)) if known else None
+
+
+def _raised_confidence(old: Json, new: Json) -> float:
+    """Every report of an entity raises its confidence a little above the best single one."""
+    best = _best_confidence(old, new)
+    # A twentieth, exactly: 0.05 times a number would be off by a bit from what Postgres computes.
+    return min(1.0, (1.0 if best is None else best) + max(0, _updates(old) + _updates(new) - 1) / 20)
+
+
+def _json_number(value: float) -> float:
+    """Postgres writes a whole number without a fraction."""
+    return int(value) if float(value).is_integer() else value
+
+
+def _rank(value: Any) -> tuple[Any, ...]:
+    """The order that Postgres has for JSON values."""
+    if value is None:
+        return (0,)
+    if isinstance(value, str):
+        return (1, value)
+    if isinstance(value, bool):
+        return (3, value)
+    if isinstance(value, (int, float)):
+        return (2, value)
+    if isinstance(value, Mapping):
+        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        return (5, len(keys), [(_rank(key), _rank(value[key])) for key in keys])
+    return (4, len(value), [_rank(item) for item in value])
