@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import ormsgpack
 
@@ -26,6 +26,8 @@ from hybrid_memory.sqlite.checkpoints.rows import Encoded
 AllowedType = type | str
 
 _MSGPACK = "msgpack"
+_DATA = frozenset((str, int, float, bool, bytes, type(None)))
+_MOST_LOOKED_AT = 100
 _HOW_TO_ALLOW = (
     "HYBRID_MEMORY_ALLOWED_TYPES={name}, or allowed_types=[...] where the checkpointer or the manager is made"
 )
@@ -81,7 +83,7 @@ class Serialisation:
             kind, content = self._plain.dumps_typed(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"{where}: {error}") from error
-        if kind == _MSGPACK and isinstance(self._plain, JsonPlusSerializer):
+        if kind == _MSGPACK and isinstance(self._plain, JsonPlusSerializer) and not _is_data(value):
             for named in _named_in(content) - self._restorable:
                 _require_restorable(self._plain, named, where)
                 self._restorable.add(named)
@@ -134,6 +136,25 @@ def nothing_blocked() -> Iterator[None]:
             f"a checkpoint holds a {blocked[0]}, which may not be restored. If it should be: "
             + _HOW_TO_ALLOW.format(name=blocked[0])
         )
+
+
+def _is_data(value: object) -> bool:
+    """Whether there is nothing but plain data in a value; False also when that takes longer to find out."""
+    stack, looked_at = [value], 0
+    while stack:
+        one = stack.pop()
+        kind = type(one)
+        looked_at += 1
+        if kind is dict:
+            stack.extend(cast("dict[object, object]", one))
+            stack.extend(cast("dict[object, object]", one).values())
+        elif kind in (list, tuple):
+            stack.extend(cast("list[object]", one))
+        elif kind not in _DATA:
+            return False
+        if len(stack) + looked_at > _MOST_LOOKED_AT:
+            return False
+    return True
 
 
 def _require_restorable(serde: JsonPlusSerializer, named: _Named, where: str) -> None:

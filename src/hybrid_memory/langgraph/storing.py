@@ -31,6 +31,7 @@ _SMALL = 256
 # Above this many parts, of some microseconds each, values become bytes in the writer's thread.
 _HEAVY = 500
 _TEXT_LIKE_ONE_PART = 10_000
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _NUMBERS = (int, float, bool, type(None))
 
 
@@ -207,6 +208,6 @@ def _size(value: object, limit: int) -> int:
 def _json(value: object, field: str) -> str:
     """JSON in one form, so that equal values are equal texts."""
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+        return _CANONICAL.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{field}: {error}") from error

@@ -19,6 +19,7 @@ import apsw
 Value = str | bytes | int | float | None
 
 _BYTES = 8
+_LARGE = 50_000
 
 
 def row_checksum(table: str, *values: Value) -> int:
@@ -37,7 +38,13 @@ def row_checksum(table: str, *values: Value) -> int:
             parts.append(b"f" + struct.pack(">d", value))
         else:
             parts.append(b"i%d;" % int(value))
-    return int.from_bytes(sha256(b"".join(parts)).digest()[:_BYTES], "big", signed=True)
+    if sum(map(len, parts)) < _LARGE:
+        digest = sha256(b"".join(parts))
+    else:  # a copy of it all would cost as much as the hashing
+        digest = sha256()
+        for part in parts:
+            digest.update(part)
+    return int.from_bytes(digest.digest()[:_BYTES], "big", signed=True)
 
 
 def row_is_intact(checksum: Value, table: str, *values: Value) -> bool:
