@@ -2,10 +2,20 @@
 
 from hybrid_memory.default import close_manager, ensure_user_memories, get_manager
 from hybrid_memory.errors import HybridMemoryError
+from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.extraction.records import FoundEntity, Recogniser, RecordContext
 from hybrid_memory.memory.user_memory import UserMemory
-from hybrid_memory.models import EntityRef, Health, MemoryNode, Relationship, RememberedOutput, UserStats
+from hybrid_memory.models import (
+    EntityRef,
+    Health,
+    MemoryNode,
+    Relationship,
+    RememberedOutput,
+    Retention,
+    ThreadInfo,
+    UserStats,
+)
 from hybrid_memory.observability import configure_logging
 from hybrid_memory.settings import Settings
 
@@ -13,6 +23,7 @@ __all__ = [
     "EntityRef",
     "FoundEntity",
     "Health",
+    "HybridCheckpointer",
     "HybridMemoryError",
     "HybridMemoryManager",
     "MemoryNode",
@@ -20,7 +31,9 @@ __all__ = [
     "RecordContext",
     "Relationship",
     "RememberedOutput",
+    "Retention",
     "Settings",
+    "ThreadInfo",
     "UserMemory",
     "UserStats",
     "close_manager",

@@ -9,6 +9,7 @@
      +- StorageRejected       the database refused the data; trying again cannot help
      +- OutboxFull            Postgres does not answer and no more writes can be kept for it; this one was not kept
      +- StateDamaged          state.db is damaged; what could be read was saved, or will be at the next start
+     +- CheckpointIncomplete  a part of a checkpoint was lost with a damaged state.db
      +- WrongThread           a blocking call would wait for its own thread (also an asyncio.InvalidStateError)
 
 Catch the base class to catch them all. Driver exceptions never reach a caller; the cause is kept in `__cause__`.
@@ -74,6 +75,10 @@ class StateDamaged(HybridMemoryError):
     Raised by the open that found the damage, after it had set the file aside and saved every intact row: opening again
     goes on with those. A process that meets the damage while it works gets it too, and the next start saves the rows.
     """
+
+
+class CheckpointIncomplete(HybridMemoryError):
+    """A part of a checkpoint was lost when state.db was damaged; earlier checkpoints of its thread may be whole."""
 
 
 class WrongThread(HybridMemoryError, asyncio.InvalidStateError):

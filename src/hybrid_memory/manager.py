@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
+from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.memory.extraction.records import Recogniser
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
@@ -17,9 +19,14 @@ from hybrid_memory.observability import Events
 from hybrid_memory.operating import Operating
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.transient import TransientMemory
+from hybrid_memory.wiring import Parts
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+
+CHECKPOINTS = "checkpoints"
+_SWEEP_SECONDS = 600.0
 
 
 class HybridMemoryManager(Operating):
@@ -33,6 +40,10 @@ class HybridMemoryManager(Operating):
         events: where to report; hooks for metrics and tracing attach to it.
         recognisers: tell `remember_tool_output` which entities records describe, before those that are built in.
         extractor: a LangChain chat model with structured output that looks for more entities in what tools return.
+        allowed_types: types of a graph's state that its checkpoints may restore, besides those of the settings.
+
+    `checkpointer` is for `graph.compile(checkpointer=...)`. It needs SQLite alone and works before the manager is
+    started.
     """
 
     def __init__(
@@ -42,10 +53,14 @@ class HybridMemoryManager(Operating):
         events: Events | None = None,
         recognisers: Iterable[Recogniser] = (),
         extractor: "BaseChatModel | None" = None,
+        allowed_types: Iterable[AllowedType] = (),
     ) -> None:
         super().__init__(settings or Settings(), events or Events())
         seconds = self.settings.extractor_timeout_seconds
         self._finders = Finders(tuple(recognisers), ModelExtractor(extractor, seconds) if extractor else None)
+        self.checkpointer = HybridCheckpointer(
+            settings=self.settings, allowed_types=allowed_types, state=self._state, events=self.events
+        )
 
     async def ensure_user_memories(self, user_id: str, *, progress: LoadProgress | None = None) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
@@ -345,3 +360,12 @@ class HybridMemoryManager(Operating):
     async def get_context(self, user_id: str, thread_id: str, *, limit: int = 10) -> list[dict[str, Any]]:
         """The newest `limit` turns of a conversation, oldest first, each `{role, content, name, at, ...}`."""
         return await self._on_home(lambda parts: parts.conversations.context(user_id, thread_id, limit=limit))
+
+    def _begin(self, parts: Parts) -> None:
+        super()._begin(parts)
+        every = self.settings.checkpoint_sweep_seconds
+        parts.background.repeat(CHECKPOINTS, self._sweep_checkpoints, every=every, deadline=_SWEEP_SECONDS)
+
+    async def _sweep_checkpoints(self) -> None:
+        if self._state.exists:
+            await self.checkpointer.asweep()

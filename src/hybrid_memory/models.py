@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 NEVER_WRITTEN_BY = "00000000-0000-0000-0000-000000000000"
@@ -122,6 +122,35 @@ class Cleanup:
     relationships: int = 0
     notes: int = 0
     users: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """What is kept of the checkpoints of a thread; None keeps everything. Ages in seconds, or as timedelta.
+
+    The newest checkpoint of every namespace is always kept, with all that is needed to go on from it, and so is a
+    thread that waits for an answer to an interrupt.
+
+    Args:
+        keep_last: that many of the newest checkpoints of each namespace.
+        max_age: those that are not older.
+        max_idle: the thread as a whole, unless nothing happened in it for longer.
+    """
+
+    keep_last: int | None = None
+    max_age: timedelta | float | None = None
+    max_idle: timedelta | float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadInfo:
+    """A thread with checkpoints: when something was last stored in it, its last step, and what it takes."""
+
+    thread_id: str
+    last_activity: datetime
+    step: int | None
+    checkpoints: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Literal
 
+from hybrid_memory.blocking import elsewhere
 from hybrid_memory.lifecycle import Lifecycle
 from hybrid_memory.memory.transient import Notes
 from hybrid_memory.models import Cleanup, Health, UserStats
@@ -90,4 +91,4 @@ class Operating(Lifecycle):
         try:
             await super()._close(timeout)
         finally:
-            self._state.close()
+            await elsewhere(self._state.close)

@@ -163,6 +163,23 @@ class Settings(BaseSettings):
     checkpointer: Literal["hybrid", "upstream"] = Field(
         default="hybrid", description="`hybrid` or `upstream`: the stock `AsyncSqliteSaver`"
     )
+    checkpoint_durability: Literal["full", "normal"] = Field(
+        default="full",
+        description="`full`: a checkpoint survives a loss of power; `normal`: the end of the process, and is faster",
+    )
+    checkpoints_kept: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="How many of the newest checkpoints of a thread are kept; all when not set"
+    )
+    checkpoint_max_age_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Age from which a checkpoint is removed, unless it is the newest of its thread"
+    )
+    thread_max_idle_seconds: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="Time without activity after which a thread is removed, unless it waits for an answer",
+    )
+    checkpoint_sweep_seconds: Seconds = Field(
+        default=3600, description="How often a manager removes checkpoints that are not to be kept"
+    )
     store_search: Literal["hybrid", "vector"] = Field(
         default="hybrid", description="`hybrid` (lexical and vector) or `vector` (cosine scores only)"
     )

@@ -13,9 +13,11 @@ from urllib.parse import quote
 import pytest
 from typer.main import get_command
 
-from hybrid_memory import migrations
+from hybrid_memory import HybridCheckpointer, migrations
 from hybrid_memory.cli import app
 from hybrid_memory.postgres.target import Target, Targets
+from hybrid_memory.settings import Settings
+from tests.support.checkpoints import Thread
 from tests.support.servers import Server, administration, connection_to
 
 SHIPPED = len(migrations.load("postgres"))
@@ -192,6 +194,19 @@ def test_local_only_needs_no_server() -> None:
     assert "MEMORY_TYPE=sqlite" in run("psql", code=1, MEMORY_TYPE="sqlite")
 
 
+def test_threads_are_shown(tmp_path: Path) -> None:
+    assert "no state.db" in run("threads", HYBRID_MEMORY_DATA_DIR=str(tmp_path))
+    with HybridCheckpointer(tmp_path, settings=Settings.without_environment()) as checkpointer:
+        for name in ("first", "second", "[bold]third[/bold]"):
+            Thread(checkpointer, name).put({"document": "d" * 5000})
+    shown = run("threads", "--limit", "2", HYBRID_MEMORY_DATA_DIR=str(tmp_path))
+    assert [line.split()[0] for line in shown.splitlines()] == ["thread", "[bold]third[/bold]", "second", "3"]
+    assert "5.3 kB" in shown
+    lines = run("threads", "--json", HYBRID_MEMORY_DATA_DIR=str(tmp_path)).splitlines()
+    assert [json.loads(line)["thread_id"] for line in lines] == ["[bold]third[/bold]", "second", "first"]
+    assert {(json.loads(line)["step"], json.loads(line)["checkpoints"]) for line in lines} == {(0, 1)}
+
+
 def test_the_schema_is_printed_for_the_configured_name() -> None:
     assert "create table memory.nodes" in run("schema")
     assert 'create table "agents".nodes' in run("schema", HYBRID_MEMORY_SCHEMA="agents")
@@ -200,7 +215,7 @@ def test_the_schema_is_printed_for_the_configured_name() -> None:
 def test_every_command_and_option_explains_itself() -> None:
     assert "Usage: hybrid-memory" in run("--help")
     commands: dict[str, Any] = vars(get_command(app))["commands"]
-    assert len(commands) == 6
+    assert len(commands) == 8
     for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:

@@ -4,7 +4,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-PAGE = 4096
+from hybrid_memory.sqlite.files import STATE
+
+PAGE = STATE.page_bytes
 
 Damage = Callable[[Path, random.Random], str]
 

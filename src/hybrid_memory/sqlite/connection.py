@@ -15,7 +15,6 @@ from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.sqlite import checksum
 from hybrid_memory.sqlite.files import Kind
 
-PAGE_BYTES = 4096
 _STATEMENTS_KEPT = 200
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
 _LONGEST_NAP_SECONDS = 0.002
@@ -116,7 +115,8 @@ class Statements:
 
     def _cursor(self, name: str, values: Mapping[str, Any]) -> apsw.Cursor:
         query = self._queries[name]
-        query.arguments(values)  # a misspelled name would be stored as NULL
+        if values.keys() != query.names:  # a misspelled name would be stored as NULL
+            raise TypeError(f"{name} takes {sorted(query.names)}, not {sorted(values)}")
         return self.connection.execute(query.text, values)
 
 
@@ -127,7 +127,8 @@ def connect(path: Path, kind: Kind, patience: Patience, *, empty: bool = False) 
         if empty:
             _empty(connection)
         _configure(connection, kind)
-        connection.pragma("page_size", PAGE_BYTES)
+        connection.pragma("page_size", kind.page_bytes)
+        connection.pragma("auto_vacuum", "incremental")
         connection.pragma("journal_mode", "wal")
         connection.pragma("journal_size_limit", _WAL_BYTES_KEPT)
         # Deleted rows are overwritten: they are gone for whoever reads the file, and for a rescue from a damaged one.

@@ -112,8 +112,10 @@ class Database:
             self._presence.leave()
         return done
 
-    async def write(self, job: Callable[[Statements], T], *, timeout: float | None = None) -> T:
+    async def write(self, job: Callable[[Statements], T], *, timeout: float | None = None, durable: bool = True) -> T:
         """Run `job` in the writer and wait for the commit, from any event loop.
+
+        What need not be `durable` is written without waiting for the disk: a loss of power may undo it.
 
         A cancelled caller has either nothing committed or all of it; a job that had not begun is dropped.
 
@@ -124,21 +126,26 @@ class Database:
             StateDamaged: the file is damaged.
         """
         self._check_usable()
-        ticket = LoopTicket(job)
+        ticket = LoopTicket(job, durable=durable)
         self._inbox.put(ticket)
+        # One timer is a fraction of what asyncio.timeout costs, and this is the path of every checkpoint.
+        deadline = ticket.loop.call_later(self._timeout if timeout is None else timeout, ticket.end_wait)
         try:
-            async with asyncio.timeout(self._timeout if timeout is None else timeout):
-                await ticket.settled
-        except TimeoutError:
-            self._raise_too_late(ticket)
+            in_time = await ticket.settled
         except asyncio.CancelledError:
             self._inbox.withdraw(ticket)
             raise
+        finally:
+            deadline.cancel()
+        if not in_time:
+            self._raise_too_late(ticket)
         return ticket.outcome()
 
-    def write_blocking(self, job: Callable[[Statements], T], *, timeout: float | None = None) -> T:
+    def write_blocking(
+        self, job: Callable[[Statements], T], *, timeout: float | None = None, durable: bool = True
+    ) -> T:
         """The same from any thread, that of an event loop included, whose other tasks wait meanwhile."""
-        ticket = ThreadTicket(job)
+        ticket = ThreadTicket(job, durable=durable)
         timeout = self._timeout if timeout is None else timeout
         if self._check_usable().run_now(ticket, timeout):
             return ticket.outcome()
@@ -170,7 +177,7 @@ class Database:
         self._check_usable()
         try:
             async with asyncio.timeout(self._timeout if timeout is None else timeout) as deadline:
-                        return await self._in_thread(query)
+                return await self._in_thread(query)
         except TimeoutError:
             if deadline.expired():
                 raise StorageUnavailable(f"{self.kind.name} was not read in time") from None

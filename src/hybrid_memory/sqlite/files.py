@@ -19,16 +19,20 @@ _READ_AND_WRITE_BY_OTHERS = stat.S_IRGRP | stat.S_IWGRP | stat.S_IROTH | stat.S_
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One of our two files: its name, its migrations, and what may be done with it."""
+    """One of our two files: its name, its migrations, and what may be done with it.
+
+    Every commit writes whole pages, and one of `state.db` changes little in several places: its pages are small.
+    """
 
     name: str
     chain: str
     disposable: bool
     synchronous: str
+    page_bytes: int
 
 
-STATE = Kind("state.db", "state", disposable=False, synchronous="full")
-CACHE = Kind("cache.db", "cache", disposable=True, synchronous="normal")
+STATE = Kind("state.db", "state", disposable=False, synchronous="full", page_bytes=2048)
+CACHE = Kind("cache.db", "cache", disposable=True, synchronous="normal", page_bytes=4096)
 
 
 def secure_directory(directory: Path) -> None:

@@ -1,8 +1,9 @@
 """Group commit: many jobs, one transaction, one flush of the disk, and every job for itself.
 
-Each job runs inside a savepoint, so one that fails is undone alone. Where SQLite gives the whole transaction up (a full
-disk, a failed commit), the jobs run once more, each in a transaction of its own. A job may therefore run twice and must
-do nothing but work on the database.
+Most groups hold no job that fails, so their jobs simply run one after another. Where one fails, all are undone and run
+again, each inside a savepoint, so that the failed one is undone alone. Where SQLite gives the whole transaction up (a
+full disk, a failed commit), they run once more, each in a transaction of its own. A job may therefore run several times
+and must do nothing but work on the database.
 """
 
 from collections.abc import Sequence
@@ -27,7 +28,8 @@ def run_group(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind
     if len(tickets) == 1:
         return [_run_single(statements, tickets[0], kind)]
     try:
-        return _run_together(statements, tickets, kind)
+        verdicts = _run_all_or_none(statements, tickets, kind)
+        return verdicts or _run_together(statements, tickets, kind)
     except apsw.BusyError as error:
         return [(None, error)] * len(tickets)
     except (apsw.Error, _TransactionLostError) as error:
@@ -54,6 +56,23 @@ def _run_single(statements: Statements, ticket: Ticket[Any], kind: Kind) -> Verd
     finally:
         _leave_transaction(connection)
     return result, None
+
+
+def _run_all_or_none(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind) -> list[Verdict] | None:
+    """The jobs without a net: None when one fails, and then nothing of any of them has happened."""
+    connection = statements.connection
+    try:
+        connection.execute("begin immediate")
+        try:
+            verdicts: list[Verdict] = [(ticket.job(statements), None) for ticket in tickets]
+        except BaseException as error:
+            if failures.is_damage(error, kind):
+                raise
+            return None
+        connection.execute("commit")
+    finally:
+        _leave_transaction(connection)
+    return verdicts
 
 
 def _run_together(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind) -> list[Verdict]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Self
 
 from hybrid_memory.sqlite.checksum import Value
-from hybrid_memory.sqlite.connection import PAGE_BYTES
+from hybrid_memory.sqlite.files import STATE
 
 Found = tuple[int, tuple[Value, ...]]
 
+PAGE_BYTES = STATE.page_bytes
 _TABLE_LEAF = 0x0D
 _FILE_HEADER_BYTES = 100
 _PAGE_HEADER_BYTES = 8

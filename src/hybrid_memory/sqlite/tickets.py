@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar, cast
 
@@ -10,14 +10,20 @@ from hybrid_memory.sqlite.connection import Statements
 
 T = TypeVar("T")
 
+_WOKEN_AT_ONCE = 8
+
 
 class Ticket(Generic[T]):
-    """A job, and its outcome once the writer has one."""
+    """A job, and its outcome once the writer has one.
 
-    __slots__ = ("_error", "_result", "job")
+    One that need not be `durable` survives the end of the process, not a loss of power.
+    """
 
-    def __init__(self, job: Callable[[Statements], T]) -> None:
+    __slots__ = ("_error", "_result", "durable", "job")
+
+    def __init__(self, job: Callable[[Statements], T], *, durable: bool = True) -> None:
         self.job = job
+        self.durable = durable
         self._result: T | None = None
         self._error: BaseException | None = None
 
@@ -38,8 +44,8 @@ class ThreadTicket(Ticket[T]):
 
     __slots__ = ("_settled",)
 
-    def __init__(self, job: Callable[[Statements], T]) -> None:
-        super().__init__(job)
+    def __init__(self, job: Callable[[Statements], T], *, durable: bool = True) -> None:
+        super().__init__(job, durable=durable)
         self._settled = threading.Lock()
         self._settled.acquire()
 
@@ -57,15 +63,20 @@ class LoopTicket(Ticket[T]):
 
     __slots__ = ("loop", "settled")
 
-    def __init__(self, job: Callable[[Statements], T]) -> None:
-        super().__init__(job)
+    def __init__(self, job: Callable[[Statements], T], *, durable: bool = True) -> None:
+        super().__init__(job, durable=durable)
         self.loop = asyncio.get_running_loop()
-        self.settled: asyncio.Future[None] = self.loop.create_future()
+        self.settled: asyncio.Future[bool] = self.loop.create_future()
+
+    def end_wait(self) -> None:
+        """Let the caller go on without an outcome: `settled` is False then."""
+        if not self.settled.done():
+            self.settled.set_result(False)
 
 
 def tell(tickets: Iterable[Ticket[Any]]) -> None:
     """Tell the callers that their outcomes are there: one call per event loop, however many wait in it."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[bool]]] = {}
     for ticket in tickets:
         if isinstance(ticket, LoopTicket):
             by_loop.setdefault(ticket.loop, []).append(ticket.settled)
@@ -73,10 +84,13 @@ def tell(tickets: Iterable[Ticket[Any]]) -> None:
             ticket.end_wait()
     for loop, futures in by_loop.items():
         with suppress(RuntimeError):  # the loop was closed, nobody waits there any more
-            loop.call_soon_threadsafe(_finish, futures)
+            loop.call_soon_threadsafe(_finish, loop, futures)
 
 
-def _finish(futures: Iterable[asyncio.Future[None]]) -> None:
-    for future in futures:
+def _finish(loop: asyncio.AbstractEventLoop, futures: Sequence[asyncio.Future[bool]]) -> None:
+    """A few at a time: what they wake does its work at once, and others in the loop want a turn in between."""
+    for future in futures[:_WOKEN_AT_ONCE]:
         if not future.done():
-            future.set_result(None)
+            future.set_result(True)
+    if len(futures) > _WOKEN_AT_ONCE:
+        loop.call_soon(_finish, loop, futures[_WOKEN_AT_ONCE:])

@@ -19,9 +19,9 @@ from hybrid_memory.sqlite.inbox import Inbox
 from hybrid_memory.sqlite.tickets import Ticket, tell
 
 _MOST_JOBS_PER_COMMIT = 1000
-_PAGES_BEFORE_CHECKPOINT = 1000
+_BYTES_BEFORE_CHECKPOINT = 8 * 1024 * 1024
 # Longer than this, the WAL grew behind a long reader: it is cut as soon as no reader needs it.
-_PAGES_BEFORE_TRUNCATE = 4000
+_BYTES_BEFORE_TRUNCATE = 16 * 1024 * 1024
 
 Repair = Callable[[BaseException], Connection]
 Guard = Callable[[], None]
@@ -43,7 +43,9 @@ class Writer:
         self._turn = threading.Lock()
         self._working = 0
         self._wal_pages = 0
-        self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT
+        self._flushes = True
+        self._pages_per_checkpoint = _BYTES_BEFORE_CHECKPOINT // kind.page_bytes
+        self._checkpoint_at = self._pages_per_checkpoint
         self._use(connection)
         self._thread = threading.Thread(target=self._work, name=f"hybrid-memory {kind.name}", daemon=True)
         self._thread.start()
@@ -100,6 +102,7 @@ class Writer:
         """Run jobs and commit them: what this returns is durable."""
         try:
             self._guard()
+            self._wait_for_the_disk(durable=any(ticket.durable for ticket in tickets))
             return run_group(self._statements, tickets, self._kind)
         except (apsw.Error, UnicodeDecodeError) as error:
             if not failures.is_damage(error, self._kind):
@@ -108,10 +111,17 @@ class Writer:
             self._use(self._repair(error))
         return run_group(self._statements, tickets, self._kind)
 
+    def _wait_for_the_disk(self, *, durable: bool) -> None:
+        """Commit from now on with or without a flush; a later commit with one makes earlier ones durable too."""
+        if durable != self._flushes:
+            self._connection.pragma("synchronous", self._kind.synchronous if durable else "normal")
+            self._flushes = durable
+
     def _use(self, connection: Connection) -> None:
         self._connection = connection
         self._statements = Statements(connection)
         self._wal_pages = 0
+        self._flushes = True
         connection.set_wal_hook(self._count_pages)
 
     def _count_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
@@ -120,11 +130,11 @@ class Writer:
 
     def _checkpoint(self) -> None:
         """Copy the WAL into the database; where readers or a full disk prevent that, try again some pages later."""
-        truncate = self._wal_pages >= _PAGES_BEFORE_TRUNCATE
+        truncate = self._wal_pages * self._kind.page_bytes >= _BYTES_BEFORE_TRUNCATE
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
-        self._checkpoint_at = self._wal_pages + _PAGES_BEFORE_CHECKPOINT
+        self._checkpoint_at = self._wal_pages + self._pages_per_checkpoint
         with suppress(apsw.Error), self._connection.patience.at_most(0):
             in_wal, copied = self._connection.wal_checkpoint(mode=mode)
             if in_wal == copied:
                 self._wal_pages = 0
-                self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT
+                self._checkpoint_at = self._pages_per_checkpoint

@@ -1,0 +1,95 @@
+-- name: place_of_next
+-- The number of the next row.
+select coalesce(max(value), 0) + 1 from checkpoint_values;
+
+-- name: add
+-- The value of a channel at a version; one that is there stays.
+insert into checkpoint_values (value, line, channel, version, kind, content, base, layout, checksum)
+values (:value, :line, :channel, :version, :kind, :content, :base, :layout,
+        row_checksum('checkpoint_values', :value, :line, :channel, :version, :kind, :content, :base, :layout))
+on conflict (line, channel, version) do nothing;
+
+-- name: place_of_versions
+-- Which of these versions of channels are kept.
+select v.channel
+from json_each(:versions) wanted
+join checkpoint_values v on v.line = :line and v.channel = wanted.key and v.version = wanted.value;
+
+-- name: newest_list
+-- The newest list that a channel had.
+select value, line, channel, version, kind, content, base, layout from checkpoint_values
+where line = :line and channel = :channel and layout is not null
+  and row_is_intact(checksum, 'checkpoint_values', value, :line, :channel, version, kind, content, base, layout)
+order by version desc
+limit 1;
+
+-- name: of_versions
+-- The values of channels at versions: `wanted` is a JSON array of [line, channel, version].
+select v.value, v.line, v.channel, v.version, v.kind, v.content, v.base, v.layout
+from json_each(:wanted) wanted
+join checkpoint_values v on v.line = wanted.value ->> 0 and v.channel = wanted.value ->> 1
+                        and v.version = wanted.value ->> 2
+where row_is_intact(v.checksum, 'checkpoint_values', v.value, v.line, v.channel, v.version, v.kind, v.content, v.base,
+                    v.layout);
+
+-- name: bases
+-- The lists that these lists begin with, all the way down; `values` is a JSON array of rows.
+with recursive chain (value) as (
+    select v.value - v.base from json_each(:values) head
+    join checkpoint_values v on v.value = head.value and v.base is not null
+    union
+    select v.value - v.base from chain
+    join checkpoint_values v on v.value = chain.value and v.base is not null)
+select v.value, v.line, v.channel, v.version, v.kind, v.content, v.base, v.layout
+from chain
+join checkpoint_values v on v.value = chain.value
+where row_is_intact(v.checksum, 'checkpoint_values', v.value, v.line, v.channel, v.version, v.kind, v.content, v.base,
+                    v.layout);
+
+-- name: of_rows
+-- Values by their rows, a JSON array.
+select v.value, v.line, v.channel, v.version, v.kind, v.content, v.base, v.layout
+from json_each(:values) wanted
+join checkpoint_values v on v.value = wanted.value
+where row_is_intact(v.checksum, 'checkpoint_values', v.value, v.line, v.channel, v.version, v.kind, v.content, v.base,
+                    v.layout);
+
+-- name: lists_of_line
+-- All lists of a line.
+select value, line, channel, version, kind, content, base, layout from checkpoint_values
+where line = :line and layout is not null
+  and row_is_intact(checksum, 'checkpoint_values', value, :line, channel, version, kind, content, base, layout);
+
+-- name: remove
+-- Remove values, a JSON array of rows.
+delete from checkpoint_values where value in (select value from json_each(:values));
+
+-- name: remove_unheld
+-- Remove the values of a line, lists aside, that none of its checkpoints has.
+delete from checkpoint_values
+where line = :line and layout is null
+  and (channel, version) not in (
+      select held.key, held.value from checkpoints c, json_each(c.held) held
+      where c.line = :line and held.value is not null);
+
+-- name: remove_thread
+-- Remove all values of a thread.
+delete from checkpoint_values where line in (select line from checkpoint_lines where thread_id = :thread_id);
+
+-- name: place_of_first
+-- The first row of a line.
+select min(value) from checkpoint_values where line = :line;
+
+-- name: copy
+-- Give a line all values of another one, `shift` rows further on.
+insert into checkpoint_values (value, line, channel, version, kind, content, base, layout, checksum)
+select value + :shift, :target, channel, version, kind, content, base, layout,
+       row_checksum('checkpoint_values', value + :shift, :target, channel, version, kind, content, base, layout)
+from checkpoint_values
+where line = :source
+  and row_is_intact(checksum, 'checkpoint_values', value, :source, channel, version, kind, content, base, layout);
+
+-- name: verify
+-- Read every row, so that a damaged one shows.
+select count(*) from checkpoint_values
+where row_is_intact(checksum, 'checkpoint_values', value, line, channel, version, kind, content, base, layout);

@@ -1,0 +1,1 @@
+"""What LangGraph asks of a checkpointer and a store."""

@@ -1,0 +1,43 @@
+"""The body of a checkpoint, which is stored with each: what is said twice in it is said once.
+
+A checkpoint names the version of a channel once for the channel and once for each node that has seen it. Versions are
+long and few, so they are kept in a list, and their places stand for them.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from langgraph.checkpoint.base import Checkpoint
+
+_VERSIONS = "versions"
+
+
+def shortened(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a checkpoint, with those of its values that lie inside it and without its id."""
+    places: dict[Any, int] = {}
+
+    def placed(versions: Mapping[str, Any]) -> dict[str, int]:
+        return {name: places.setdefault(version, len(places)) for name, version in versions.items()}
+
+    body: dict[str, Any] = {
+        **checkpoint,
+        "channel_values": values,
+        "channel_versions": placed(checkpoint["channel_versions"]),
+        "versions_seen": {node: placed(seen) for node, seen in checkpoint["versions_seen"].items()},
+        _VERSIONS: list(places),
+    }
+    del body["id"]
+    return body
+
+
+def lengthened(body: dict[str, Any], checkpoint_id: str) -> Checkpoint:
+    """The checkpoint of a body; its values are those inside."""
+    versions = body.pop(_VERSIONS)
+
+    def named(places: Mapping[str, int]) -> dict[str, Any]:
+        return {name: versions[place] for name, place in places.items()}
+
+    body["id"] = checkpoint_id
+    body["channel_versions"] = named(body["channel_versions"])
+    body["versions_seen"] = {node: named(seen) for node, seen in body["versions_seen"].items()}
+    return cast("Checkpoint", body)

@@ -1,0 +1,213 @@
+"""A checkpoint, or the writes of a task, on the way into the file."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, cast
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    get_serializable_checkpoint_metadata,
+)
+
+from hybrid_memory.errors import InvalidInput
+from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of
+from hybrid_memory.langgraph.bodies import shortened
+from hybrid_memory.langgraph.elements import KnownElements
+from hybrid_memory.langgraph.serialisation import Serialisation
+from hybrid_memory.sqlite.checkpoints.remembering import Memory
+from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, NewCheckpoint, NewList, NewValue, NewWrite, Task
+from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_writes
+from hybrid_memory.sqlite.connection import Statements
+
+# Up to here, in bytes as far as that is known before, a value is cheaper inside each checkpoint than in its own row.
+_SMALL = 256
+# Above this many parts, of some microseconds each, values become bytes in the writer's thread.
+_HEAVY = 500
+_TEXT_LIKE_ONE_PART = 10_000
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_NUMBERS = (int, float, bool, type(None))
+
+
+@dataclass(slots=True)
+class StoredPut:
+    """Stores a checkpoint: `prepare` makes its bytes, `job` stores them, `done` is called once that is committed.
+
+    `prepare` need not be called: then the bytes are made where the job runs.
+    """
+
+    serialisation: Serialisation
+    memory: Memory
+    elements: KnownElements
+    config: RunnableConfig
+    checkpoint: Checkpoint
+    metadata: CheckpointMetadata
+    new_versions: ChannelVersions
+    address: Address = field(init=False)
+    _new: NewCheckpoint | None = None
+    _put: CheckpointPut | None = None
+
+    def __post_init__(self) -> None:
+        self.address = address_of(self.config)
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether making the bytes takes long enough to be felt in an event loop."""
+        values = self.checkpoint["channel_values"]
+        return _parts([values.get(name) for name in self.new_versions]) > _HEAVY
+
+    def prepare(self) -> NewCheckpoint:
+        """Make the bytes, once.
+
+        Raises:
+            InvalidInput: something in it cannot be stored; the text names it.
+        """
+        if self._new is None:
+            values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
+            inside = {name: value for name, value in values.items() if name not in versions or _is_small(value)}
+            held = {name: None if name in inside else str(versions[name]) for name in values}
+            self._new = NewCheckpoint(
+                address=self.address,
+                checkpoint_id=self.checkpoint["id"],
+                parent_id=checkpoint_id_of(self.config),
+                metadata=_json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
+                held=held,
+                body=self.serialisation.stored(shortened(self.checkpoint, inside), "checkpoint"),
+                written_at=time.time_ns() // 1000,
+                values=self._values(name for name in self.new_versions if held.get(name) is not None),
+            )
+        return self._new
+
+    def job(self, sql: Statements) -> None:
+        """In the writer."""
+        new = self.prepare()
+        try:
+            self._store(sql, new)
+        except MissingValues as missing:
+            self._store(sql, replace(new, values=[*new.values, *self._values(missing.channels)]))
+
+    def done(self) -> None:
+        """Build on what was stored from now on."""
+        if self._put is not None:
+            self._put.remember()
+
+    def _store(self, sql: Statements, new: NewCheckpoint) -> None:
+        self._put = CheckpointPut(new, self.memory, self.serialisation.opened)
+        self._put.job(sql)
+
+    def _values(self, channels: Iterable[str]) -> list[NewValue]:
+        values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
+        return [NewValue(name, str(versions[name]), self._content(name, values[name])) for name in channels]
+
+    def _content(self, channel: str, value: Any) -> Encoded | NewList:
+        if type(value) is not list or all(type(one) in _NUMBERS for one in value):
+            return self.serialisation.stored(value, f"channel {channel!r}")
+        return self.elements.digested(self.address, channel, value, self.serialisation)
+
+
+@dataclass(slots=True)
+class StoredWrites:
+    """Stores what a task wrote, in the same two steps."""
+
+    serialisation: Serialisation
+    memory: Memory
+    config: RunnableConfig
+    writes: Sequence[tuple[str, Any]]
+    task_id: str
+    task_path: str
+    _new: Sequence[NewWrite] | None = None
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether making the bytes takes long enough to be felt in an event loop."""
+        return _parts([value for _, value in self.writes]) > _HEAVY
+
+    def prepare(self) -> Sequence[NewWrite]:
+        """Make the bytes, once.
+
+        Raises:
+            InvalidInput: something in it cannot be stored; the text names it.
+        """
+        if self._new is None:
+            self._new = [
+                NewWrite(
+                    WRITES_IDX_MAP.get(channel, index),
+                    channel,
+                    self.serialisation.stored(value, f"write to channel {channel!r}"),
+                    replaces=channel in WRITES_IDX_MAP,
+                )
+                for index, (channel, value) in enumerate(self.writes)
+            ]
+        return self._new
+
+    def job(self, sql: Statements) -> None:
+        """In the writer."""
+        checkpoint_id = checkpoint_id_of(self.config)
+        if checkpoint_id is None:
+            raise InvalidInput("configurable.checkpoint_id: missing; it says whose writes these are")
+        task = Task(address_of(self.config), checkpoint_id, self.task_id, self.task_path)
+        put_writes(sql, task, self.prepare(), self.memory)
+
+
+def filter_json(wanted: dict[str, Any] | None) -> str:
+    """What the metadata of listed checkpoints must contain, comparable with what is stored."""
+    return _json(wanted or {}, "filter")
+
+
+def _parts(values: Iterable[object]) -> int:
+    """How many parts plain data has, counted to a little above `_HEAVY`; a long text counts for many."""
+    count = 0
+    stack = list(values)
+    while stack and count <= _HEAVY:
+        value = stack.pop()
+        if isinstance(value, (str, bytes, bytearray)):
+            count += 1 + len(value) // _TEXT_LIKE_ONE_PART
+        elif isinstance(value, dict):
+            count += len(value)
+            stack.extend(islice(value.values(), _HEAVY))
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            count += len(value)
+            stack.extend(islice(value, _HEAVY))
+        else:
+            count += 1
+    return count
+
+
+def _is_small(value: object) -> bool:
+    return _size(value, _SMALL) <= _SMALL
+
+
+def _size(value: object, limit: int) -> int:
+    """About how many bytes plain data takes, or anything above `limit`: counting ends there."""
+    kind = type(value)
+    if kind in _NUMBERS:
+        return 8
+    if kind is str:
+        return len(cast("str", value))
+    parts: Iterable[object]
+    if kind is dict:
+        parts = (part for pair in cast("dict[object, object]", value).items() for part in pair)
+    elif kind is tuple:
+        parts = cast("tuple[object, ...]", value)
+    else:
+        return limit + 1
+    size = 0
+    for part in parts:
+        size += _size(part, limit - size)
+        if size > limit:
+            break
+    return size
+
+
+def _json(value: object, field: str) -> str:
+    """JSON in one form, so that equal values are equal texts."""
+    try:
+        return _CANONICAL.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"{field}: {error}") from error

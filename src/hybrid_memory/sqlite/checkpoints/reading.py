@@ -1,0 +1,196 @@
+"""Reading checkpoints: a fixed number of statements, however many checkpoints and values there are."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, NamedTuple
+
+from hybrid_memory.errors import CheckpointIncomplete
+from hybrid_memory.sqlite.checkpoints.lists import Layout, unfolded
+from hybrid_memory.sqlite.checkpoints.packing import unpacked
+from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, StoredCheckpoint, StoredWrite
+from hybrid_memory.sqlite.connection import Row, Statements
+
+_SMALL_BYTES = 50_000
+
+
+class Value(NamedTuple):
+    """A row of `checkpoint_values`."""
+
+    value: int
+    line: int
+    channel: str
+    version: str
+    kind: str
+    content: bytes
+    base: int | None
+    layout: str | None
+
+    @property
+    def layout_of_list(self) -> Layout:
+        """How its list is put together; only for a list."""
+        return Layout.of_row(self.value, self.base, self.layout or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which checkpoints are wanted; None leaves open. `filter` is a JSON object that the metadata must contain."""
+
+    thread_id: str | None = None
+    namespace: str | None = None
+    checkpoint_id: str | None = None
+    before: str | None = None
+    filter: str = "{}"
+
+
+class TooLarge(Enum):
+    """In place of a checkpoint that takes a while to read."""
+
+    TOO_LARGE = "too large"
+
+
+TOO_LARGE: Literal[TooLarge.TOO_LARGE] = TooLarge.TOO_LARGE
+
+
+def one(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | None:
+    """A checkpoint by its id, or the newest."""
+    found = _alone(sql, address, checkpoint_id)
+    if found is not None:
+        complete(sql, [found])
+    return found
+
+
+def one_if_small(
+    sql: Statements, address: Address, checkpoint_id: str | None
+) -> StoredCheckpoint | Literal[TooLarge.TOO_LARGE] | None:
+    """The same, unless it takes a while."""
+    found = _alone(sql, address, checkpoint_id)
+    if found is not None:
+        if len(found.body.content) > _SMALL_BYTES or any(found.held.values()):
+            return TOO_LARGE
+        complete(sql, [found])
+    return found
+
+
+def page(sql: Statements, wanted: Selection, after: StoredCheckpoint | None, size: int) -> list[StoredCheckpoint]:
+    """The next `size` checkpoints after one, newest first."""
+    common = {
+        "thread_id": wanted.thread_id,
+        "checkpoint_id": wanted.checkpoint_id,
+        "before": wanted.before,
+        "filter": wanted.filter,
+        "last_id": after and after.checkpoint_id,
+        "page": size,
+    }
+    if wanted.thread_id is not None and wanted.namespace is not None:
+        rows = sql.rows("checkpoints.page_of_line", namespace=wanted.namespace, **common)
+    else:
+        rows = sql.rows("checkpoints.page", last_line=after and after.line, **common)
+    found = [stored_checkpoint(row) for row in rows]
+    complete(sql, found)
+    return found
+
+
+def with_bases(sql: Statements, heads: Iterable[Value]) -> dict[int, Value]:
+    """Values with all rows that their lists are put together from."""
+    rows = {head.value: head for head in heads}
+    lists = [row.value for row in rows.values() if row.base is not None]
+    if lists:
+        rows |= {row[0]: Value(*row) for row in sql.rows("checkpoint_values.bases", values=json.dumps(lists))}
+    named = {run.row for row in rows.values() if row.layout is not None for run in row.layout_of_list.runs}
+    missing = sorted(named - rows.keys())
+    if missing:
+        rows |= {row[0]: Value(*row) for row in sql.rows("checkpoint_values.of_rows", values=json.dumps(missing))}
+    return rows
+
+
+def stored_checkpoint(row: Row) -> StoredCheckpoint:
+    """A row with its line, thread and namespace, without values and writes."""
+    line, thread_id, namespace, checkpoint_id, parent_id, metadata, held, kind, body, written_at = row
+    return StoredCheckpoint(
+        line,
+        Address(thread_id, namespace),
+        checkpoint_id,
+        parent_id,
+        metadata,
+        json.loads(held),
+        Encoded(kind, body),
+        written_at,
+    )
+
+
+def _alone(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | None:
+    line = sql.value("checkpoint_lines.find", thread_id=address.thread_id, namespace=address.namespace)
+    if line is None:
+        return None
+    if checkpoint_id is None:
+        row = sql.row("checkpoints.newest", line=line)
+    else:
+        row = sql.row("checkpoints.one", line=line, checkpoint_id=checkpoint_id)
+    return None if row is None else stored_checkpoint((line, *address, *row))
+
+
+def complete(sql: Statements, checkpoints: Sequence[StoredCheckpoint]) -> None:
+    """Read the values and writes of checkpoints.
+
+    Raises:
+        CheckpointIncomplete: a value is missing.
+    """
+    read_values(sql, checkpoints)
+    by_key = {(one.line, one.checkpoint_id): one for one in checkpoints}
+    rows = sql.rows("checkpoint_writes.of_checkpoints", wanted=json.dumps(list(by_key)))
+    for line, checkpoint_id, task_id, channel, kind, content in rows:
+        by_key[line, checkpoint_id].writes.append(StoredWrite(task_id, channel, Encoded(kind, content)))
+
+
+def read_values(
+    sql: Statements, checkpoints: Sequence[StoredCheckpoint], channels: Collection[str] | None = None
+) -> None:
+    """Read the values that checkpoints have, of some channels or of all.
+
+    Raises:
+        CheckpointIncomplete: one is missing.
+    """
+    wanted = {
+        (one.line, channel, version)
+        for one in checkpoints
+        for channel, version in one.held.items()
+        if version and (channels is None or channel in channels)
+    }
+    if not wanted:
+        return
+    found = [Value(*row) for row in sql.rows("checkpoint_values.of_versions", wanted=json.dumps(sorted(wanted)))]
+    rows = with_bases(sql, found)
+    values = _Values(rows)
+    by_version = {(value.line, value.channel, value.version): value for value in found}
+    for checkpoint in checkpoints:
+        for channel, version in checkpoint.held.items():
+            if version is None or (channels is not None and channel not in channels):
+                continue
+            value = by_version.get((checkpoint.line, channel, version))
+            encoded = value and values.encoded(value)
+            if encoded is None:
+                raise CheckpointIncomplete(
+                    f"checkpoint {checkpoint.checkpoint_id} of thread {checkpoint.address.thread_id!r} lost (a part "
+                    f"of) channel {channel!r}"
+                )
+            checkpoint.values[channel] = encoded
+
+
+class _Values:
+    """Values out of rows; each row is taken apart once."""
+
+    def __init__(self, rows: Mapping[int, Value]) -> None:
+        lists = [row for row in rows.values() if row.layout is not None]
+        self._layouts = {row.value: row.layout_of_list for row in lists}
+        self._elements = {row.value: unpacked(row.content) for row in lists}
+
+    def encoded(self, value: Value) -> Encoded | list[Encoded] | None:
+        """A value, or None when a part of it is missing."""
+        if value.layout is None:
+            return Encoded(value.kind, value.content)
+        try:
+            return [self._elements[place.row][place.position] for place in unfolded(value.value, self._layouts)]
+        except (KeyError, IndexError):
+            return None

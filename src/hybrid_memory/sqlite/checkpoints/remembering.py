@@ -1,0 +1,63 @@
+"""What a process remembers of the rows it stored, so that the next ones need not be compared with the file."""
+
+from collections import OrderedDict
+from threading import Lock
+from typing import NamedTuple
+
+from hybrid_memory.sqlite.checkpoints.lists import Known
+from hybrid_memory.sqlite.checkpoints.rows import Address
+
+_MOST_LINES = 20_000
+_MOST_ELEMENTS = 200_000
+
+
+class Line(NamedTuple):
+    """The row of a namespace of a thread. Values have gone when `collected` has changed."""
+
+    line: int
+    collected: int
+
+
+class Memory:
+    """The lines of threads and the last list of each channel, the least recently used ones forgotten first.
+
+    Only what is committed is kept here. It may be out of date all the same, because other processes work on the file:
+    a line that is remembered wrongly is noticed when something is stored in it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._lines: OrderedDict[Address, Line] = OrderedDict()
+        self._lists: OrderedDict[tuple[Line, str], Known] = OrderedDict()
+        self._elements = 0
+
+    def line(self, address: Address) -> Line | None:
+        """The line of a namespace of a thread, or None."""
+        with self._lock:
+            if address in self._lines:
+                self._lines.move_to_end(address)
+            return self._lines.get(address)
+
+    def keep_line(self, address: Address, line: Line) -> None:
+        """Remember a line that is committed."""
+        with self._lock:
+            self._lines[address] = line
+            if len(self._lines) > _MOST_LINES:
+                self._lines.popitem(last=False)
+
+    def list_of(self, line: Line, channel: str) -> Known | None:
+        """What is known of the last list of a channel, or None."""
+        with self._lock:
+            if (line, channel) in self._lists:
+                self._lists.move_to_end((line, channel))
+            return self._lists.get((line, channel))
+
+    def keep_list(self, line: Line, channel: str, known: Known) -> None:
+        """Remember a list that is committed."""
+        with self._lock:
+            earlier = self._lists.pop((line, channel), None)
+            self._lists[line, channel] = known
+            self._elements += len(known.places) - (len(earlier.places) if earlier else 0)
+            while self._elements > _MOST_ELEMENTS:
+                _, forgotten = self._lists.popitem(last=False)
+                self._elements -= len(forgotten.places)

@@ -1,0 +1,202 @@
+"""Removing and copying checkpoints, so that what is left is whole and what nobody needs is gone."""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from hybrid_memory.errors import InvalidInput
+from hybrid_memory.sqlite.checkpoints.lists import unfolded
+from hybrid_memory.sqlite.checkpoints.reading import Value
+from hybrid_memory.sqlite.checkpoints.rows import Address
+from hybrid_memory.sqlite.checkpoints.writing import line_of
+from hybrid_memory.sqlite.connection import Row, Statements
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A checkpoint as upkeep sees it: what it hangs on, what it has, and which DeltaChannels it must rebuild.
+
+    `root_id` is the checkpoint of the whole graph in which the subgraph it belongs to was called.
+    """
+
+    checkpoint_id: str
+    parent_id: str | None
+    held: Mapping[str, str | None]
+    retired: bool
+    rebuilt: Collection[str]
+    root_id: str | None
+    written_at: int
+
+
+# Which of a line's visible checkpoints, newest first, stay visible.
+Choice = Callable[[Sequence[Entry]], Collection[str]]
+
+
+@dataclass(slots=True)
+class _Need:
+    """What later checkpoints need of one that goes."""
+
+    writes: set[str] = field(default_factory=set)
+    seeds: set[str] = field(default_factory=set)
+
+
+def sizes(sql: Statements) -> Sequence[Row]:
+    """Per thread: its id, when something was last stored, the last step, how many checkpoints and bytes."""
+    return sql.rows("checkpoint_lines.size_of_threads")
+
+
+def remove_thread(sql: Statements, thread_id: str) -> None:
+    """Remove every row of a thread."""
+    sql.run("checkpoint_writes.remove_thread", thread_id=thread_id)
+    sql.run("checkpoint_values.remove_thread", thread_id=thread_id)
+    sql.run("checkpoints.remove_thread", thread_id=thread_id)
+    sql.run("checkpoint_lines.remove_thread", thread_id=thread_id)
+    sql.run("checkpoint_rules.remove_thread", thread_id=thread_id)
+    _give_space_back(sql)
+
+
+def keep_latest(entries: Sequence[Entry]) -> Collection[str]:
+    """The newest checkpoint alone."""
+    return [entry.checkpoint_id for entry in entries[:1]]
+
+
+def reduce_thread(sql: Statements, thread_id: str, choice: Choice) -> int:
+    """Remove the checkpoints of each namespace of a thread that are not chosen; how many."""
+    return sum(
+        reduce_line(sql, line, choice) for line, _ in sql.rows("checkpoint_lines.of_thread", thread_id=thread_id)
+    )
+
+
+def checkpoints_of_runs(sql: Statements, run_ids: Sequence[str]) -> Mapping[int, Collection[str]]:
+    """The checkpoints that runs made, by line."""
+    found: dict[int, set[str]] = {}
+    for line, checkpoint_id in sql.rows("checkpoints.of_runs", run_ids=json.dumps(run_ids)):
+        found.setdefault(line, set()).add(checkpoint_id)
+    return found
+
+
+def remove_checkpoints(sql: Statements, by_line: Mapping[int, Collection[str]]) -> None:
+    """Remove checkpoints, given by line."""
+    for line, ids in by_line.items():
+        reduce_line(sql, line, partial(_all_but, ids))
+
+
+def _all_but(gone: Collection[str], entries: Sequence[Entry]) -> Collection[str]:
+    return [entry.checkpoint_id for entry in entries if entry.checkpoint_id not in gone]
+
+
+def reduce_line(sql: Statements, line: int, choice: Choice) -> int:
+    """Remove the checkpoints of a line that are not chosen; how many became invisible.
+
+    One from which a DeltaChannel of a remaining one is rebuilt is retired instead, with what is needed of it.
+    """
+    entries = {entry.checkpoint_id: entry for entry in _entries(sql, line)}
+    visible = [entry for entry in entries.values() if not entry.retired]
+    kept = set(choice(visible))
+    needs = _needs(entries, kept)
+    gone = [one for one in entries if one not in kept and one not in needs]
+    if gone:
+        ids = json.dumps(gone)
+        sql.run("checkpoint_writes.remove", line=line, ids=ids)
+        sql.run("checkpoints.remove", line=line, ids=ids)
+    for checkpoint_id, need in needs.items():
+        if checkpoint_id not in kept:
+            _retire(sql, line, entries[checkpoint_id], need)
+    sql.run("checkpoint_writes.remove_orphans", line=line)
+    _collect_values(sql, line)
+    _give_space_back(sql)
+    return len(visible) - len(kept)
+
+
+def copy_thread(sql: Statements, source: str, target: str) -> None:
+    """Give a thread that has none all checkpoints, values and writes of another one.
+
+    Raises:
+        InvalidInput: it has some.
+    """
+    lines = sql.rows("checkpoint_lines.of_thread", thread_id=source)
+    if lines and sql.rows("checkpoint_lines.of_thread", thread_id=target):
+        raise InvalidInput(f"target_thread_id: thread {target!r} has checkpoints; delete it first")
+    for line, namespace in lines:
+        made = line_of(sql, Address(target, namespace)).line
+        first = sql.value("checkpoint_values.place_of_first", line=line)
+        if first is not None:
+            shift = sql.value("checkpoint_values.place_of_next") - first
+            sql.run("checkpoint_values.copy", source=line, target=made, shift=shift)
+        sql.run("checkpoints.copy", source=line, target=made)
+        sql.run("checkpoint_writes.copy", source=line, target=made)
+
+
+def visible_entries(sql: Statements, line: int) -> Sequence[Entry]:
+    """The checkpoints of a line that are not retired, newest first."""
+    return [entry for entry in _entries(sql, line) if not entry.retired]
+
+
+def _entries(sql: Statements, line: int) -> Iterable[Entry]:
+    rows = sql.rows("checkpoints.all_of_line", line=line)
+    for checkpoint_id, parent_id, held, retired, counters, root_id, written_at in rows:
+        rebuilt = tuple(json.loads(counters or "{}"))
+        yield Entry(checkpoint_id, parent_id, json.loads(held), bool(retired), rebuilt, root_id, written_at)
+
+
+def _needs(entries: Mapping[str, Entry], kept: Collection[str]) -> Mapping[str, _Need]:
+    """The ancestors from which the DeltaChannels of the kept checkpoints are rebuilt, and what of them."""
+    needs: dict[str, _Need] = {}
+    for checkpoint_id in kept:
+        entry = entries[checkpoint_id]
+        open_ones = set(entry.rebuilt) - entry.held.keys()
+        walked = {checkpoint_id}
+        while open_ones and entry.parent_id is not None and entry.parent_id not in walked:
+            walked.add(entry.parent_id)
+            parent = entries.get(entry.parent_id)
+            if parent is None:
+                break
+            entry = parent
+            need = needs.setdefault(entry.checkpoint_id, _Need())
+            need.writes |= open_ones
+            need.seeds |= open_ones & entry.held.keys()
+            open_ones -= entry.held.keys()
+    return needs
+
+
+def _retire(sql: Statements, line: int, entry: Entry, need: _Need) -> None:
+    held = {channel: version for channel, version in entry.held.items() if channel in need.seeds}
+    sql.run(
+        "checkpoints.retire",
+        line=line,
+        checkpoint_id=entry.checkpoint_id,
+        held=json.dumps(held, separators=(",", ":")),
+    )
+    sql.run(
+        "checkpoint_writes.remove_other_channels",
+        line=line,
+        checkpoint_id=entry.checkpoint_id,
+        channels=json.dumps(sorted(need.writes)),
+    )
+
+
+def _give_space_back(sql: Statements) -> None:
+    """Shorten the file by what is free at its end after some moving; a little at a time, others wait meanwhile."""
+    sql.connection.execute("pragma incremental_vacuum(2000)").fetchall()
+
+
+def _collect_values(sql: Statements, line: int) -> None:
+    """Remove the values of a line that no checkpoint has and no list is put together from."""
+    removed = sql.run("checkpoint_values.remove_unheld", line=line)
+    lists = {row[0]: Value(*row) for row in sql.rows("checkpoint_values.lists_of_line", line=line)}
+    layouts = {row: value.layout_of_list for row, value in lists.items()}
+    held = {item for entry in _entries(sql, line) for item in entry.held.items()}
+    needed: set[int] = set()
+    for row, value in lists.items():
+        if (value.channel, value.version) in held:
+            needed.update(place.row for place in unfolded(row, layouts))
+            following: int | None = row
+            while following is not None:
+                needed.add(following)
+                following = layouts[following].base
+    unneeded = lists.keys() - needed
+    if unneeded:
+        removed += sql.run("checkpoint_values.remove", values=json.dumps(sorted(unneeded)))
+    if removed:
+        sql.run("checkpoint_lines.collected", line=line)

@@ -1,0 +1,166 @@
+"""Storing checkpoints and writes: the jobs for the writer of `state.db`."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from hybrid_memory.sqlite.checkpoints.lists import Composed, Known, compose, remembered
+from hybrid_memory.sqlite.checkpoints.packing import LIST, packed, unpacked
+from hybrid_memory.sqlite.checkpoints.reading import Value, with_bases
+from hybrid_memory.sqlite.checkpoints.remembering import Line, Memory
+from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, NewCheckpoint, NewValue, NewWrite, Task
+from hybrid_memory.sqlite.connection import Statements
+
+_DIGEST_BYTES = 16
+
+# Elements are compared as they are, not as they are encrypted.
+Unsealed = Callable[[Encoded], Encoded]
+
+
+class MissingValues(Exception):
+    """A checkpoint names versions of values that are not there, such as those of a thread deleted meanwhile."""
+
+    def __init__(self, channels: frozenset[str]) -> None:
+        super().__init__(", ".join(sorted(channels)))
+        self.channels = channels
+
+
+def digest(plain: Encoded) -> bytes:
+    """What equal elements have in common."""
+    return blake2b(plain.content, digest_size=_DIGEST_BYTES, person=plain.kind.encode()[:16]).digest()
+
+
+@dataclass(slots=True)
+class CheckpointPut:
+    """Stores one checkpoint; `remember` is to be called once it is committed."""
+
+    new: NewCheckpoint
+    memory: Memory
+    unsealed: Unsealed
+    _line: Line | None = None
+    _lists: dict[str, Known] = field(default_factory=dict)
+
+    def job(self, sql: Statements) -> None:
+        """In the writer.
+
+        Raises:
+            MissingValues: a value that is not new in it is not there.
+        """
+        line = self.memory.line(self.new.address)
+        if line is None or not self._store_checkpoint(sql, line):
+            line = line_of(sql, self.new.address)
+            self._store_checkpoint(sql, line)
+        self._require_the_others(sql, line.line)
+        for value in self.new.values:
+            self._store_value(sql, line, value)
+        self._line = line
+
+    def remember(self) -> None:
+        """Keep in mind what was stored; only what is committed may be built on."""
+        if self._line is not None:
+            self.memory.keep_line(self.new.address, self._line)
+            for channel, known in self._lists.items():
+                self.memory.keep_list(self._line, channel, known)
+
+    def _store_checkpoint(self, sql: Statements, line: Line) -> bool:
+        """Store the checkpoint itself; False when the line is not what it was."""
+        new = self.new
+        stored = sql.run(
+            "checkpoints.put",
+            line=line.line,
+            thread_id=new.address.thread_id,
+            namespace=new.address.namespace,
+            collected=line.collected,
+            checkpoint_id=new.checkpoint_id,
+            parent_id=new.parent_id,
+            metadata=new.metadata,
+            held=new.held_json,
+            kind=new.body.kind,
+            body=new.body.content,
+            written_at=new.written_at,
+        )
+        return bool(stored)
+
+    def _require_the_others(self, sql: Statements, line: int) -> None:
+        brought = {value.channel for value in self.new.values}
+        others = {name: version for name, version in self.new.held.items() if version and name not in brought}
+        if others:
+            there = sql.rows("checkpoint_values.place_of_versions", line=line, versions=json.dumps(others))
+            missing = others.keys() - {name for (name,) in there}
+            if missing:
+                raise MissingValues(frozenset(missing))
+
+    def _store_value(self, sql: Statements, line: Line, value: NewValue) -> None:
+        row = sql.value("checkpoint_values.place_of_next")
+        made: Composed | None = None
+        if isinstance(value.content, Encoded):
+            content = value.content
+        else:
+            previous = self.memory.list_of(line, value.channel) or self._read(sql, line.line, value.channel)
+            made = compose(value.content.digests, row, previous)
+            content = Encoded(LIST, packed(value.content.stored(index) for index in made.fresh))
+        base, layout = made.layout.stored(row) if made else (None, None)
+        added = sql.run(
+            "checkpoint_values.add",
+            value=row,
+            line=line.line,
+            channel=value.channel,
+            version=value.version,
+            kind=content.kind,
+            content=content.content,
+            base=base,
+            layout=layout,
+        )
+        if made and added:  # a version that was there stays as it is
+            self._lists[value.channel] = made.known
+
+    def _read(self, sql: Statements, line: int, channel: str) -> Known | None:
+        found = sql.row("checkpoint_values.newest_list", line=line, channel=channel)
+        if found is None:
+            return None
+        newest = Value(*found)
+        rows = with_bases(sql, [newest]).values()
+        layouts = {row.value: row.layout_of_list for row in rows}
+        digests = {row.value: [digest(self.unsealed(one)) for one in unpacked(row.content)] for row in rows}
+        try:
+            return remembered(newest.value, layouts, digests)
+        except (KeyError, IndexError):  # a part of it was lost; the new list does without it
+            return None
+
+
+def put_writes(sql: Statements, task: Task, writes: Iterable[NewWrite], memory: Memory) -> None:
+    """Store what a task wrote."""
+    line = memory.line(task.address)
+    left = list(writes) if line is None else [one for one in writes if not _store_write(sql, line.line, task, one)]
+    if left:
+        line = line_of(sql, task.address)
+        for write in left:
+            _store_write(sql, line.line, task, write)
+
+
+def line_of(sql: Statements, address: Address) -> Line:
+    """The line of a namespace of a thread, made when there is none."""
+    found = sql.row("checkpoint_lines.find", thread_id=address.thread_id, namespace=address.namespace)
+    if found is None:
+        found = (sql.value("checkpoint_lines.place_of_next"), 0)
+        sql.run("checkpoint_lines.add", line=found[0], thread_id=address.thread_id, namespace=address.namespace)
+    return Line(*found)
+
+
+def _store_write(sql: Statements, line: int, task: Task, write: NewWrite) -> bool:
+    """Store a write; False when it is there already, or when the line is not what it was."""
+    stored = sql.run(
+        "checkpoint_writes.replace" if write.replaces else "checkpoint_writes.add",
+        line=line,
+        thread_id=task.address.thread_id,
+        namespace=task.address.namespace,
+        checkpoint_id=task.checkpoint_id,
+        task_id=task.task_id,
+        idx=write.index,
+        task_path=task.path,
+        channel=write.channel,
+        kind=write.encoded.kind,
+        content=write.encoded.content,
+    )
+    return bool(stored)

@@ -1,0 +1,286 @@
+"""What is removed is gone, what is left is whole: deleting, pruning, retention, DeltaChannels and interrupts."""
+
+import random
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from operator import add
+from typing import Annotated, Any, TypedDict
+
+import pytest
+from langgraph.channels.delta import DeltaChannel
+from langgraph.checkpoint.base import BaseCheckpointSaver, PendingWrite
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, interrupt
+
+from hybrid_memory import HybridCheckpointer, Retention
+from hybrid_memory.errors import InvalidInput
+from hybrid_memory.sqlite import files
+from tests.support.checkpoints import Thread, config_of, ids, rows
+from tests.support.recording import Recorded
+
+NOTHING = {"checkpoint_lines": 0, "checkpoints": 0, "checkpoint_values": 0, "checkpoint_writes": 0}
+
+
+def history_as_langgraph_tells_it(checkpointer: HybridCheckpointer, config: Any, channels: Sequence[str]) -> Any:
+    """The walk over checkpoints that the contract describes."""
+    return BaseCheckpointSaver.get_delta_channel_history(checkpointer, config=config, channels=channels)
+
+
+def grown(checkpointer: HybridCheckpointer, rng: random.Random, thread_id: str) -> Thread:
+    """A thread with branches, whose channels have a value now and then, and writes nearly everywhere."""
+    thread, heads = Thread(checkpointer, thread_id), list[str]()
+    for number in range(60):
+        if heads and rng.random() < 0.1:
+            thread.newest = rng.choice(heads)
+        values: dict[str, Any] = {}
+        if rng.random() < 0.2:
+            values["a"] = [f"seed {number}"]
+        if rng.random() < 0.1:
+            values["b"] = number
+        thread.values = {}
+        told = {"counters_since_delta_snapshot": {name: [1, 1] for name in ("a", "b") if name not in values}}
+        thread.put(values, told)
+        assert thread.newest
+        heads.append(thread.newest)
+        for task in range(rng.randrange(3)):
+            path = rng.choice(["", "~a", "~b"])
+            thread.write([(rng.choice("abc"), f"{number}/{task}/{place}") for place in range(2)], f"task{task}", path)
+    return thread
+
+
+async def test_histories_are_what_the_contract_says(checkpointer: HybridCheckpointer, rng: random.Random) -> None:
+    thread = grown(checkpointer, rng, "t")
+    for one in thread.all():
+        told = checkpointer.get_delta_channel_history(config=one.config, channels=["a", "b"])
+        assert told == history_as_langgraph_tells_it(checkpointer, one.config, ["a", "b"])
+        assert told == await checkpointer.aget_delta_channel_history(config=one.config, channels=["a", "b"])
+    assert checkpointer.get_delta_channel_history(config=config_of("t"), channels=[]) == {}
+    assert checkpointer.get_delta_channel_history(config=config_of("nobody"), channels=["a"]) == {"a": {"writes": []}}
+
+
+def test_a_long_history_is_read_in_pages(checkpointer: HybridCheckpointer) -> None:
+    thread = Thread(checkpointer)
+    for number in range(450):
+        thread.put({})
+        thread.write([("a", number)])
+    told = checkpointer.get_delta_channel_history(config=config_of("t"), channels=["a"])
+    assert told == {"a": {"writes": [("task", "a", number) for number in range(449)]}}
+
+
+def test_pruning_leaves_what_a_delta_channel_is_rebuilt_from(
+    checkpointer: HybridCheckpointer, rng: random.Random
+) -> None:
+    thread = grown(checkpointer, rng, "t")
+    newest = thread.all()[0]
+    before = checkpointer.get_delta_channel_history(config=newest.config, channels=["a", "b"])
+    for _ in range(2):  # what was retired is retired again
+        checkpointer.prune(["t"])
+        assert ids(thread.all()) == [newest.checkpoint["id"]]
+        assert thread.all()[0].parent_config is None
+        assert checkpointer.get_delta_channel_history(config=newest.config, channels=["a", "b"]) == before
+        assert checkpointer.get_tuple(config_of("t", newest.parent_config["configurable"]["checkpoint_id"])) is None  # type: ignore[index]
+    chain = {write[2].split("/")[0] for history in before.values() for write in history["writes"]}
+    assert rows(checkpointer)["checkpoints"] >= len(chain)
+    # A snapshot of all of them makes the ancestors superfluous.
+    thread.newest = newest.checkpoint["id"]
+    thread.put({"a": ["all"], "b": 1})
+    checkpointer.prune(["t"])
+    assert rows(checkpointer) == {
+        "checkpoint_lines": 1, "checkpoints": 1, "checkpoint_values": 1, "checkpoint_writes": 0,
+    }  # fmt: skip
+
+
+def test_deleting_a_run_leaves_what_later_ones_are_rebuilt_from(checkpointer: HybridCheckpointer) -> None:
+    thread = Thread(checkpointer)
+    for number, run in enumerate(["r1", "r1", "r2", "r2"]):
+        told = {"run_id": run, "counters_since_delta_snapshot": {"a": [1, 1]}}
+        thread.put({} if number else {"a": ["seed"]}, told)
+        thread.values = {}
+        thread.write([("a", number), ("other", number)])
+    before = checkpointer.get_delta_channel_history(config=config_of("t"), channels=["a"])
+    assert before == {"a": {"writes": [("task", "a", number) for number in range(3)], "seed": ["seed"]}}
+    checkpointer.delete_for_runs(["r1", "unknown"])
+    assert [one.metadata["run_id"] for one in thread.all()] == ["r2", "r2"]
+    assert checkpointer.get_delta_channel_history(config=config_of("t"), channels=["a"]) == before
+    checkpointer.delete_for_runs(["r2"])
+    assert thread.all() == []
+    assert rows(checkpointer) == {**NOTHING, "checkpoint_lines": 1}
+
+
+def test_a_deleted_thread_leaves_no_row_and_space_is_given_back(checkpointer: HybridCheckpointer) -> None:
+    path = checkpointer._state.database().path
+    for number in range(20):
+        thread = Thread(checkpointer, f"t{number}", "" if number % 2 else "child")
+        for step in range(5):
+            thread.put({"document": f"{number} {step}" + "d" * 50_000, "messages": [{"text": "m" * 100}] * step})
+            thread.write([("document", "d" * 20_000)])
+    checkpointer.set_retention("t1", Retention(keep_last=1))
+    checkpointer.close()
+    before = files.size(path)
+    checkpointer.prune([f"t{number}" for number in range(10)], strategy="delete")
+    for number in range(10, 20):
+        checkpointer.delete_thread(f"t{number}")
+    assert rows(checkpointer) == NOTHING
+    assert checkpointer.threads() == []
+    checkpointer.close()
+    assert files.size(path) < before / 10
+
+
+def test_pruning_collects_values_that_nobody_has(checkpointer: HybridCheckpointer) -> None:
+    thread, messages = Thread(checkpointer), list[str]()
+    for number in range(50):
+        messages.append(f"message {number}")
+        thread.put({"document": f"{number}" + "d" * 1000, "messages": list(messages)})
+    thread.put({"messages": messages[-3:]})
+    checkpointer.prune(["t"])
+    assert rows(checkpointer)["checkpoints"] == 1
+    assert rows(checkpointer)["checkpoint_values"] <= 5
+    assert thread.state() == {"document": "49" + "d" * 1000, "messages": messages[-3:]}
+
+
+def test_an_unknown_strategy_is_refused(checkpointer: HybridCheckpointer) -> None:
+    with pytest.raises(InvalidInput, match="strategy"):
+        checkpointer.prune(["t"], strategy="keep_nothing")
+    for bad in (Retention(keep_last=0), Retention(max_age=-1), Retention(max_idle=float("nan"))):
+        with pytest.raises(InvalidInput):
+            checkpointer.sweep(bad)
+
+
+# Graphs
+
+
+def added(state: list[str], writes: list[list[str]]) -> list[str]:
+    return [*state, *(note for write in writes for note in write)]
+
+
+class Question(TypedDict):
+    answer: str
+
+
+class State(Question):
+    log: Annotated[list[str], add]
+    notes: Annotated[list[str], DeltaChannel(added, list)]
+
+
+def asking() -> Any:
+    """A graph that notes, calls a subgraph that asks, and notes the answer."""
+
+    def ask(state: Question) -> dict[str, str]:
+        return {"answer": interrupt(f"well, after {state['answer']}?")}
+
+    def note(_: State) -> dict[str, list[str]]:
+        return {"notes": ["asked"]}
+
+    def conclude(state: State) -> dict[str, list[str]]:
+        return {"log": [state["answer"]], "notes": [state["answer"]]}
+
+    inner: Any = StateGraph(Question)
+    inner.add_node("ask", ask)
+    inner.add_edge(START, "ask")
+    builder: Any = StateGraph(State)
+    builder.add_node("note", note)
+    builder.add_node("inner", inner.compile())
+    builder.add_node("conclude", conclude)
+    builder.add_edge(START, "note")
+    builder.add_edge("note", "inner")
+    builder.add_edge("inner", "conclude")
+    builder.add_edge("conclude", END)
+    return builder
+
+
+def kept(checkpointer: HybridCheckpointer, thread_id: str) -> dict[str, int]:
+    """How many checkpoints each namespace has."""
+    counted: dict[str, int] = {}
+    for one in checkpointer.list({"configurable": {"thread_id": thread_id}}):
+        namespace = one.config["configurable"]["checkpoint_ns"].split(":")[0]
+        counted[namespace] = counted.get(namespace, 0) + 1
+    return counted
+
+
+@pytest.mark.parametrize("how", ["prune", "keep_last", "max_age"])
+def test_a_pending_interrupt_and_a_delta_channel_survive(checkpointer: HybridCheckpointer, how: str) -> None:
+    graph = asking().compile(checkpointer=checkpointer)
+    config = {"configurable": {"thread_id": "t"}}
+
+    def reduce() -> None:
+        if how == "prune":
+            checkpointer.prune(["t"])
+        else:
+            checkpointer.sweep(Retention(keep_last=1) if how == "keep_last" else Retention(max_age=timedelta(0)))
+
+    for turn in range(4):
+        graph.invoke({"log": [f"turn {turn}"], "notes": [f"turn {turn}"], "answer": "nothing"}, config)
+        before = graph.get_state(config)
+        assert before.interrupts
+        reduce()
+        after = graph.get_state(config)
+        assert (after.values, after.next, after.interrupts) == (before.values, before.next, before.interrupts)
+        counted = kept(checkpointer, "t")
+        assert counted[""] == 1
+        assert counted["inner"] == (turn + 1 if how == "prune" else 1)
+        graph.invoke(Command(resume=f"answer {turn}"), config)
+        assert graph.get_state(config).next == ()
+    values = graph.get_state(config).values
+    assert values["log"] == [one for turn in range(4) for one in (f"turn {turn}", f"answer {turn}")]
+    assert values["notes"] == [one for turn in range(4) for one in (f"turn {turn}", "asked", f"answer {turn}")]
+
+
+def test_retention_of_all_and_of_one(checkpointer: HybridCheckpointer, events: Recorded) -> None:
+    for name in ("a", "b", "c"):
+        thread = Thread(checkpointer, name)
+        for number in range(10):
+            thread.put({"document": f"{number}" + "d" * 1000})
+    checkpointer.set_retention("b", Retention(keep_last=7))
+    checkpointer.set_retention("c", Retention())
+    assert checkpointer.sweep().checkpoints == 3
+    assert checkpointer.sweep(Retention(keep_last=2)).checkpoints == 8
+    assert [len(list(checkpointer.list(config_of(name)))) for name in "abc"] == [2, 7, 10]
+    assert rows(checkpointer)["checkpoint_values"] == 19
+    checkpointer.set_retention("b", None)
+    assert checkpointer.sweep(Retention(keep_last=2)).checkpoints == 5
+    assert checkpointer.sweep(Retention(keep_last=2)).checkpoints == 0
+    assert [one["checkpoints"] for one in events.named("checkpoints_swept")] == [3, 8, 5]
+
+
+async def test_idle_threads_go_unless_they_wait_for_an_answer(checkpointer: HybridCheckpointer) -> None:
+    Thread(checkpointer, "idle").put({"document": "d" * 1000})
+    graph = asking().compile(checkpointer=checkpointer)
+    await graph.ainvoke({"log": [], "notes": [], "answer": "nothing"}, {"configurable": {"thread_id": "asks"}})
+    assert (await checkpointer.asweep(Retention(max_idle=3600))).threads == 0
+    await checkpointer.aset_retention("asks", Retention(max_idle=0))
+    assert (await checkpointer.asweep(Retention(max_idle=timedelta(0)))).threads == 1
+    assert [one.thread_id for one in await checkpointer.athreads()] == ["asks"]
+
+
+def test_old_checkpoints_go_and_the_newest_stays(checkpointer: HybridCheckpointer) -> None:
+    thread = Thread(checkpointer)
+    for number in range(3):
+        thread.put({"count": number})
+    time.sleep(0.05)
+    thread.put({"count": 3})
+    thread.put({"count": 4})
+    assert checkpointer.sweep(Retention(max_age=0.04)).checkpoints == 3
+    assert thread.state() == {"count": 4}
+
+
+def test_threads_are_shown_with_activity_step_and_size(checkpointer: HybridCheckpointer) -> None:
+    small, large = Thread(checkpointer, "small"), Thread(checkpointer, "large")
+    for _ in range(3):
+        large.put({"document": "d" * 10_000})
+    Thread(checkpointer, "large", "child:1").put({"a": 1}, {"step": 99})
+    small.put({"a": 1})
+    first, second = checkpointer.threads()
+    assert (first.thread_id, first.step, first.checkpoints) == ("small", 0, 1)
+    assert (second.thread_id, second.step, second.checkpoints) == ("large", 2, 4)
+    assert 30_000 < second.bytes < 40_000
+    assert first.bytes < 2000
+    assert first.last_activity >= second.last_activity
+
+
+def test_pending_writes_have_the_type_langgraph_gives_them(checkpointer: HybridCheckpointer) -> None:
+    thread = Thread(checkpointer)
+    thread.put({"a": 1})
+    thread.write([("a", 1)])
+    expected: list[PendingWrite] = [("task", "a", 1)]
+    assert thread.all()[0].pending_writes == expected
