@@ -11,6 +11,7 @@ from hybrid_memory.memory.transient import Notes
 from hybrid_memory.models import Cleanup, Health, UserStats
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.queued import QueuedOperation
 from hybrid_memory.sqlite.version import sqlite_version
 from hybrid_memory.wiring import Parts
 
@@ -53,6 +54,24 @@ class Operating(Lifecycle):
             StorageUnavailable: Postgres did not answer; what was removed before is gone.
         """
         return await self._on_home(lambda parts: parts.housekeeping.cleanup(max_age, user_id, keep_tags, self._notes))
+
+    async def quarantined(self, user_id: str | None = None, *, limit: int = 100) -> list[QueuedOperation]:
+        """Writes that were acknowledged while Postgres was away and that it refused later, of one user or of all.
+
+        Each says why (`reason`). They stay until somebody requeues them; `hybrid-memory outbox export` saves them.
+        """
+        owner = None if user_id is None else self._border.user_id(user_id)
+        return await self._on_home(lambda parts: parts.delivery.quarantined(owner, limit))
+
+    async def requeue(self, positions: Iterable[int] | None = None, *, user_id: str | None = None) -> int:
+        """Send writes from quarantine once more, behind whatever waits of their users; how many.
+
+        Args:
+            positions: of these, see `quarantined`; all of them when None.
+            user_id: of this user only.
+        """
+        owner = None if user_id is None else self._border.user_id(user_id)
+        return await self._on_home(lambda parts: parts.delivery.requeue(positions, owner))
 
     def health(self) -> Health:
         """How this manager is, at once and without asking Postgres; a manager that was not started is down."""

@@ -139,7 +139,7 @@ class Sessions:
     async def settled(self) -> None:
         """See whether another process has emptied the outbox of somebody whose memory is here."""
         for session in list(self._sessions.values()):
-            if session.pending and self._queue is not None and not await self._queue.holds(session.graph.user_id):
+            if session.pending and self._queue is not None and await self._queue.has_emptied(session.graph.user_id):
                 await self.dropped(session.graph.user_id)
 
     def recovered(self) -> None:

@@ -44,9 +44,16 @@ class Queue:
         """Whether something of the user waits, as far as this process knows."""
         return user_id in self._users
 
+    async def has_emptied(self, user_id: str) -> bool:
+        """Whether nothing of the user waits in the file, at this moment."""
+        return not await self._outbox.waits(user_id)
+
     async def holds(self, user_id: str) -> bool:
-        """Whether something of the user waits."""
-        if user_id in self._users and not await self._outbox.waits(user_id):
+        """Whether something of the user waits, so that what is written now goes behind it.
+
+        For the writer alone, while it puts nothing of that user: what is on its way into the file is not there yet.
+        """
+        if user_id in self._users and await self.has_emptied(user_id):
             self._users.discard(user_id)
         return user_id in self._users
 
