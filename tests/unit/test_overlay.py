@@ -95,6 +95,35 @@ def test_a_waiting_memory_is_found_by_its_hash(one: Instance) -> None:
     assert applied(overlay, again).same == {}
 
 
+def test_the_same_write_is_not_later_than_itself(one: Instance) -> None:
+    put = one.node(id_of(1), at=1)
+    overlay = Overlay(KnownGraph(view_of()))
+    overlay.absorb(applied(overlay, put).changes)
+    assert applied(overlay, put).written.nodes == []
+
+
+def test_of_several_twins_the_first_counts(one: Instance) -> None:
+    known = KnownGraph(view_of([fact(3, "tea"), fact(1, "tea"), fact(2, "tea")]))
+    result = applied(known, one.node(id_of(7), "tea", only_once=True, content_hash="aa"))
+    assert result.same == {id_of(7): id_of(1)}
+
+
+def test_vectors_of_a_replaced_content_are_outdated(one: Instance) -> None:
+    known = KnownGraph(view_of([fact(1, "tea"), entity(2, "1", "GenePoint", content={"entity_system": "s"})]))
+    result = applied(known, one.node(id_of(1)), one.entity(id_of(2), {}), one.node(id_of(3)))
+    assert result.changes.outdated == {id_of(1), id_of(2)}
+
+
+def test_every_report_raises_the_confidence_as_postgres_computes_it(one: Instance) -> None:
+    overlay = Overlay(KnownGraph(view_of()))
+    seen_confidences = []
+    for step in range(5):
+        result = applied(overlay, one.entity(id_of(1), {}, at=step, confidence=0.7))
+        overlay.absorb(result.changes)
+        seen_confidences.append(result.written.nodes[0].confidence)
+    assert seen_confidences == [0.7, 0.7 + 0.05, 0.7 + 0.1, 0.7 + 0.15, 0.7 + 0.2]
+
+
 def test_a_deletion_takes_relationships_along_and_is_remembered(one: Instance) -> None:
     view = view_of([fact(1), fact(2)], [edge(1, 2), edge(2, 1), edge(2, 2)])
     overlay = Overlay(KnownGraph(view))

@@ -134,7 +134,7 @@ class _Batch:
 
     def _twin(self, row: Mapping[str, Any]) -> str | None:
         """The memory with the same content that is there already, if this one is to be stored only once."""
-        if not row.get("only_once"):
+        if not row.get("only_once") or row.get("content_hash") is None:
             return None
         alike = (one.node for one in self._known.alike(row))
         return min(
