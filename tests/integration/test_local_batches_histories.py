@@ -94,16 +94,19 @@ def reports(draw: st.DrawFn) -> Draft:
         "entity_id": str(number),
         "entity_system": "s",
         "entity_type": draw(st.sampled_from(["account", "person"])),
-        "entity_name": draw(st.sampled_from(["GenePoint", "genepoint"])),
+        "entity_name": draw(st.sampled_from(["GenePoint", "genepoint", "x"])),
         "entity_data": draw(objects),
         **draw(st.fixed_dictionaries({}, optional={"aliases": tag_lists, "note": values, "update_count": st.just(3)})),
+        **draw(st.fixed_dictionaries({}, optional={"other_ids": tag_lists})),
     }
+    if stub := draw(st.integers(0, 4)) == 0:
+        content = {"entity_id": str(number), "entity_system": "s", "entity_type": None, "entity_name": None}
     row = {
-        "node_id": draw(st.sampled_from([ENTITIES[number]] * 6 + [*PLAIN, *ENTITIES])),
+        "node_id": ENTITIES[number],
         "content": content,
         "summary": draw(st.sampled_from(["one", "two"])),
         "tags": draw(tag_lists),
-        "metadata": draw(objects),
+        "metadata": {"stub": True} if stub else draw(objects),
         "importance": draw(shares),
         "confidence": draw(shares),
         "expires_at": draw(st.sampled_from([None, 86_400])),
