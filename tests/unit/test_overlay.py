@@ -175,6 +175,20 @@ def test_a_deletion_takes_relationships_along_and_is_remembered(one: Instance) -
     assert applied(KnownGraph(view_of(), result.changes.tombstones), one.node(id_of(2), at=4)).written.nodes == []
 
 
+def test_a_memory_that_comes_back_comes_without_its_relationships(one: Instance) -> None:
+    graph = UserGraph(USER, clock=lambda: NOW)
+    graph.apply(
+        Delta(incarnation="one", version=9, nodes=[fact(1), fact(2)], relationships=[edge(1, 2)], complete=True)
+    )
+    overlay = Overlay(KnownGraph(graph.view()))
+    for step in ([one.delete(id_of(1), at=1)], [one.node(id_of(1), "again", at=2)]):
+        overlay.absorb(applied(overlay, *step).changes)
+    assert list(overlay.relationships_of(id_of(2))) == []
+    nodes = [stamped.node for stamped in overlay.nodes.values()]
+    graph.apply(Delta(incarnation="one", version=10, since=9, nodes=nodes, deleted=overlay.deleted))
+    assert ({node.text for node in graph.view().nodes()}, graph.view().edges()) == ({"", "again"}, ())
+
+
 def test_what_postgres_would_refuse_is_named_and_the_rest_is_shown(one: Instance) -> None:
     known = KnownGraph(view_of([fact(1), entity(2, "1", "GenePoint")]))
     operations = [

@@ -57,6 +57,8 @@ class Known(Protocol):
 class Overlay:
     """Rows on top of known ones: what a batch has done so far, or what operations that still wait will do.
 
+    `deleted` are the memories that went with their relationships, those among them that came back without them: take
+    them out first, then put `nodes` and `relationships`.
     Places in a thread never fall here, though those of deleted memories are given again where it counts.
     """
 
@@ -86,7 +88,6 @@ class Overlay:
         """Add or replace a memory."""
         node = stamped.node
         self._unlist(node.node_id)
-        self.deleted.discard(node.node_id)
         self.nodes[node.node_id] = stamped
         if stamped.content_hash is not None:
             self._by_hash.setdefault(stamped.content_hash, set()).add(node.node_id)
