@@ -686,7 +686,8 @@ begin
       end if;
     end loop;
     if v_nodes < jsonb_array_length(p_ops -> 'nodes') and not v_misplaced then
-      select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid);
+      select array_agg(o.node_id) into v_ids
+        from jsonb_to_recordset(p_ops -> 'nodes') as o (n bigint, node_id uuid) where o.n > v_mark;
       v_misplaced := exists (
         select from memory.nodes where user_id = p_user and node_id = any (v_ids) and context_type = 'domain_entity');
     end if;
@@ -913,7 +914,7 @@ revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '0f05973efd6afbd17e8166889a7e86679361c474b010a10b755f6b786fb04ce5');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '21ad283f2d81e686c01779ecf0a63bc4b72531c0adfaa13cfee1b7dae04869e2');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

@@ -431,6 +431,16 @@ class TestEntities:
         assert await counters(look) == await recounted(look) == (1, 0, 1)
 
 
+async def test_a_repeat_is_not_held_against_what_came_after_it(writer: Writer, other: Writer, look: Eyes) -> None:
+    one = str(uuid4())
+    put, behind = writer.node(one), writer.node(str(uuid4()))
+    await writer.write(put)
+    await other.write(other.delete(one, at=1))
+    await other.write(other.entity(one, {}, at=2))
+    assert await writer.write(put, behind) == (4, 2)
+    assert await counters(look) == await recounted(look) == (2, 0, 1)
+
+
 async def test_relationships_that_become_one_through_a_twin_do_not_refuse_the_batch(writer: Writer, look: Eyes) -> None:
     there, twin, end = itertools.islice(ids(), 3)
     await writer.write(writer.node(there, content_hash="aa"), writer.node(end))

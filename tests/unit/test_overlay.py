@@ -63,12 +63,51 @@ def test_what_was_written_later_stays(one: Instance) -> None:
     assert (result.written.nodes, result.refused) == ([], ())
 
 
-def test_an_entity_is_merged_into_the_one_there_whatever_its_id(one: Instance) -> None:
+def test_an_entity_inserted_by_hand_gets_its_derived_id(one: Instance) -> None:
+    """The caller of the write is told that id, and may relate to it at once."""
     there = entity(1, "1", "GenePoint", content={"entity_system": "s", "entity_data": {"city": "Rome", "size": 1}})
-    known = KnownGraph(view_of([replace(there, written_at=START)]))
-    result = applied(known, one.entity(id_of(2), {"size": 2}, at=1))
+    view = view_of([replace(there, written_at=START), fact(3)], [edge(1, 3), edge(3, 1), edge(1, 1)])
+    overlay = Overlay(KnownGraph(view))
+    result = applied(overlay, one.entity(id_of(2), {"size": 2}, at=1), one.edge(id_of(2), id_of(3), at=1))
     (node,) = result.written.nodes
-    assert (node.node_id, node.content["entity_data"]) == (id_of(1), {"city": "Rome", "size": 2})
+    assert (node.node_id, node.content["entity_data"]) == (id_of(2), {"city": "Rome", "size": 2})
+    assert (result.refused, result.written.deleted) == ((), frozenset([id_of(1)]))
+    overlay.absorb(result.changes)
+    ends = {one.key[:2] for one in overlay.relationships_of(id_of(2))}
+    assert ends == {(id_of(2), id_of(3)), (id_of(3), id_of(2)), (id_of(2), id_of(2))}
+    assert list(overlay.relationships_of(id_of(1))) == []
+
+
+def test_a_stub_is_filled_and_takes_nothing(one: Instance) -> None:
+    nameless = {"entity_type": None, "entity_name": None}
+    overlay = Overlay(KnownGraph(view_of([fact(3)])))
+    for metadata, content, at in (
+        ({"stub": True}, nameless, 9),
+        ({"n": 1}, {}, 1),
+        ({"stub": True}, nameless, 10),
+    ):
+        stub = one.entity(id_of(1), {}, at=at, metadata=metadata, content=content)
+        overlay.absorb(applied(overlay, stub, one.edge(id_of(3), id_of(1), at=at)).changes)
+    there = overlay.node(id_of(1))
+    assert there is not None
+    assert (there.node.metadata, there.node.content["entity_name"], there.node.content["update_count"]) == (
+        {"n": 1},
+        "GenePoint",
+        1,
+    )
+
+
+def test_every_name_but_the_last_is_an_alias(one: Instance) -> None:
+    overlay = Overlay(KnownGraph(view_of()))
+    for at, name in ((2, "GP Inc"), (3, "GenePoint"), (1, "Gene Point")):
+        called = {"entity_name": name, "aliases": ["GP"], "other_ids": [str(at)]}
+        report = one.entity(id_of(1), {}, at=at, content=called, summary=name)
+        overlay.absorb(applied(overlay, report).changes)
+    there = overlay.node(id_of(1))
+    assert there is not None
+    content = there.node.content
+    assert (content["entity_name"], there.node.summary) == ("GenePoint", "GenePoint")
+    assert (content["aliases"], content["other_ids"]) == (["GP", "GP Inc", "Gene Point"], ["1", "2", "3"])
 
 
 def test_the_same_content_is_found_without_its_hash(one: Instance) -> None:
@@ -95,6 +134,35 @@ def test_a_waiting_memory_is_found_by_its_hash(one: Instance) -> None:
     assert applied(overlay, again).same == {}
 
 
+def test_the_same_write_is_not_later_than_itself(one: Instance) -> None:
+    put = one.node(id_of(1), at=1)
+    overlay = Overlay(KnownGraph(view_of()))
+    overlay.absorb(applied(overlay, put).changes)
+    assert applied(overlay, put).written.nodes == []
+
+
+def test_of_several_twins_the_first_counts(one: Instance) -> None:
+    known = KnownGraph(view_of([fact(3, "tea"), fact(1, "tea"), fact(2, "tea")]))
+    result = applied(known, one.node(id_of(7), "tea", only_once=True, content_hash="aa"))
+    assert result.same == {id_of(7): id_of(1)}
+
+
+def test_vectors_of_a_replaced_content_are_outdated(one: Instance) -> None:
+    known = KnownGraph(view_of([fact(1, "tea"), entity(2, "1", "GenePoint", content={"entity_system": "s"})]))
+    result = applied(known, one.node(id_of(1)), one.entity(id_of(2), {}), one.node(id_of(3)))
+    assert result.changes.outdated == {id_of(1), id_of(2)}
+
+
+def test_every_report_raises_the_confidence_as_postgres_computes_it(one: Instance) -> None:
+    overlay = Overlay(KnownGraph(view_of()))
+    seen_confidences = []
+    for step in range(5):
+        result = applied(overlay, one.entity(id_of(1), {}, at=step, confidence=0.7))
+        overlay.absorb(result.changes)
+        seen_confidences.append(result.written.nodes[0].confidence)
+    assert seen_confidences == [0.7, 0.7 + 0.05, 0.7 + 0.1, 0.7 + 0.15, 0.7 + 0.2]
+
+
 def test_a_deletion_takes_relationships_along_and_is_remembered(one: Instance) -> None:
     view = view_of([fact(1), fact(2)], [edge(1, 2), edge(2, 1), edge(2, 2)])
     overlay = Overlay(KnownGraph(view))
@@ -105,6 +173,20 @@ def test_a_deletion_takes_relationships_along_and_is_remembered(one: Instance) -
     late = applied(overlay, one.node(id_of(2), at=4), one.edge(id_of(1), id_of(2), at=4))
     assert (late.written.nodes, late.written.relationships, late.refused) == ([], [], ())
     assert applied(KnownGraph(view_of(), result.changes.tombstones), one.node(id_of(2), at=4)).written.nodes == []
+
+
+def test_a_memory_that_comes_back_comes_without_its_relationships(one: Instance) -> None:
+    graph = UserGraph(USER, clock=lambda: NOW)
+    graph.apply(
+        Delta(incarnation="one", version=9, nodes=[fact(1), fact(2)], relationships=[edge(1, 2)], complete=True)
+    )
+    overlay = Overlay(KnownGraph(graph.view()))
+    for step in ([one.delete(id_of(1), at=1)], [one.node(id_of(1), "again", at=2)]):
+        overlay.absorb(applied(overlay, *step).changes)
+    assert list(overlay.relationships_of(id_of(2))) == []
+    nodes = [stamped.node for stamped in overlay.nodes.values()]
+    graph.apply(Delta(incarnation="one", version=10, since=9, nodes=nodes, deleted=overlay.deleted))
+    assert ({node.text for node in graph.view().nodes()}, graph.view().edges()) == ({"", "again"}, ())
 
 
 def test_what_postgres_would_refuse_is_named_and_the_rest_is_shown(one: Instance) -> None:

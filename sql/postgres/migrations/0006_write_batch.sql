@@ -275,7 +275,8 @@ begin
       end if;
     end loop;
     if v_nodes < jsonb_array_length(p_ops -> 'nodes') and not v_misplaced then
-      select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'nodes') as o (node_id uuid);
+      select array_agg(o.node_id) into v_ids
+        from jsonb_to_recordset(p_ops -> 'nodes') as o (n bigint, node_id uuid) where o.n > v_mark;
       v_misplaced := exists (
         select from memory.nodes where user_id = p_user and node_id = any (v_ids) and context_type = 'domain_entity');
     end if;

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from hybrid_memory.graph.view import GraphView
 from hybrid_memory.models import MemoryNode
-from hybrid_memory.replication.merging import clock_of, clocks_of
+from hybrid_memory.replication.merging import clock_of, clocks_of, is_stub
 from hybrid_memory.stamped import (
     BEFORE_ALL,
     Changes,
@@ -57,6 +57,8 @@ class Known(Protocol):
 class Overlay:
     """Rows on top of known ones: what a batch has done so far, or what operations that still wait will do.
 
+    `deleted` are the memories that went with their relationships, those among them that came back without them: take
+    them out first, then put `nodes` and `relationships`.
     Places in a thread never fall here, though those of deleted memories are given again where it counts.
     """
 
@@ -86,7 +88,6 @@ class Overlay:
         """Add or replace a memory."""
         node = stamped.node
         self._unlist(node.node_id)
-        self.deleted.discard(node.node_id)
         self.nodes[node.node_id] = stamped
         if stamped.content_hash is not None:
             self._by_hash.setdefault(stamped.content_hash, set()).add(node.node_id)
@@ -234,7 +235,7 @@ class KnownGraph:
 
 
 def _assumed(node: MemoryNode) -> StampedNode:
-    if node.context_type != ENTITY:
+    if node.context_type != ENTITY or is_stub(node.metadata):
         return StampedNode(node)
     clock = clock_of((node.written_at or BEFORE_ALL[0], node.written_by))
     return StampedNode(node, None, clocks_of(node.content, node.metadata, clock))

@@ -16,7 +16,7 @@ from hybrid_memory.models import MemoryNode, Relationship
 from hybrid_memory.postgres.batches import Operation, Written
 from hybrid_memory.replication.checks import complaint_about
 from hybrid_memory.replication.known import ENTITY, Known, Overlay
-from hybrid_memory.replication.merging import clock_of, clocks_of, merged_entity, reported_content
+from hybrid_memory.replication.merging import clock_of, clocks_of, is_stub, merged_entity, reported_content
 from hybrid_memory.stamped import Changes, NodeVector, Stamp, StampedNode, StampedRelationship
 
 # A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
@@ -134,7 +134,7 @@ class _Batch:
 
     def _twin(self, row: Mapping[str, Any]) -> str | None:
         """The memory with the same content that is there already, if this one is to be stored only once."""
-        if not row.get("only_once"):
+        if not row.get("only_once") or row.get("content_hash") is None:
             return None
         alike = (one.node for one in self._known.alike(row))
         return min(
@@ -221,19 +221,43 @@ class _Batch:
         if None in identity:
             self._refuse(operation, "23514", "an entity without its identity")
             return
-        clocks = clocks_of(row["content"], row["metadata"], clock_of(operation.stamp))
-        content = reported_content(row["content"], float(row["confidence"]))
-        report = StampedNode(replace(self._new(operation), content=content), None, clocks)
         there = self._rows.entity(identity)
-        if there is not None:
-            self._outdated.add(there.node.node_id)
-            self._write(merged_entity(there, report))
-        elif self._rows.node(row["node_id"]) is not None:
+        if (there is None or there.node.node_id != row["node_id"]) and self._rows.node(row["node_id"]) is not None:
             self._refuse(operation, "23505", "the id of this entity is that of another memory")
-        else:
+            return
+        if there is not None and there.node.node_id != row["node_id"]:
+            there = self._renamed(there, operation)
+        report = self._report(operation)
+        if there is None:
             self._counts["node_count"] += 1
             self._counts["entity_count"] += 1
             self._write(report)
+        elif not is_stub(row["metadata"]):
+            self._outdated.add(there.node.node_id)
+            self._write(merged_entity(there, report))
+
+    def _report(self, operation: _Fresh) -> StampedNode:
+        """What an operation says of an entity. A stub says nothing, and has no clock: whatever is known wins."""
+        row = operation.row
+        node = self._new(operation)
+        if is_stub(row["metadata"]):
+            return StampedNode(replace(node, content=row["content"]))
+        clocks = clocks_of(row["content"], row["metadata"], clock_of(operation.stamp))
+        return StampedNode(replace(node, content=reported_content(row["content"], node.confidence)), None, clocks)
+
+    def _renamed(self, there: StampedNode, operation: _Fresh) -> StampedNode:
+        """An entity that somebody inserted by hand, under the id that is derived from its identity."""
+        given, derived = there.node.node_id, operation.row["node_id"]
+        joined = {one.key: one for one in self._rows.relationships_of(given)}.values()
+        renamed = replace(there, node=replace(there.node, node_id=derived, version=self._version))
+        self._rows.delete(given)
+        self._rows.tombstones[given] = (self._now, operation.stamp[1])
+        self._write(renamed)
+        for one in joined:
+            start, end = (derived if node_id == given else node_id for node_id in one.key[:2])
+            relationship = replace(one.relationship, from_node_id=start, to_node_id=end, version=self._version)
+            self._rows.join(replace(one, relationship=relationship))
+        return renamed
 
     def _new(self, operation: _Fresh) -> MemoryNode:
         """What a memory and an entity have in common when they are new."""

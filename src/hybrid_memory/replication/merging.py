@@ -19,6 +19,11 @@ def clock_of(stamp: Stamp) -> str:
     return f"{stamp[0].astimezone(UTC):%Y-%m-%d %H:%M:%S.%f} {stamp[1]}"
 
 
+def is_stub(metadata: Json) -> bool:
+    """Whether it only holds the place of an entity that is spoken of and not there yet."""
+    return metadata.get("stub") is True
+
+
 def clocks_of(content: Json, metadata: Json, clock: str) -> dict[str, str]:
     """The clock of one report for all that it reports."""
     return {
@@ -38,17 +43,20 @@ def merged_entity(known: StampedNode, report: StampedNode) -> StampedNode:
     """The entity that is known after a report of it."""
     old, new = known.node, report.node
     later_row = _later(report.clocks.get("row"), known.clocks.get("row"))
+    later_name = _later(_named_at(report.clocks), _named_at(known.clocks))
+    metadata = _merged(old.metadata, known.clocks, new.metadata, report.clocks, "metadata.")
     latest = report if known.stamp < report.stamp else known
     node = replace(
         old,
         content=_merged_content(old.content, known.clocks, new.content, report.clocks),
-        metadata=_merged(old.metadata, known.clocks, new.metadata, report.clocks, "metadata."),
+        metadata={key: value for key, value in metadata.items() if key != "stub"},
         tags=tuple(_merged_set(old.tags, new.tags)),
-        summary=new.summary if later_row else old.summary,
+        summary=new.summary if later_name else old.summary,
         importance=new.importance if later_row else old.importance,
         expires_at=new.expires_at if later_row else old.expires_at,
         confidence=_raised_confidence(old.content, new.content),
         version=new.version,
+        created_at=new.created_at if is_stub(old.metadata) else old.created_at,
         updated_at=new.updated_at,
         written_at=latest.node.written_at,
         written_by=latest.node.written_by,
@@ -61,12 +69,18 @@ def merged_entity(known: StampedNode, report: StampedNode) -> StampedNode:
 
 
 def _merged_content(old: Json, old_clocks: Clocks, new: Json, new_clocks: Clocks) -> dict[str, Any]:
-    """`entity_data` key by key, `aliases` as a set, `update_count` as a sum, `base_confidence` as the greatest."""
-    return _merged(old, old_clocks, new, new_clocks, "content.") | {
+    """`entity_data` key by key, `other_ids` as a set, `update_count` as a sum, `base_confidence` as the greatest.
+
+    It is called by the later name; every other name it ever had is an alias.
+    """
+    content = _merged(old, old_clocks, new, new_clocks, "content.")
+    names = _merged_set(_names_of(old), _names_of(new))
+    return content | {
         "entity_data": _merged(
             old.get("entity_data") or {}, old_clocks, new.get("entity_data") or {}, new_clocks, "data."
         ),
-        "aliases": _merged_set(old.get("aliases") or (), new.get("aliases") or ()),
+        "aliases": [name for name in names if name != content.get("entity_name")],
+        "other_ids": _merged_set(old.get("other_ids") or (), new.get("other_ids") or ()),
         "update_count": _updates(old) + _updates(new),
         "base_confidence": _best_confidence(old, new),
     }
@@ -91,6 +105,15 @@ def _later(one: str | None, other: str | None) -> bool:
 
 def _merged_set(one: Iterable[str], other: Iterable[str]) -> list[str]:
     return sorted({*one, *other})
+
+
+def _names_of(content: Json) -> list[str]:
+    return [name for name in (*(content.get("aliases") or ()), content.get("entity_name")) if name is not None]
+
+
+def _named_at(clocks: Clocks) -> str:
+    """When an entity got its name, which its summary repeats; a report without a name is older than any with one."""
+    return clocks.get("content.entity_name", "0") + clocks.get("row", "")
 
 
 def _updates(content: Json) -> int:
