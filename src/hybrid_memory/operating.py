@@ -87,4 +87,4 @@ class Operating(Lifecycle):
         try:
             await super()._close(timeout)
         finally:
-            await asyncio.to_thread(self._state.close)
+            self._state.close()  # not in a thread: at the end of the process there are no new ones
