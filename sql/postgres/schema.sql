@@ -988,11 +988,12 @@ end
 $$;
 
 -- Removes a user's memories that have expired and, given a moment, those not changed since that carry none of the tags
--- (lower case) to keep; items of a store have no age, only an expiry. At most so many: call again until nothing goes.
+-- (lower case) to keep; items of a store have no age, only an expiry, and a stub stays while anything is related to it.
+-- At most so many: call again until fewer are removed. Stubs count among those only, for they are no memories.
 -- The tombstone carries the stamp of what it removed, not of the removal: a change that another process made later and
 -- that arrives later still counts, as it would have if it had come first.
 create function memory.sweep_user(p_user text, p_before timestamptz, p_keep_tags text[], p_most integer)
-returns table (o_version bigint, o_expired bigint, o_old bigint, o_relationships bigint)
+returns table (o_version bigint, o_removed bigint, o_expired bigint, o_old bigint, o_relationships bigint)
 language plpgsql volatile
 as $$
 declare
@@ -1001,6 +1002,7 @@ declare
   v_gone uuid[];
   v_latest timestamptz;
   v_expired bigint;
+  v_stubs bigint;
   v_entities bigint;
   v_edges bigint;
 begin
@@ -1008,26 +1010,33 @@ begin
   select version into v_version from memory.user_metadata where user_id = p_user for update;
   if not found then
     if not exists (select from memory.nodes where user_id = p_user) then
-      return query select 0::bigint, 0::bigint, 0::bigint, 0::bigint;
+      return query select 0::bigint, 0::bigint, 0::bigint, 0::bigint, 0::bigint;
       return;
     end if;
     v_version := memory.touch_user(p_user);
   end if;
   -- In a statement after the lock: whatever was changed while it was waited for is judged as it is now.
-  select array_agg(node_id), max(written_at), count(*) filter (where has_expired), count(*) filter (where is_entity)
-    into v_gone, v_latest, v_expired, v_entities
+  select array_agg(node_id), max(written_at), count(*) filter (where has_expired), count(*) filter (where is_entity),
+         count(*) filter (where is_stub and not has_expired)
+    into v_gone, v_latest, v_expired, v_entities, v_stubs
     from (
       select n.node_id, n.written_at, coalesce(n.expires_at <= v_now, false) as has_expired,
-             n.context_type = 'domain_entity' as is_entity
+             n.context_type = 'domain_entity' as is_entity,
+             n.context_type = 'domain_entity' and memory.is_stub(n.metadata) as is_stub
       from memory.nodes n
       where n.user_id = p_user
         and (n.expires_at <= v_now
              or (n.updated_at < p_before and n.namespace is null
-                 and not exists (select from unnest(n.tags) as tag where lower(tag) = any (p_keep_tags))))
+                 and not exists (select from unnest(n.tags) as tag
+                                 where tag = any (p_keep_tags) or lower(tag) = any (p_keep_tags))
+                 and not (n.context_type = 'domain_entity' and memory.is_stub(n.metadata)
+                          and exists (select from memory.relationships r
+                                      where r.user_id = p_user
+                                        and (r.from_node_id = n.node_id or r.to_node_id = n.node_id)))))
       limit p_most
     ) as going;
   if v_gone is null then
-    return query select v_version, 0::bigint, 0::bigint, 0::bigint;
+    return query select v_version, 0::bigint, 0::bigint, 0::bigint, 0::bigint;
     return;
   end if;
   v_version := v_version + 1;
@@ -1046,7 +1055,8 @@ begin
         node_count = node_count - cardinality(v_gone), entity_count = entity_count - v_entities,
         relationship_count = relationship_count - v_edges
     where user_id = p_user;
-  return query select v_version, v_expired, cardinality(v_gone) - v_expired, v_edges;
+  return query select v_version, cardinality(v_gone)::bigint, v_expired,
+                      cardinality(v_gone) - v_expired - v_stubs, v_edges;
 end
 $$;
 
@@ -1119,6 +1129,6 @@ revoke all on function memory.trim_user(text, timestamptz, integer) from public;
 revoke all on function memory.forget_watermark(text, uuid) from public;
 revoke all on function memory.count_accesses(text, uuid[], bigint[], timestamptz[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (7, 'housekeeping', '5d9bd3584a0c3ec890b253aca5807ad2ff690f13deb93f148c625b5acca49928');
+insert into memory.schema_migrations (number, name, checksum) values (7, 'housekeeping', 'd23de725d91b1b58129ee370bb57ee903383d00c63a7d1b1014e59d7495435a3');
 
 commit;

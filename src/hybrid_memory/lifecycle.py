@@ -10,6 +10,7 @@ from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.memory.border import Border
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.state import StateFile
 from hybrid_memory.wiring import Parts, opened
 
 Result = TypeVar("Result")
@@ -27,6 +28,7 @@ class Lifecycle:
         self._starting: asyncio.Lock | None = None
         self._closed = False
         self._border = Border(settings)
+        self._state = StateFile(settings.data_dir.expanduser(), events)
 
     @property
     def blocking(self) -> "Blocking":
@@ -36,10 +38,11 @@ class Lifecycle:
     async def start(self) -> None:
         """Connect, bring the schema up to date, and be ready. Starting a started manager does nothing.
 
+        A server that is away is no error: it is asked again from then on, and what is written meanwhile waits for it.
+
         Raises:
             ConfigurationError: settings, server or rights do not fit; the text says what to do.
             SchemaMismatch: the schema in the database is not the one this version works with.
-            StorageUnavailable: Postgres does not answer.
         """
         self._closed = False
         self._home.adopt_running()
@@ -88,7 +91,7 @@ class Lifecycle:
             self._starting = self._starting or asyncio.Lock()
             async with self._starting:
                 if self._parts is None:
-                    self._parts = await opened(self.settings, self._border, self.events)
+                    self._parts = await opened(self.settings, self._border, self._state, self.events)
                     self._begin(self._parts)
         return self._parts
 

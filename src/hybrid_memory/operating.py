@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Literal
 
+from hybrid_memory.blocking import elsewhere
 from hybrid_memory.lifecycle import Lifecycle
 from hybrid_memory.memory.transient import Notes
 from hybrid_memory.models import Cleanup, Health, UserStats
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
-from hybrid_memory.sqlite.state import StateFile
 from hybrid_memory.sqlite.version import sqlite_version
 from hybrid_memory.wiring import Parts
 
@@ -20,7 +20,6 @@ class Operating(Lifecycle):
 
     def __init__(self, settings: Settings, events: Events) -> None:
         super().__init__(settings, events)
-        self._state = StateFile(self.settings.data_dir.expanduser(), self.events)
         self._notes = Notes(self._state, self._border)
 
     async def user_stats(self, user_id: str) -> UserStats:
@@ -59,19 +58,23 @@ class Operating(Lifecycle):
         """How this manager is, at once and without asking Postgres; a manager that was not started is down."""
         local = self.settings.memory_type == "sqlite"
         up = self._parts is not None and self._parts.answering
+        waiting, quarantined, oldest = (None, None, None) if self._parts is None else self._parts.delivery.figures()
         return Health(
             postgres="off" if local else "up" if up else "down",
             mode="sqlite" if local else "hybrid",
             data_dir=str(self.settings.data_dir.expanduser().absolute()),
             sqlite_version=sqlite_version(),
             breaker=None if self._parts is None else self._parts.link.breaker,
+            outbox_depth=waiting,
+            outbox_oldest_seconds=oldest,
+            quarantined=quarantined,
         )
 
     async def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything acknowledged before is in Postgres; whether it is, within `timeout`."""
 
         async def drained(parts: Parts) -> Literal[True]:
-            await parts.writer.drained()
+            await parts.delivery.drained(parts.background)
             return True
 
         try:
@@ -82,9 +85,10 @@ class Operating(Lifecycle):
 
     def _begin(self, parts: Parts) -> None:
         parts.housekeeping.schedule(parts.background, self._notes)
+        parts.delivery.schedule(parts.background)
 
     async def _close(self, timeout: float) -> None:
         try:
             await super()._close(timeout)
         finally:
-            self._state.close()  # not in a thread: at the end of the process there are no new ones
+            await elsewhere(self._state.close)

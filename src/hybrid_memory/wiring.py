@@ -5,10 +5,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from hybrid_memory.background import Background
+from hybrid_memory.blocking import elsewhere
 from hybrid_memory.errors import ConfigurationError
+from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.conversations import Conversations
+from hybrid_memory.memory.delivery import Delivery, oldest_sent
 from hybrid_memory.memory.entities import Entities
 from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
@@ -24,8 +27,13 @@ from hybrid_memory.postgres.housekeeping import Upkeep
 from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.statistics import Statistics
 from hybrid_memory.replication.clock import HybridClock
+from hybrid_memory.replication.queue import Queue
+from hybrid_memory.replication.replay import Replay
 from hybrid_memory.replication.writer import Writer
 from hybrid_memory.settings import Settings, misspelled
+from hybrid_memory.sqlite.leases import Leases
+from hybrid_memory.sqlite.outbox import Outbox
+from hybrid_memory.sqlite.state import StateFile
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ class Parts:
     tool_outputs: ToolOutputs
     conversations: Conversations
     figures: Figures
+    delivery: Delivery
     housekeeping: Housekeeping
     background: Background
     instance_id: str
@@ -62,15 +71,16 @@ class Parts:
         try:
             async with asyncio.timeout(timeout):
                 await self.writer.close()
+                await self.delivery.close()
                 if self.answering:
-                    await self.housekeeping.farewell(self.instance_id, self.writer.users)
+                    await self.housekeeping.farewell(self.instance_id, self.delivery.delivered_users())
         except TimeoutError:
             events.warning("closed_before_all_was_written", operations=self.writer.waiting)
         finally:
             await self.closing.aclose()
 
 
-async def opened(settings: Settings, border: Border, events: Events) -> Parts:
+async def opened(settings: Settings, border: Border, state: StateFile, events: Events) -> Parts:
     """Reach Postgres, bring the schema up to date and wire the parts; nothing stays open when that fails."""
     if settings.memory_type == "sqlite":
         raise ConfigurationError("MEMORY_TYPE=sqlite is not available yet: configure a server, or leave it out")
@@ -82,11 +92,32 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
         stack.push_async_callback(link.close)
         instance, clock = new_id(), HybridClock()
         keeper = await stack.enter_async_context(opened_keeper(settings, link, clock, events))
+        outbox = Outbox(
+            await elsewhere(state.database),
+            events,
+            most_operations=settings.max_outbox_operations,
+            most_bytes=settings.max_outbox_bytes,
+        )
+        queue = Queue(outbox, instance, answering=lambda: link.answering, now=utc_now)
+        await queue.open()
         upkeep = Upkeep(link)
         accesses = Accesses(upkeep)
-        sessions = Sessions(Loader(link, clock), keeper, accesses, settings, events)
-        writer = Writer(Batches(link, instance), instance, clock, shown=sessions.holds)
+        sessions = Sessions(Loader(link, clock), keeper, accesses, queue, settings, events)
+        writer = Writer(Batches(link, instance), instance, clock, queue=queue, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
+        leases = Leases(state.database())
+        replay = Replay(
+            outbox=outbox,
+            leases=leases,
+            batches=lambda run: Batches(link, run),
+            audience=sessions,
+            owner=instance,
+            events=events,
+            answering=lambda: link.answering,
+            oldest=oldest_sent(settings.retention_days),
+            now=utc_now,
+        )
+        link.on_recovery(sessions.recovered)
         memories = Memories(border, clock, link, writer, sessions, accesses, events)
         entities = Entities(border, memories, sessions, events)
         conversations = Conversations(border, memories, sessions)
@@ -101,6 +132,7 @@ async def opened(settings: Settings, border: Border, events: Events) -> Parts:
             tool_outputs=ToolOutputs(border, memories, entities, events),
             conversations=conversations,
             figures=figures,
+            delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),
             housekeeping=housekeeping,
             background=Background(events),
             instance_id=instance,

@@ -16,7 +16,8 @@ from hybrid_memory.memory.memories import Memories
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.target import Targets
-from hybrid_memory.replication.writer import Write
+from hybrid_memory.replication.batching import Write
+from hybrid_memory.replication.writer import Answer
 from tests.support.children import Child, together
 from tests.support.managers import KNOWN_TYPES, settings_for
 from tests.support.servers import administration, in_socket
@@ -109,10 +110,10 @@ async def write_until_killed(events: Events, place: dict[str, str], user: str, l
 
 def acknowledge_early() -> None:
     """A bug: a write is acknowledged before Postgres has it."""
-    honest: Callable[..., Awaitable[Applied]] = Memories.write
+    honest: Callable[..., Awaitable[Answer]] = Memories.write
     tasks = set()
 
-    async def write(memories: Memories, user_id: str, writes: Sequence[Write]) -> Applied:
+    async def write(memories: Memories, user_id: str, writes: Sequence[Write]) -> Answer:
         if user_id.endswith("more"):
             tasks.add(asyncio.ensure_future(honest(memories, user_id, writes)))
             await asyncio.sleep(0)

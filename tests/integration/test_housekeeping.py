@@ -9,14 +9,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from hybrid_memory import HybridMemoryManager
+from hybrid_memory import EntityRef, HybridMemoryManager
 from hybrid_memory.errors import InvalidInput, StorageRejected, UnknownMemory
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import Cleanup
 from hybrid_memory.postgres import housekeeping
 from hybrid_memory.postgres.batches import Batches, Operation
 from hybrid_memory.postgres.target import Targets
-from hybrid_memory.replication.writer import Write
+from hybrid_memory.replication.batching import Write
 from tests.support.managers import run_job, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
@@ -143,6 +143,24 @@ class TestCleanup:
         await expire(targets, rows[0]["node_id"])
         assert await manager.cleanup(AGE) == Cleanup(expired=1, users=1)
         assert texts(await manager.ensure_user_memories("nick")) == {"item b"}
+
+    async def test_a_place_is_held_for_an_entity_while_anything_points_at_it(
+        self, manager: HybridMemoryManager, targets: Targets
+    ) -> None:
+        await manager.store_entity(
+            "nick",
+            entity_id="1",
+            entity_system="crm",
+            entity_type="contact",
+            entity_name="Ann",
+            relations=[("belongs_to", EntityRef("crm", "2"))],
+        )
+        await age(targets)
+        assert await manager.cleanup(AGE) == Cleanup(memories=1, relationships=1, users=1)
+        assert await outside(targets, "select entity_id from memory.nodes") == [("2",)]
+        assert await manager.cleanup(AGE) == Cleanup(users=1)
+        assert await outside(targets, "select entity_id from memory.nodes") == []
+        await counters_are_counts(targets)
 
     async def test_tags_to_keep_are_the_callers(self, manager: HybridMemoryManager, targets: Targets) -> None:
         await manager.store_persistent_memory("nick", "mine", tags=["Zürich", "x"])

@@ -27,8 +27,8 @@ from hybrid_memory.postgres.batches import Applied, Batches, Embedding, Operatio
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication import local, merging
+from hybrid_memory.replication.batching import key_of
 from hybrid_memory.replication.local_batches import LocalBatches
-from hybrid_memory.replication.writer import key_of
 from hybrid_memory.sqlite.database import Database as StateFile
 from hybrid_memory.sqlite.local_rows import LocalRows
 from tests.support.histories import History, Length, check, finds

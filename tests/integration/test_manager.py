@@ -380,7 +380,7 @@ class TestLoading:
 
 
 class TestWithoutPostgres:
-    async def test_a_loaded_memory_stays_readable_and_nothing_is_acknowledged(
+    async def test_a_loaded_memory_stays_readable_and_writes_wait(
         self, targets: Targets, proxy: FaultProxy, events: Recorded
     ) -> None:
         through = proxy.targets(targets)
@@ -393,14 +393,16 @@ class TestWithoutPostgres:
             await manager.ensure_user_memories("nick")
             seen.append(memory.stale)
             assert [node.text for node in memory.get_all_nodes()] == ["kept"]
-            with pytest.raises(StorageUnavailable):
-                await manager.store_persistent_memory("nick", "not acknowledged")
-            with pytest.raises(StorageUnavailable):
-                await manager.ensure_user_memories("never loaded")
+            node_id = await manager.store_persistent_memory("nick", "waits")
+            assert [(node.text, node.version) for node in memory.get_all_nodes()] == [("kept", 1), ("waits", None)]
+            assert (await manager.ensure_user_memories("never loaded")).stale
             assert events.named("postgres_unavailable")
+            assert events.named("outbox_operation_queued")
+            assert not [fields for fields in events.named("node_persisted_to_postgres") if fields["node_id"] == node_id]
             proxy.heal()
-            await until(lambda: manager.health().postgres == "up", "Postgres is found again")
+            assert await manager.flush()
             await manager.ensure_user_memories("nick")
+            assert [(node.text, node.version) for node in memory.get_all_nodes()] == [("kept", 1), ("waits", 2)]
             assert [*seen, memory.stale] == [False, True, False]
 
 
@@ -471,15 +473,20 @@ class TestLifecycle:
         async with manager:
             seen.append(manager.health().postgres)
             proxy.black_hole()
-            with pytest.raises(StorageUnavailable):
-                await manager.store_persistent_memory("nick", "x")
+            await manager.store_persistent_memory("nick", "x")
             await until(lambda: manager.health().postgres == "down", "the breaker opens")
             seen.append(manager.health().postgres)
+            waiting = manager.health()
             proxy.heal()
             await until(lambda: manager.health().postgres == "up", "the breaker closes")
             await manager.store_persistent_memory("nick", "x")
             seen.append(manager.health().postgres)
+            assert await manager.flush()
+            assert manager.health().outbox_depth == 0
         assert seen == ["down", "up", "down", "up"]
+        assert waiting.outbox_depth
+        assert waiting.outbox_oldest_seconds is not None
+        assert (waiting.breaker, waiting.quarantined) == ("open", 0)
         assert manager.health().outbox_depth is None
 
     async def test_the_first_call_starts_it_once(self, manager: HybridMemoryManager) -> None:

@@ -16,7 +16,8 @@ select * from memory.users_to_trim(:after, :before, :most) as named (user_id);
 
 -- name: sweep_user
 -- Removes what has expired and, given a moment, what was not changed since.
-select o_version as version, o_expired as expired, o_old as old, o_relationships as relationships
+select o_version as version, o_removed as removed, o_expired as expired, o_old as old,
+       o_relationships as relationships
 from memory.sweep_user(:owner, :before, :keep_tags, :most);
 
 -- name: trim_user

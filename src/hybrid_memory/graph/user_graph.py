@@ -15,6 +15,8 @@ from hybrid_memory.graph.rows import Rows
 from hybrid_memory.graph.view import GraphView
 
 Clock = Callable[[], datetime]
+Overlay = Callable[[GraphView], Delta]
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
 
 
 def utc_now() -> datetime:
@@ -39,6 +41,8 @@ class UserGraph:
         self._version = 0
         self._loaded = False
         self._ahead: list[Delta] = []
+        self._overlay: Overlay | None = None
+        self._below: GraphView | None = None
         self._view: GraphView | None = None
         self._confirmed_at: datetime | None = None
         self._stale = True
@@ -123,7 +127,7 @@ class UserGraph:
             else:
                 self._keep_ahead(delta)
             self._apply_ahead()
-            self._view = None
+            self._view = self._below = None
             return delta.complete or (delta.incarnation == self._incarnation and delta.version <= self._version)
 
     def everything(self) -> Delta:
@@ -140,6 +144,16 @@ class UserGraph:
                 complete=True,
             )
 
+    def lay_over(self, overlay: Overlay | None) -> None:
+        """Show what is not in Postgres yet on top of what is, whatever comes in from there; None shows the rows alone.
+
+        Args:
+            overlay: given all rows, what is different with it; given the same object as long as they are the same.
+        """
+        with self._lock:
+            self._overlay = overlay
+            self._view = None
+
     def view(self) -> GraphView:
         """What there is now, consistent in itself: every edge has both its ends, nothing in it has expired."""
         now = self.clock()
@@ -148,9 +162,19 @@ class UserGraph:
             with self._lock:
                 view = self._view
                 if view is None or not view.holds_at(now):
-                    view = GraphView(self._rows, incarnation=self._incarnation, version=self._version, at=now)
-                    self._view = view
+                    view = self._view = self._view_of(self._shown(), now)
         return view
+
+    def _view_of(self, rows: Rows, at: datetime) -> GraphView:
+        return GraphView(rows, incarnation=self._incarnation, version=self._version, at=at)
+
+    def _shown(self) -> Rows:
+        if self._overlay is None:
+            return self._rows
+        self._below = self._below or self._view_of(self._rows, _BEFORE_ALL)
+        rows = self._rows.copy()
+        rows.apply(self._overlay(self._below))
+        return rows
 
     def _is_known(self, delta: Delta) -> bool:
         # A load at the same version replaces: it may show what was changed by hand.

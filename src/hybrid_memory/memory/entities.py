@@ -18,7 +18,7 @@ from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.models import EntityRef, MemoryNode
 from hybrid_memory.observability import Events
-from hybrid_memory.replication.writer import Write, key_of
+from hybrid_memory.replication.batching import Write, key_of
 
 Target = str | UUID | EntityRef
 
@@ -192,9 +192,7 @@ class Entities:
             else:
                 other = border.node_id(owner, target, "relations")
             gathered.join(node_id, relation, other)
-        await self._memories.write(owner, gathered.writes())
-        self._events.info("node_persisted_to_postgres", user_id=owner, node_id=node_id)
-        return node_id
+        return self._memories.acknowledged(await self._memories.write(owner, gathered.writes()), node_id)
 
     async def gathered(self, owner: str) -> Gathered:
         """An empty gathering that knows what the user's entities are called, as far as this process does."""

@@ -5,19 +5,22 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from hybrid_memory.errors import InvalidInput, StorageRejected, UnknownMemory
+from hybrid_memory.errors import InvalidInput, StorageRejected, StorageUnavailable, UnknownMemory
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.graph.view import is_stub
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border, Draft
 from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.twins import twins
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.batches import Applied, Embedding
 from hybrid_memory.postgres.nodes import Nodes
+from hybrid_memory.replication.batching import Write, key_of
 from hybrid_memory.replication.clock import HybridClock
-from hybrid_memory.replication.writer import Write, Writer, key_of
+from hybrid_memory.replication.queue import Queued
+from hybrid_memory.replication.writer import Answer, Writer
 
 GIVEN_VECTOR = "given"
 _MISSING_END = "23503"
@@ -50,10 +53,10 @@ class Memories:
     async def store(self, user_id: str, content: object, context_type: str, **fields: Any) -> str:
         """Store one memory; its id, or the id of the identical one that is there already."""
         draft = self._border.draft(user_id, content, context_type, now=utc_now(), **fields)
-        applied = await self.write(draft.user_id, writes_of(draft))
-        node_id = applied.same.get(draft.node_id, draft.node_id)
-        self._events.info("node_persisted_to_postgres", user_id=draft.user_id, node_id=node_id)
-        return node_id
+        if twin := (await self._known_twins(draft.user_id, [draft])).get(draft.node_id):
+            return twin
+        answer = await self.write(draft.user_id, writes_of(draft))
+        return self.acknowledged(answer, draft.node_id)
 
     async def store_many(
         self, user_id: str, items: Sequence[Mapping[str, Any]], progress: Progress | None = None
@@ -70,10 +73,13 @@ class Memories:
             except (InvalidInput, TypeError) as error:
                 raise InvalidInput(f"item {place}: {error}") from None
         drafts, ids = _without_twins(drafts)
+        known = await self._known_twins(owner, drafts)
+        drafts = [draft for draft in drafts if draft.node_id not in known]
+        ids = [known.get(node_id, node_id) for node_id in ids]
         for start in range(0, len(drafts), _CHUNK):
             chunk = drafts[start : start + _CHUNK]
-            applied = await self.write(owner, _folded(chunk))
-            ids = [applied.same.get(node_id, node_id) for node_id in ids]
+            answer = await self.write(owner, _folded(chunk))
+            ids = [answer.same.get(node_id, node_id) for node_id in ids]
             if progress is not None:
                 progress(min(start + _CHUNK, len(drafts)), len(drafts))
         return ids
@@ -97,10 +103,11 @@ class Memories:
             self._border.share(strength, "strength"),
             self._border.mapping(metadata, "metadata"),
         )
-        await self.write(owner, [write])
-        self._events.info(
-            "relationship_persisted_to_postgres", user_id=owner, relationship_type=write.row["relationship_type"]
-        )
+        answer = await self.write(owner, [write])
+        if isinstance(answer, Applied):
+            self._events.info(
+                "relationship_persisted_to_postgres", user_id=owner, relationship_type=write.row["relationship_type"]
+            )
 
     async def get(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
         """One memory, which counts as an access."""
@@ -110,14 +117,19 @@ class Memories:
         return node
 
     async def found(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
-        """One memory, from the user's graph when it is here, else from Postgres."""
+        """One memory, from the user's graph when it is here, else from Postgres, or from what is known without it."""
         owner = self._border.user_id(user_id)
         wanted = self._border.node_id(owner, node_id)
         memory = self._sessions.loaded(owner)
         if memory is not None:
             return memory.peek(wanted)
-        async with self._database.transaction([owner]) as transaction:
-            node = await Nodes(transaction, owner).get(wanted)
+        try:
+            if self._sessions.awaits_delivery(owner):
+                return (await self._sessions.opened(owner)).peek(wanted)
+            async with self._database.transaction([owner]) as transaction:
+                node = await Nodes(transaction, owner).get(wanted)
+        except StorageUnavailable:
+            return (await self._sessions.opened(owner)).peek(wanted)
         self._clock.observe(node.written_at if node else None)
         if node is None or is_stub(node) or (node.expires_at is not None and node.expires_at <= utc_now()):
             return None
@@ -162,17 +174,47 @@ class Memories:
         await self.write(node.user_id, [Write("deletes", {"node_id": node.node_id})])
         return True
 
-    async def write(self, user_id: str, writes: Sequence[Write]) -> Applied:
+    async def write(self, user_id: str, writes: Sequence[Write]) -> Answer:
         """Write all of it or nothing; visible in the user's graph when this returns."""
+        await self._check_ends(user_id, writes)
         try:
-            applied = await self._writer.write(user_id, writes)
+            answer = await self._writer.write(user_id, writes)
         except StorageRejected as error:
             if error.sqlstate == _MISSING_END:
                 raise UnknownMemory(f"user {user_id!r} has no such memory to relate to") from error
             self._events.error("failed_to_persist_to_postgres", user_id=user_id, error=str(error))
             raise
-        await self._sessions.show(applied)
-        return applied
+        if isinstance(answer, Queued):
+            self._sessions.show_queued(answer)
+            self._events.info("outbox_operation_queued", user_id=user_id, operations=len(answer.operations))
+        else:
+            await self._sessions.show(answer)
+        return answer
+
+    def acknowledged(self, answer: Answer, node_id: str) -> str:
+        """Report that a memory is stored; the id it is stored under."""
+        node_id = answer.same.get(node_id, node_id)
+        if isinstance(answer, Applied):
+            self._events.info("node_persisted_to_postgres", user_id=answer.user_id, node_id=node_id)
+        return node_id
+
+    async def _known_twins(self, user_id: str, drafts: Sequence[Draft]) -> Mapping[str, str]:
+        """Of memories that Postgres cannot compare now, those whose content this process knows already.
+
+        What the outbox acknowledges is stored under its own id, so this is the time to look.
+        """
+        once = [draft for draft in drafts if draft.row["only_once"] and not (draft.relates_to or draft.depends_on)]
+        if not once or not self._writer.would_queue(user_id):
+            return {}
+        memory = await self._sessions.opened(user_id)
+        return twins(memory.get_all_nodes(), {draft.node_id: draft.row for draft in once})
+
+    async def _check_ends(self, user_id: str, writes: Sequence[Write]) -> None:
+        """Refuse at once what Postgres would refuse later, when nobody waits for its answer any more."""
+        ends = {write.row[end] for write in writes if write.kind == "edges" for end in ("from_node_id", "to_node_id")}
+        ends -= {write.row.get("node_id") for write in writes}
+        if ends and self._writer.would_queue(user_id) and await self._sessions.lacks(user_id, ends):
+            raise UnknownMemory(f"user {user_id!r} has no such memory to relate to")
 
 
 def writes_of(draft: Draft) -> list[Write]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -18,6 +18,8 @@ from hybrid_memory.memory.progress import Arrivals, Progress
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied, Written
+from hybrid_memory.replication.pending import Pending
+from hybrid_memory.replication.queue import Queue, Queued
 from hybrid_memory.settings import Settings
 
 _NEVER = float("-inf")
@@ -36,6 +38,7 @@ class _Session:
     checked_at: float = _NEVER
     refreshing: "asyncio.Task[None] | None" = None
     counting: bool = False
+    pending: Pending | None = None
 
 
 class Sessions:
@@ -49,6 +52,7 @@ class Sessions:
         loader: Loader,
         keeper: Keeper | None,
         accesses: Accesses,
+        queue: Queue | None,
         settings: Settings,
         events: Events,
         clock: Callable[[], float] = time.monotonic,
@@ -56,6 +60,7 @@ class Sessions:
         self._loader = loader
         self._keeper = keeper
         self._accesses = accesses
+        self._queue = queue
         self._settings = settings
         self._events = events
         self._clock = clock
@@ -65,11 +70,8 @@ class Sessions:
     async def opened(self, user_id: str, progress: Progress | None = None) -> UserMemory:
         """The user's memory, no older than the settings allow; callers that come together share one load.
 
-        While Postgres does not answer, a memory that was loaded before, or a copy that was kept, is given as it is,
-        marked stale.
-
-        Raises:
-            StorageUnavailable: Postgres does not answer and nothing is known of the user.
+        While Postgres does not answer, a memory that was loaded before, or a copy that was kept, or an empty memory is
+        given, marked stale. What waits for Postgres is in it. It is completed when Postgres answers again.
         """
         session = self._session(user_id)
         if self._clock() - session.checked_at >= self._settings.max_staleness_seconds or not session.graph.loaded:
@@ -99,6 +101,53 @@ class Sessions:
             if session is None or not session.graph.loaded or session.graph.version >= version:
                 return
             await self._refreshed(session, counting=False)
+
+    def awaits_delivery(self, user_id: str) -> bool:
+        """Whether something of the user waits in the outbox, as far as this process knows."""
+        return self._queue is not None and self._queue.may_hold(user_id)
+
+    async def lacks(self, user_id: str, node_ids: Iterable[str]) -> bool:
+        """Whether one of these is surely not there; of a user of whom not everything is here, nothing is sure."""
+        await self.opened(user_id)
+        graph = self._session(user_id).graph
+        view = graph.view()
+        return graph.loaded and any(node_id not in view for node_id in node_ids)
+
+    def show_queued(self, queued: Queued) -> None:
+        """Show what this process has put into the outbox."""
+        session = self._known(queued.user_id)
+        if session is not None and session.pending is not None:
+            session.pending.add(queued.instance_id, queued.operations)
+            session.graph.lay_over(session.pending.over)
+
+    async def delivered(self, applied: Applied, instance_id: str) -> None:
+        """Operations of a user that waited have taken effect, those of a run up to `applied.mark`."""
+        await self.show(applied)
+        session = self._known(applied.user_id)
+        if session is not None and session.pending is not None:
+            session.pending.remove(instance_id, applied.mark)
+            session.graph.lay_over(session.pending.over if session.pending else None)
+
+    async def dropped(self, user_id: str) -> None:
+        """Something that waited will not take effect, or others have sent it: what waits is read anew."""
+        session = self._known(user_id)
+        if session is not None:
+            session.pending = None
+            await self._recall(session)
+            session.checked_at = _NEVER
+
+    async def settled(self) -> None:
+        """See whether another process has emptied the outbox of somebody whose memory is here."""
+        for session in list(self._sessions.values()):
+            if session.pending and self._queue is not None and not await self._queue.holds(session.graph.user_id):
+                await self.dropped(session.graph.user_id)
+
+    def recovered(self) -> None:
+        """Postgres answers again: whatever is shown as stale is completed, the rest is compared when it is opened."""
+        for session in list(self._sessions.values()):
+            session.checked_at = _NEVER
+            if session.graph.stale and session.refreshing is None:
+                self._start_refreshing(session, counting=True)
 
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""
@@ -134,7 +183,8 @@ class Sessions:
         for other in list(self._sessions):
             if len(self._sessions) <= self._settings.max_loaded_users:
                 break
-            if other != graph.user_id and self._sessions[other].refreshing is None:
+            there = self._sessions[other]
+            if other != graph.user_id and there.refreshing is None and not there.pending:
                 self._held[other] = self._sessions.pop(other).graph
         return session
 
@@ -143,14 +193,29 @@ class Sessions:
         while counting and session.refreshing is not None and not session.counting:
             await asyncio.shield(session.refreshing)
         if session.refreshing is None:
-            session.counting = counting
-            session.refreshing = asyncio.create_task(self._refresh(session, counting=counting))
-            session.refreshing.add_done_callback(_heard)
-        await asyncio.shield(session.refreshing)
+            self._start_refreshing(session, counting=counting)
+        if session.refreshing is not None:
+            await asyncio.shield(session.refreshing)
+
+    def _start_refreshing(self, session: _Session, *, counting: bool) -> None:
+        session.counting = counting
+        session.refreshing = asyncio.create_task(self._refresh(session, counting=counting))
+        session.refreshing.add_done_callback(_heard)
+
+    async def _recall(self, session: _Session) -> None:
+        """What waits for Postgres is part of a user's memory, from whichever process it comes."""
+        user_id = session.graph.user_id
+        if self._queue is None or session.pending is not None:
+            return
+        session.pending = Pending(user_id)
+        if self._queue.may_hold(user_id):
+            session.pending.begin_with(await self._queue.of_user(user_id))
+        session.graph.lay_over(session.pending.over if session.pending else None)
 
     async def _refresh(self, session: _Session, *, counting: bool) -> None:
         graph, started = session.graph, self._clock()
         try:
+            await self._recall(session)
             if graph.loaded:
                 await self._compare(session, counting=counting)
             else:
@@ -162,9 +227,7 @@ class Sessions:
             graph.confirm()
         except StorageUnavailable as error:
             graph.mark_stale()
-            if not graph.loaded:
-                raise
-            session.checked_at = started
+            session.checked_at = started if graph.loaded else _NEVER
             self._events.warning("postgres_unavailable", user_id=graph.user_id, age=graph.age, error=str(error))
         finally:
             session.refreshing = None

@@ -98,15 +98,14 @@ class ToolOutputs:
             gathered = await self._entities.gathered(draft.user_id)
             refused = _take_in(gathered, draft.node_id, findings)
             ids = gathered.ids
-            applied = await self._memories.write(draft.user_id, [*writes_of(draft), *gathered.writes()])
+            answer = await self._memories.write(draft.user_id, [*writes_of(draft), *gathered.writes()])
         except StorageUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - the memory is worth more than what is found in it
             self._failed(draft.user_id, error)
             ids, refused = (), len(findings.produced) + len(findings.mentioned)
-            applied = await self._memories.write(draft.user_id, writes_of(draft))
-        node_id = applied.same.get(draft.node_id, draft.node_id)
-        self._events.info("node_persisted_to_postgres", user_id=draft.user_id, node_id=node_id)
+            answer = await self._memories.write(draft.user_id, writes_of(draft))
+        node_id = self._memories.acknowledged(answer, draft.node_id)
         return RememberedOutput(node_id=node_id, entity_ids=ids, left_out=findings.left_out + refused)
 
     async def _of_model(

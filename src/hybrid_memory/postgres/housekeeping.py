@@ -22,17 +22,13 @@ _NEARLY = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one batch removed, and the user's version after it."""
+    """What one batch removed, and the user's version after it. Stubs are among the removed only."""
 
     version: int
+    removed: int
     expired: int
     old: int
     relationships: int
-
-    @property
-    def memories(self) -> int:
-        """How many memories went."""
-        return self.expired + self.old
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +74,9 @@ class Upkeep:
                 "housekeeping.sweep_user", owner=user_id, before=before, keep_tags=keep_tags, most=MOST_ROWS
             )
             swept = Swept(**dict(row))
-            if swept.memories:
+            if swept.removed:
                 yield swept
-            if swept.memories < MOST_ROWS:
+            if swept.removed < MOST_ROWS:
                 return
 
     async def trim(self, user_id: str, before: datetime) -> tuple[int, int]:

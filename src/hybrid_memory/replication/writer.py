@@ -1,33 +1,27 @@
 """The write-through: numbers operations, sends neighbours together, and answers each caller for its own.
 
-Operations of one user are numbered as they come and leave in that order, one batch at a time; users travel side by
-side. While a batch is on its way the next one gathers, so the busier it is, the more share a round trip.
+Operations of one user are numbered and leave in the order in which they come, one batch at a time; users travel side by
+side. While a batch is on its way the next one gathers, so the busier it is, the more share a round trip. What Postgres
+does not confirm goes into the outbox, and so does whatever follows of that user until the outbox has been emptied.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
 
 from hybrid_memory.errors import HybridMemoryError, StorageRejected, StorageUnavailable
-from hybrid_memory.postgres.batches import Applied, Batches, Embedding, Kind, Operation
+from hybrid_memory.postgres.batches import Applied, Batches, Operation
+from hybrid_memory.replication.batching import Batch, Write
 from hybrid_memory.replication.clock import HybridClock
+from hybrid_memory.replication.queue import Queue, Queued, stored_for_sure
 
-MOST_OPERATIONS = 128
 MOST_USERS = 32
 MOST_CALLS = 4
-_ENDS = ("node_id", "from_node_id", "to_node_id")
 
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """What a caller wants written: the columns of a row, before it has a number and a time."""
-
-    kind: Kind
-    row: Mapping[str, Any]
-    embeddings: tuple[Embedding, ...] = ()
+Answer = Applied | Queued
 
 
 @dataclass(slots=True)
@@ -35,15 +29,16 @@ class _Request:
     """One caller's writes, which succeed or fail together, and where its answer goes."""
 
     user_id: str
-    operations: tuple[Operation, ...]
-    answer: "asyncio.Future[Applied]"
+    writes: tuple[Write, ...]
+    answer: "asyncio.Future[Answer]"
+    operations: tuple[Operation, ...] = ()
 
 
 @dataclass(slots=True)
-class _Queue:
+class _Waiting:
     """What one user waits for."""
 
-    waiting: deque[_Request] = field(default_factory=deque)
+    requests: deque[_Request] = field(default_factory=deque)
     next_number: int = 1
     under_way: bool = False
 
@@ -51,7 +46,8 @@ class _Queue:
 class Writer:
     """The one writer of an instance. Belongs to the event loop that uses it.
 
-    Postgres is asked to give back what was written of the users that `shown` says are held in this process.
+    Postgres is asked to give back what was written of the users that `shown` says are held in this process. Without a
+    queue, what Postgres does not confirm is not acknowledged.
     """
 
     def __init__(
@@ -60,33 +56,35 @@ class Writer:
         instance_id: str,
         clock: HybridClock,
         *,
+        queue: Queue | None = None,
         shown: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._batches = batches
+        self._queue = queue
         self._shown = shown
         self._instance_id = instance_id
         self._clock = clock
-        self._queues: dict[str, _Queue] = {}
-        self._ready: dict[str, _Queue] = {}
+        self._users: dict[str, _Waiting] = {}
+        self._ready: dict[str, _Waiting] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._waking = False
         self._closed = False
 
-    async def write(self, user_id: str, writes: Sequence[Write]) -> Applied:
-        """Write all of `writes` or none; returns when Postgres has committed them.
+    async def write(self, user_id: str, writes: Sequence[Write]) -> Answer:
+        """Write all of `writes` or none; returns when Postgres or the outbox has committed them.
 
         Raises:
-            StorageUnavailable: Postgres did not confirm them.
+            StorageUnavailable: neither confirmed them.
             StorageRejected: Postgres refused one of them; the others of this call are not written either.
+            OutboxFull: Postgres does not answer, and no more can wait for it.
         """
         if self._closed:
             raise StorageUnavailable("this manager is closed")
-        queue = self._queues.setdefault(user_id, _Queue())
-        operations = tuple(self._numbered(queue, write) for write in writes)
-        request = _Request(user_id, operations, asyncio.get_running_loop().create_future())
-        queue.waiting.append(request)
-        if not queue.under_way:
-            self._ready[user_id] = queue
+        user = self._users.setdefault(user_id, _Waiting())
+        request = _Request(user_id, tuple(map(self._stamped, writes)), asyncio.get_running_loop().create_future())
+        user.requests.append(request)
+        if not user.under_way:
+            self._ready[user_id] = user
         self._wake()
         # A caller that gives up ends its own future only; its writes are on their way with its neighbours'.
         return await request.answer
@@ -101,21 +99,53 @@ class Writer:
         self._closed = True
         await self.drained()
 
+    def would_queue(self, user_id: str) -> bool:
+        """Whether a write of now would probably go into the outbox."""
+        return self._queue is not None and (self._queue.may_hold(user_id) or not self._queue.answering())
+
+    @asynccontextmanager
+    async def standing_still(self, user_id: str) -> AsyncIterator[None]:
+        """Nothing of a user is sent meanwhile, by this writer."""
+        user = self._users.setdefault(user_id, _Waiting())
+        while user.under_way:
+            await asyncio.wait(self._calls)
+        user.under_way = True
+        self._ready.pop(user_id, None)
+        try:
+            yield
+        finally:
+            user.under_way = False
+            if user.requests:
+                self._ready[user_id] = user
+                self._wake()
+
     @property
     def users(self) -> list[str]:
         """Whom this instance has written for."""
-        return list(self._queues)
+        return list(self._users)
 
     @property
     def waiting(self) -> int:
-        """How many operations have not been confirmed yet."""
-        return sum(len(one.operations) for queue in self._queues.values() for one in queue.waiting)
+        """How many writes have not been confirmed yet."""
+        return sum(len(request.writes) for user in self._users.values() for request in user.requests)
 
-    def _numbered(self, queue: _Queue, write: Write) -> Operation:
+    def number(self, user_id: str) -> int:
+        """The next number of a user, for an operation that takes another way."""
+        user = self._users.setdefault(user_id, _Waiting())
+        user.next_number += 1
+        return user.next_number - 1
+
+    def _stamped(self, write: Write) -> Write:
         stamp = {"written_at": self._clock.stamp().isoformat(), "written_by": self._instance_id}
-        operation = Operation(queue.next_number, write.kind, {**write.row, **stamp}, write.embeddings)
-        queue.next_number += 1
-        return operation
+        return replace(write, row={**write.row, **stamp})
+
+    def _number(self, chosen: Mapping[str, list[_Request]]) -> None:
+        """Give the operations of requests that have certainly not taken effect numbers above all used before."""
+        for user_id, requests in chosen.items():
+            for request in requests:
+                request.operations = tuple(
+                    Operation(self.number(user_id), one.kind, one.row, one.embeddings) for one in request.writes
+                )
 
     def _wake(self) -> None:
         """Have somebody send, once the callers that are ready now have all been heard."""
@@ -143,29 +173,38 @@ class Writer:
 
     def _chosen(self) -> dict[str, list[_Request]]:
         chosen = {}
-        for user in list(islice(self._ready, MOST_USERS)):
-            queue = self._ready.pop(user)
-            queue.under_way = True
-            chosen[user] = _next_batch(queue.waiting)
+        for user_id in list(islice(self._ready, MOST_USERS)):
+            user = self._ready.pop(user_id)
+            user.under_way = True
+            chosen[user_id] = _next_requests(user.requests)
         return chosen
 
     def _answered(self, chosen: Mapping[str, list[_Request]]) -> None:
         """Nobody of a call waits on; its users may be sent for again."""
-        for user, requests in chosen.items():
-            for request in requests:
-                if not request.answer.done():
-                    request.answer.set_exception(StorageUnavailable("the write was interrupted", outcome_unknown=True))
-            queue = self._queues[user]
-            queue.under_way = False
-            if queue.waiting:
-                self._ready[user] = queue
+        _fail(chosen, StorageUnavailable("the write was interrupted", outcome_unknown=True))
+        for user_id in chosen:
+            user = self._users[user_id]
+            user.under_way = False
+            if user.requests:
+                self._ready[user_id] = user
 
     async def _apply(self, chosen: Mapping[str, list[_Request]]) -> None:
+        """Send, or put behind what waits already."""
+        behind = {user: requests for user, requests in chosen.items() if await self._waits(user)}
+        direct = {user: requests for user, requests in chosen.items() if user not in behind}
+        if behind:
+            await self._keep(behind, unknown=False)
+        if direct:
+            await self._send_now(direct)
+
+    async def _waits(self, user_id: str) -> bool:
+        return self._queue is not None and await self._queue.holds(user_id)
+
+    async def _send_now(self, chosen: Mapping[str, list[_Request]]) -> None:
         """Send; when something in it is refused, find the request at fault and send the others."""
+        self._number(chosen)
         try:
-            operations = {
-                user: [one for request in requests for one in request.operations] for user, requests in chosen.items()
-            }
+            operations = _operations(chosen)
             applied = await self._batches.apply(operations, echo=[user for user in operations if self._shown(user)])
         except StorageRejected as error:
             parts = _without(chosen, error)
@@ -173,51 +212,61 @@ class Writer:
                 _fail(chosen, error)
             for part in parts:
                 await self._apply(part)
+        except StorageUnavailable as error:
+            if self._queue is None:
+                _fail(chosen, error)
+            else:
+                await self._keep(chosen, unknown=error.outcome_unknown)
         except HybridMemoryError as error:
             _fail(chosen, error)
         else:
             for user, requests in chosen.items():
                 for request in requests:
-                    if not request.answer.done():
-                        request.answer.set_result(applied[user])
+                    _answer(request, applied[user])
+
+    async def _keep(self, chosen: Mapping[str, list[_Request]], *, unknown: bool) -> None:
+        """Put requests into the outbox."""
+        if self._queue is None:
+            return
+        if not unknown:
+            self._number(chosen)
+        operations = {
+            user: [*many, *self._once_more(user, many)] if unknown else list(map(stored_for_sure, many))
+            for user, many in _operations(chosen).items()
+        }
+        try:
+            await self._queue.put(operations)
+        except HybridMemoryError as error:
+            _fail(chosen, error)
+            return
+        for user, requests in chosen.items():
+            for request in requests:
+                _answer(request, Queued(user, self._instance_id, tuple(map(stored_for_sure, request.operations))))
+
+    def _once_more(self, user_id: str, operations: Sequence[Operation]) -> list[Operation]:
+        """What follows operations whose outcome is unknown, so that an acknowledged id exists in any case.
+
+        Postgres may have found an identical memory and stored nothing under the new id, and will not say so again.
+        """
+        once = {one.row["node_id"] for one in operations if one.row.get("only_once")}
+        again = [
+            stored_for_sure(one)
+            for one in operations
+            if not once.isdisjoint({one.row.get("node_id"), one.row.get("from_node_id"), one.row.get("to_node_id")})
+        ]
+        return [replace(one, n=self.number(user_id)) for one in again]
 
 
-def key_of(row: Mapping[str, Any]) -> object:
-    """What a row is stored under: its id, or the ends and the type of a relationship."""
-    return row["node_id"] if "node_id" in row else (row["from_node_id"], row["to_node_id"], row["relationship_type"])
+def _operations(chosen: Mapping[str, list[_Request]]) -> dict[str, list[Operation]]:
+    return {user: [one for request in requests for one in request.operations] for user, requests in chosen.items()}
 
 
-def _next_batch(waiting: deque[_Request]) -> list[_Request]:
-    """The requests that may share a statement, at least one.
-
-    A key appears once, because a statement touches a row once; and because deletions run last, nothing that mentions
-    a deleted node follows its deletion.
-    """
-    batch: list[_Request] = []
-    keys: set[object] = set()
-    deleted: set[object] = set()
-    count = 0
-    while waiting:
-        operations = waiting[0].operations
-        new = {key for operation in operations for key in _keys(operation)}
-        mentioned = {row.get(end) for row in (one.row for one in operations) for end in _ENDS}
-        count += len(operations)
-        if batch and (count > MOST_OPERATIONS or keys & new or deleted & mentioned):
-            break
-        keys |= new
-        deleted |= {operation.row["node_id"] for operation in operations if operation.kind == "deletes"}
-        batch.append(waiting.popleft())
-    return batch
-
-
-def _keys(operation: Operation) -> list[object]:
-    """What an operation writes to; a deleted node and the same node put again share a key.
-
-    Equal contents that are to be stored once do not meet in a statement either: the second has to find the first.
-    """
-    row = operation.row
-    twins = [(row["context_type"], row["content_hash"])] if row.get("only_once") else []
-    return [key_of(row), *twins]
+def _next_requests(waiting: deque[_Request]) -> list[_Request]:
+    """The requests that may share a statement, at least one."""
+    batch, requests = Batch(), []
+    while waiting and batch.takes([(write.kind, write.row) for write in waiting[0].writes]):
+        requests.append(waiting.popleft())
+    return requests
 
 
 def _without(chosen: Mapping[str, list[_Request]], error: StorageRejected) -> list[dict[str, list[_Request]]]:
@@ -244,3 +293,8 @@ def _fail(chosen: Mapping[str, list[_Request]], error: HybridMemoryError) -> Non
         for request in requests:
             if not request.answer.done():
                 request.answer.set_exception(error)
+
+
+def _answer(request: _Request, answer: Answer) -> None:
+    if not request.answer.done():
+        request.answer.set_result(answer)

@@ -159,6 +159,14 @@ class Database:
             self._raise_too_late(ticket)
         return ticket.outcome()
 
+    async def _in_thread(self, query: Callable[[Statements], T]) -> T:
+        try:
+            answer = self._threads.submit(self.read_blocking, query)
+        except RuntimeError:
+            # The interpreter is ending and gives nothing more to threads.
+            return self.read_blocking(query)
+        return await asyncio.wrap_future(answer)
+
     async def read(self, query: Callable[[Statements], T], *, timeout: float | None = None) -> T:
         """Run `query` in a reading thread, on one state of the file.
 
@@ -169,7 +177,7 @@ class Database:
         self._check_usable()
         try:
             async with asyncio.timeout(self._timeout if timeout is None else timeout) as deadline:
-                return await asyncio.wrap_future(self._threads.submit(self.read_blocking, query))
+                return await self._in_thread(query)
         except TimeoutError:
             if deadline.expired():
                 raise StorageUnavailable(f"{self.kind.name} was not read in time") from None

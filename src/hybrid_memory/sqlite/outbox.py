@@ -207,6 +207,10 @@ class Outbox:
         found, _ = await self._state.read(lambda sql: rows.queue_of(sql, user_id))
         return [operation for operation, sound in found if sound]
 
+    async def waits(self, user_id: str) -> bool:
+        """Whether a user has a queue."""
+        return await self._state.read(lambda sql: sql.value("outbox.head", user_id=user_id)) is not None
+
     async def users_with_queued(self) -> set[str]:
         """Everybody with a queue."""
         return {user for (user,) in await self._state.read(lambda sql: sql.rows("outbox.users"))}
@@ -223,6 +227,16 @@ class Outbox:
     async def quarantined_count(self) -> int:
         """How many are in quarantine."""
         return (await self._totals())[1]
+
+    def figures(self, now: datetime) -> tuple[int, int, timedelta | None]:
+        """How many operations wait, how many are in quarantine, and for how long the oldest has been waiting.
+
+        The only call that blocks, for less than a millisecond: it answers whoever asks how things are.
+        """
+        queued, quarantined, oldest = self._state.read_blocking(
+            lambda sql: (*rows.totals(sql)[:2], sql.value("outbox.oldest"))
+        )
+        return queued, quarantined, None if oldest is None else max(now - moment(oldest), timedelta(0))
 
     async def oldest_age(self, now: datetime) -> timedelta | None:
         """For how long the oldest operation has been waiting, or None when none is."""

@@ -14,9 +14,10 @@ import pytest
 from hybrid_memory.errors import StateDamaged, StorageRejected
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied, Batches, Embedding, Operation
+from hybrid_memory.replication.batching import Write
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.local_batches import LocalBatches
-from hybrid_memory.replication.writer import Write, Writer
+from hybrid_memory.replication.writer import Writer
 from hybrid_memory.sqlite import salvage
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database

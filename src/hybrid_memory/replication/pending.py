@@ -1,0 +1,78 @@
+"""What waits for Postgres, as it will be: the overlay that shows a user's own writes meanwhile."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from hybrid_memory.graph.delta import Delta
+from hybrid_memory.graph.view import GraphView
+from hybrid_memory.postgres.batches import Operation
+from hybrid_memory.replication.batching import Batch
+from hybrid_memory.replication.known import KnownGraph, Overlay
+from hybrid_memory.replication.local import applied_locally
+
+
+class Pending:
+    """One user's operations that Postgres has not confirmed, in the order in which they will be sent."""
+
+    def __init__(self, user_id: str) -> None:
+        self._user_id = user_id
+        self._operations: dict[tuple[str, int], Operation] = {}
+        self._marks: dict[str, int] = {}
+        self._view: GraphView | None = None
+        self._result: Overlay | None = None
+        self._unapplied: list[Operation] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._operations)
+
+    def add(self, instance_id: str, operations: Iterable[Operation]) -> None:
+        """They wait, behind those that wait already."""
+        for one in operations:
+            if (instance_id, one.n) not in self._operations:
+                self._operations[instance_id, one.n] = one
+                self._unapplied.append(one)
+
+    def begin_with(self, operations: Iterable[tuple[str, Operation]]) -> None:
+        """These have been waiting for longer, unless they have been removed in the meantime."""
+        first = {(run, one.n): one for run, one in operations if one.n > self._marks.get(run, 0)}
+        self._operations = first | self._operations
+        self._view = None
+
+    def remove(self, instance_id: str, mark: int) -> None:
+        """A run's operations up to a number wait no more."""
+        self._marks[instance_id] = max(mark, self._marks.get(instance_id, 0))
+        self._operations = {key: one for key, one in self._operations.items() if key[0] != instance_id or key[1] > mark}
+        self._view = None
+
+    def over(self, view: GraphView) -> Delta:
+        """What is different when all of them have taken effect."""
+        if self._result is None or view is not self._view:
+            self._view, self._result = view, Overlay(KnownGraph(view))
+            self._unapplied = list(self._operations.values())
+        for chunk in _chunks(self._unapplied):
+            now = max(datetime.fromisoformat(one.row["written_at"]) for one in chunk)
+            done = applied_locally(self._user_id, self._result, chunk, now=now, version=None)
+            self._result.absorb(done.changes)
+        self._unapplied = []
+        return Delta(
+            incarnation=view.incarnation,
+            version=view.version,
+            since=view.version,
+            nodes=[one.node for one in self._result.nodes.values()],
+            relationships=[one.relationship for one in self._result.relationships.values()],
+            deleted=frozenset(self._result.deleted),
+        )
+
+
+def _chunks(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
+    """The operations in batches as they will be sent."""
+    chunk: list[Operation] = []
+    batch = Batch()
+    for one in operations:
+        if not batch.takes([(one.kind, one.row)]):
+            yield chunk
+            chunk, batch = [], Batch()
+            batch.takes([(one.kind, one.row)])
+        chunk.append(one)
+    if chunk:
+        yield chunk
