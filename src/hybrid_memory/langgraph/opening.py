@@ -8,6 +8,7 @@ from typing import Literal, Self
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from hybrid_memory.blocking import elsewhere
 from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.serialisation import AllowedType, Serialisation, strict
 from hybrid_memory.observability import Events
@@ -50,7 +51,7 @@ class OnStateFile(BaseCheckpointSaver[str]):
 
     async def aclose(self) -> None:
         """The same without blocking the event loop."""
-        await asyncio.to_thread(self._state.close)
+        await elsewhere(self._state.close)
 
     def __enter__(self) -> Self:
         self._state.database()
