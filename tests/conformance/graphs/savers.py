@@ -13,10 +13,12 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from hybrid_memory import HybridCheckpointer
+
 Saver = BaseCheckpointSaver[str]
 Calls = Literal["sync", "async"]
 REFERENCE = "memory"
-OTHERS = ("sqlite",)
+OTHERS = ("sqlite", "hybrid")
 # The stock saver keeps a task's first `__resume__` when the later one comes among ordinary writes.
 IGNORED_WRITES = {"sqlite": ("__resume__",), "hybrid": ()}
 
@@ -34,4 +36,5 @@ async def opened_saver(name: str, calls: Calls, directory: Path, types: Iterable
         async with aiosqlite.connect(directory / "stock.db") as connection:
             yield AsyncSqliteSaver(connection, serde=serde)
     else:
-        raise AssertionError(f"there is no saver {name!r}")
+        async with HybridCheckpointer(directory, allowed_types=types) as ours:
+            yield ours
