@@ -1,8 +1,8 @@
 """`HybridCheckpointer` against the stock savers: the same payloads, each of them durable when a put returns.
 
-SQLite with WAL and `synchronous=FULL` on both sides, Postgres with its ordinary settings; all on one disk, in one process,
-each in a file of its own. A put is the next step of a conversation, as the graph would make it: new versions for what
-has changed, the rest as it was.
+SQLite with WAL and `synchronous=FULL` on both sides, Postgres with its ordinary settings; all on one disk, in one
+process, each in a file of its own. A put is the next step of a conversation, as the graph would make it: new versions
+for what has changed, the rest as it was.
 """
 
 import asyncio
@@ -10,18 +10,17 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
 import apsw
-from langchain_core.messages import BaseMessage
-from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint
+from langgraph.checkpoint.base import BaseCheckpointSaver, ChannelVersions, Checkpoint
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -52,7 +51,7 @@ class Conversation:
 
     def __init__(self, saver: Saver, thread: str, payload: Payload) -> None:
         self.saver = saver
-        self.config: RunnableConfig = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+        self.config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
         self._payload = payload
         self._step = 0
         self._values: dict[str, Any] = {}
@@ -66,7 +65,7 @@ class Conversation:
     async def put(self) -> None:
         """One checkpoint; what is the same object as before has not changed."""
         before, self._values = self._values, dict(self._payload(self._step))
-        new = {
+        new: ChannelVersions = {
             name: self.saver.get_next_version(self._versions.get(name), None)
             for name, value in self._values.items()
             if name not in before or before[name] is not value
@@ -90,7 +89,7 @@ class Conversation:
             await self.put()
 
     async def gets(self, many: int) -> None:
-        newest: RunnableConfig = {"configurable": {"thread_id": self.config["configurable"]["thread_id"]}}
+        newest: Any = {"configurable": {"thread_id": self.config["configurable"]["thread_id"]}}
         for _ in range(many):
             found = await self.saver.aget_tuple(newest)
             assert found is not None
@@ -103,7 +102,7 @@ def small(step: int) -> Mapping[str, Any]:
 
 def chat() -> Payload:
     """200 messages, and one more with each step."""
-    messages: list[BaseMessage] = [message(number) for number in range(MESSAGES)]
+    messages = [message(number) for number in range(MESSAGES)]
 
     def payload(_: int) -> Mapping[str, Any]:
         messages.append(message(len(messages)))
@@ -161,7 +160,7 @@ class Comparison:
         talks = self.conversations(payloads, callers)
         await self.compare(
             title,
-            {name: lambda these=these: together(one.puts(each) for one in these) for name, these in talks.items()},
+            {name: partial(all_put, these, each) for name, these in talks.items()},
             callers * each,
             promised,
         )
@@ -172,10 +171,10 @@ class Comparison:
         """`callers` read the newest checkpoint of their conversation, `each` times in a row."""
         talks = self.conversations(payloads, callers)
         for these in talks.values():
-            await together(one.put() for one in these)
+            await all_put(these, 1)
         await self.compare(
             title,
-            {name: lambda these=these: together(one.gets(each) for one in these) for name, these in talks.items()},
+            {name: partial(all_get, these, each) for name, these in talks.items()},
             callers * each,
             promised,
         )
@@ -192,7 +191,7 @@ class Comparison:
         for name, these in self.conversations(payloads, callers).items():
             delays: list[float] = []
             while len(delays) < SAMPLES and these[0].steps < MOST_STEPS:
-                delays += await delays_during(together(one.puts(each) for one in these))
+                delays += await delays_during(all_put(these, each))
             p99 = statistics.quantiles(delays, n=100)[-1]
             verdict = "" if name != OURS else ": ok" if p99 < LONGEST_BLOCK_SECONDS else ": MISSED, promised 5 ms"
             print(f"  {name:20} p99 {p99 * 1000:7.2f} ms, longest {max(delays) * 1000:7.2f} ms{verdict}")
@@ -202,18 +201,20 @@ class Comparison:
         """Whole graphs, `durability="sync"`; a step is one checkpoint and the writes before it."""
         graphs = {name: build(saver) for name, saver in self._savers.items()}
 
-        def run(graph: Any) -> Callable[[], Awaitable[object]]:
-            def once() -> Awaitable[object]:
-                configs = ({"configurable": {"thread_id": f"graph {next(self._numbers)}"}} for _ in range(callers))
-                return together(graph.ainvoke(given, config, durability="sync") for config in configs)
+        async def run(graph: Any) -> None:
+            configs = ({"configurable": {"thread_id": f"graph {next(self._numbers)}"}} for _ in range(callers))
+            await asyncio.gather(*(graph.ainvoke(given, config, durability="sync") for config in configs))
 
-            return once
-
-        await self.compare(title, {name: run(graph) for name, graph in graphs.items()}, callers * GRAPH_STEPS, 1.0)
+        runs = {name: partial(run, graph) for name, graph in graphs.items()}
+        await self.compare(title, runs, callers * GRAPH_STEPS, 1.0)
 
 
-async def together(calls: Any) -> None:
-    await asyncio.gather(*calls)
+async def all_put(conversations: Sequence[Conversation], each: int) -> None:
+    await asyncio.gather(*(one.puts(each) for one in conversations))
+
+
+async def all_get(conversations: Sequence[Conversation], each: int) -> None:
+    await asyncio.gather(*(one.gets(each) for one in conversations))
 
 
 async def delays_during(work: Awaitable[object]) -> list[float]:

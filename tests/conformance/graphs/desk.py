@@ -129,7 +129,7 @@ class Desk:
     async def whole_story(self, ignored: Collection[str]) -> list[str]:
         """Everything seen, and everything that is stored, without ids, times and the values of `ignored` channels."""
         for thread in self._threads:
-            self.story += _stored(await self.checkpoints(thread), ignored)
+            self.story += stored_story(await self.checkpoints(thread), ignored)
         return self.story
 
     def _at(self, where: str | RunnableConfig) -> RunnableConfig:
@@ -212,7 +212,7 @@ def _described(snapshot: StateSnapshot) -> dict[str, Any]:
     return {"values": snapshot.values, "next": snapshot.next, "metadata": snapshot.metadata, "tasks": tasks}
 
 
-def _stored(found: Iterable[CheckpointTuple], ignored: Collection[str]) -> list[str]:
+def stored_story(found: Iterable[CheckpointTuple], ignored: Collection[str]) -> list[str]:
     """Each namespace as its checkpoints in their order, with their parents and writes by their places in it."""
 
     def place(one: CheckpointTuple) -> tuple[str, str]:
