@@ -99,7 +99,7 @@ def run_until_killed(_: Events, directory: str, log: str, calls: str, bug: str |
 def run_thread(saver: HybridCheckpointer, thread: str, notes: Notes, calls: str) -> None:
     graph, config = graph_of(saver, thread, notes), config_of(thread)
     state = graph.get_state(config)
-    if state.created_at and not state.next:
+    if state.created_at and not state.tasks:  # a task whose writes are stored is not `next`, but not over either
         return
     given = None if state.created_at else {"done": [], "step": 0}
     notes.write("begins", thread)

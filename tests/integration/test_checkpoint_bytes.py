@@ -1,8 +1,8 @@
 """What a growing conversation costs the disk, against the stock saver.
 
-Counted is what a process hands to `write` and its like (`wchar` of /proc/self/io), logs, headers and all, from before the
-file is opened until it is closed. That does not depend on the file system or on when it flushes; `write_bytes`, which
-does, is shown beside it. What SQLite maps into memory is its index of the log, alike on both sides.
+Counted is what a process hands to `write` and its like (`wchar` of /proc/self/io), logs, headers and all, from before
+the file is opened until it is closed. That does not depend on the file system or on when it flushes; `write_bytes`,
+which does, is shown beside it. What SQLite maps into memory is its index of the log, alike on both sides.
 """
 
 import sqlite3
