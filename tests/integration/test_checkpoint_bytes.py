@@ -5,11 +5,9 @@ the file is opened until it is closed. That does not depend on the file system o
 which does, is shown beside it. What SQLite maps into memory is its index of the log, alike on both sides.
 """
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
-from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from hybrid_memory import HybridCheckpointer
 from hybrid_memory.observability import Events
@@ -26,18 +24,18 @@ def written() -> dict[str, int]:
     return {name: int(number) for name, number in (line.split(": ") for line in lines)}
 
 
-def chat_in_ours(_: Events, directory: str) -> dict[str, int]:
+async def chat_in_ours(_: Events, directory: str) -> dict[str, int]:
     before = written()
-    with HybridCheckpointer(directory) as saver:
-        answer = chatting(saver).invoke(GIVEN, CONFIG, durability="sync")
+    async with HybridCheckpointer(directory) as saver:
+        answer = await chatting(saver).ainvoke(GIVEN, CONFIG, durability="sync")
     assert len(answer["messages"]) == STEPS + 1
     return {name: number - before[name] for name, number in written().items()}
 
 
-def chat_in_stock(_: Events, directory: str) -> dict[str, int]:
+async def chat_in_stock(_: Events, directory: str) -> dict[str, int]:
     before = written()
-    with closing(sqlite3.connect(Path(directory, "stock.db"), check_same_thread=False)) as connection:
-        answer = chatting(SqliteSaver(connection)).invoke(GIVEN, CONFIG, durability="sync")
+    async with AsyncSqliteSaver.from_conn_string(str(Path(directory, "stock.db"))) as saver:
+        answer = await chatting(saver).ainvoke(GIVEN, CONFIG, durability="sync")
     assert len(answer["messages"]) == STEPS + 1
     return {name: number - before[name] for name, number in written().items()}
 
