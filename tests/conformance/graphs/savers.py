@@ -18,7 +18,7 @@ from hybrid_memory import HybridCheckpointer
 Saver = BaseCheckpointSaver[str]
 Calls = Literal["sync", "async"]
 REFERENCE = "memory"
-OTHERS = ("sqlite", "hybrid")
+OTHERS: list[tuple[str, Calls]] = [("sqlite", "async"), ("hybrid", "sync"), ("hybrid", "async")]
 # The stock saver keeps a task's first `__resume__` when the later one comes among ordinary writes.
 IGNORED_WRITES = {"sqlite": ("__resume__",), "hybrid": ()}
 

@@ -91,8 +91,7 @@ class Words(TypedDict):
     left: int
 
 
-@pytest.mark.parametrize("calls", ["sync", "async"])
-@pytest.mark.parametrize("saver", OTHERS)
+@pytest.mark.parametrize(("saver", "calls"), [("sqlite", "sync"), *OTHERS])
 def test_the_answer_comes_in_another_process(saver: str, calls: Calls, tmp_path: Path) -> None:
     arguments = {"saver": saver, "calls": calls, "directory": str(tmp_path)}
     with Child(ask, arguments, stop_at="asked") as asking:

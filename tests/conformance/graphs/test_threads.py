@@ -10,7 +10,7 @@ from langgraph.types import Command, interrupt
 
 from tests.conformance.graphs.desk import Desk, graph_of, on_every_saver
 
-THREADS = 24
+THREADS = 12
 
 
 class State(TypedDict):
