@@ -23,6 +23,7 @@ from hybrid_memory import HybridCheckpointer, Settings
 from hybrid_memory.errors import ConfigurationError, InvalidInput, StorageUnavailable
 from hybrid_memory.observability import Events
 from hybrid_memory.transfer.checkpoints import export_checkpoints, import_checkpoints
+from hybrid_memory.transfer.verbatim import VerbatimSerializer
 from tests.conformance.graphs.desk import stored_story
 from tests.integration.test_command import run_with
 from tests.support import paused_graphs
@@ -72,11 +73,18 @@ def ours(settings: Settings) -> Iterator[HybridCheckpointer]:
 
 
 def rows_of(file: Path) -> Rows:
-    """Every row, with the metadata as what it means."""
+    """Every row; objects as their bytes, and mappings whatever their order."""
     with closing(sqlite3.connect(file)) as connection:
         checkpoints = connection.execute("select * from checkpoints order by 1, 2, 3").fetchall()
         writes = connection.execute("select * from writes order by 1, 2, 3, 4, 6").fetchall()
-    return {"checkpoints": [(*row[:-1], json.loads(row[-1])) for row in checkpoints], "writes": writes}
+    verbatim = VerbatimSerializer()
+    return {
+        "checkpoints": [
+            (*address, verbatim.loads_typed((kind, content)), json.loads(metadata))
+            for *address, kind, content, metadata in checkpoints
+        ],
+        "writes": writes,
+    }
 
 
 def everything(saver: BaseCheckpointSaver[str]) -> list[str]:
@@ -109,7 +117,7 @@ async def test_the_asynchronous_stock_saver_reads_what_was_exported(
 
 
 def test_there_and_back_is_the_same_file(file: Path, tmp_path: Path, settings: Settings) -> None:
-    """Byte by byte: checkpoints, writes, their order, paths and parents."""
+    """Checkpoints, writes, their numbers, paths and parents, and every object byte by byte."""
     import_checkpoints(file, settings)
     export_checkpoints(tmp_path / "back.db", settings)
     assert rows_of(tmp_path / "back.db") == rows_of(file)
