@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
+from hybrid_memory.checkpointing import Checkpointing
 from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.memory.extraction.records import Recogniser
 from hybrid_memory.memory.listing import page
@@ -16,20 +16,14 @@ from hybrid_memory.memory.tool_outputs import Finders
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import EntityRef, MemoryNode, RememberedOutput
 from hybrid_memory.observability import Events
-from hybrid_memory.operating import Operating
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.transient import TransientMemory
-from hybrid_memory.wiring import Parts
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 
-CHECKPOINTS = "checkpoints"
-_SWEEP_SECONDS = 600.0
-
-
-class HybridMemoryManager(Operating):
+class HybridMemoryManager(Checkpointing):
     """Users' memories, written through to Postgres and read from this process.
 
     Use it as `async with HybridMemoryManager() as manager`, or plain `with` and `manager.blocking`. One that was not
@@ -41,9 +35,6 @@ class HybridMemoryManager(Operating):
         recognisers: tell `remember_tool_output` which entities records describe, before those that are built in.
         extractor: a LangChain chat model with structured output that looks for more entities in what tools return.
         allowed_types: types of a graph's state that its checkpoints may restore, besides those of the settings.
-
-    `checkpointer` is for `graph.compile(checkpointer=...)`. It needs SQLite alone and works before the manager is
-    started.
     """
 
     def __init__(
@@ -55,12 +46,9 @@ class HybridMemoryManager(Operating):
         extractor: "BaseChatModel | None" = None,
         allowed_types: Iterable[AllowedType] = (),
     ) -> None:
-        super().__init__(settings or Settings(), events or Events())
+        super().__init__(settings or Settings(), events or Events(), allowed_types)
         seconds = self.settings.extractor_timeout_seconds
         self._finders = Finders(tuple(recognisers), ModelExtractor(extractor, seconds) if extractor else None)
-        self.checkpointer = HybridCheckpointer(
-            settings=self.settings, allowed_types=allowed_types, state=self._state, events=self.events
-        )
 
     async def ensure_user_memories(self, user_id: str, *, progress: LoadProgress | None = None) -> UserMemory:
         """The user's memory, loaded when it is not here yet, and brought up to date when it is old.
@@ -360,12 +348,3 @@ class HybridMemoryManager(Operating):
     async def get_context(self, user_id: str, thread_id: str, *, limit: int = 10) -> list[dict[str, Any]]:
         """The newest `limit` turns of a conversation, oldest first, each `{role, content, name, at, ...}`."""
         return await self._on_home(lambda parts: parts.conversations.context(user_id, thread_id, limit=limit))
-
-    def _begin(self, parts: Parts) -> None:
-        super()._begin(parts)
-        every = self.settings.checkpoint_sweep_seconds
-        parts.background.repeat(CHECKPOINTS, self._sweep_checkpoints, every=every, deadline=_SWEEP_SECONDS)
-
-    async def _sweep_checkpoints(self) -> None:
-        if self._state.exists:
-            await self.checkpointer.asweep()

@@ -1,4 +1,4 @@
-"""SQL from files: named queries with `:name` parameters, for both dialects.
+"""SQL from files: named queries with `:name` parameters, for Postgres, our SQLite files and those of the stock saver.
 
 A query file holds blocks headed `-- name: of_user`, and a line that says what the query is for. In Postgres files
 the word `memory` stands for the schema and `public` for the schema of the vector extension, so that every file can be
@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
-Dialect = Literal["postgres", "sqlite"]
+Dialect = Literal["postgres", "sqlite", "stock"]
 
 _HEAD = re.compile(r"^-- name: *(\w+) *$", re.MULTILINE)
 # Strings, quoted identifiers and comments are passed over, so that what is inside them stays as it is. Dollar quotes

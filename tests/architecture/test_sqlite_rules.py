@@ -1,11 +1,14 @@
 """What every table and statement of the SQLite side keeps to: the checksums and the rescue rest on it."""
 
 import re
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import apsw
 import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 from hybrid_memory import queries
 from hybrid_memory.observability import Events
@@ -89,3 +92,12 @@ def test_every_query_is_used() -> None:
 
 def test_no_database_is_opened_by_anything_but_apsw() -> None:
     assert not re.search(r"import (sqlite3|aiosqlite)|from (sqlite3|aiosqlite)", SOURCE)
+
+
+def test_every_query_for_files_of_the_stock_saver_fits_one_and_is_used() -> None:
+    code = "\n".join(module.read_text() for module in (ROOT / "src" / "hybrid_memory" / "transfer").rglob("*.py"))
+    with closing(sqlite3.connect(":memory:")) as connection:
+        SqliteSaver(connection).setup()
+        for name, query in queries.load("stock").items():
+            connection.execute(f"explain {query.text}", dict.fromkeys(query.parameters))
+            assert f'"{name}"' in code, name

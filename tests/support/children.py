@@ -31,7 +31,13 @@ from hybrid_memory.observability import Event, Events
 
 ROOT = Path(__file__).parents[2]
 _SECONDS = 60.0
-_IMPORTED = ("pytest", "hybrid_memory.postgres.schema", "hybrid_memory.postgres.embedded", "tests.support.probes")
+_IMPORTED = (
+    "pytest",
+    "hybrid_memory.postgres.schema",
+    "hybrid_memory.postgres.embedded",
+    "tests.support.probes",
+    "tests.support.chats",
+)
 
 
 class ChildFailed(Exception):

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import hybrid_memory
-from hybrid_memory.cli import administration, demo, outbox, status, threads
+from hybrid_memory.cli import administration, checkpoints, demo, outbox, status, threads
 from hybrid_memory.cli.output import complain
 from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.observability import configure_logging
@@ -25,6 +25,7 @@ app.command("psql", context_settings={"ignore_unknown_options": True, "allow_ext
 app.command("threads")(threads.threads)
 app.command("stop")(administration.stop)
 app.add_typer(outbox.app, name="outbox", no_args_is_help=True)
+app.add_typer(checkpoints.app, name="checkpoints")
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,17 +4,17 @@ from rich.console import Console
 from rich.text import Text
 
 console = Console(highlight=False, soft_wrap=True)
-_errors = Console(stderr=True, highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
     """Something is wrong."""
-    _errors.print(Text.assemble(("error: ", "bold red"), text))
+    errors.print(Text.assemble(("error: ", "bold red"), text))
 
 
 def warn(text: str) -> None:
     """Something should be looked at."""
-    _errors.print(Text.assemble(("warning: ", "bold yellow"), text))
+    errors.print(Text.assemble(("warning: ", "bold yellow"), text))
 
 
 def done(text: str) -> None:

@@ -62,6 +62,14 @@ def strict(serde: SerializerProtocol | None, allowed: Iterable[AllowedType]) -> 
     return serde.with_msgpack_allowlist(names) if isinstance(serde, JsonPlusSerializer) else serde
 
 
+def unrestorable(names: Iterable[tuple[str, str]], allowed: Iterable[AllowedType]) -> list[str]:
+    """Which of these types, as module and name, come back from no checkpoint unless they are allowed as well."""
+    serde = strict(None, allowed)
+    assert isinstance(serde, JsonPlusSerializer)  # noqa: S101 - for the type checker; it was made from None
+    named = [_Named(*name) for name in sorted(names)]
+    return [str(one) for one in named if not _restores(serde, one)]
+
+
 class Serialisation:
     """How the values of one checkpointer become bytes and values again."""
 

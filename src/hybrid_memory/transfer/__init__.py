@@ -1,0 +1,1 @@
+"""Checkpoints from and to files of langgraph-checkpoint-sqlite."""
