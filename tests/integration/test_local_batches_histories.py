@@ -94,9 +94,19 @@ def reports(draw: st.DrawFn) -> Draft:
         "entity_id": str(number),
         "entity_system": "s",
         "entity_type": draw(st.sampled_from(["account", "person"])),
-        "entity_name": draw(st.sampled_from(["GenePoint", "genepoint"])),
         "entity_data": draw(objects),
-        **draw(st.fixed_dictionaries({}, optional={"aliases": tag_lists, "note": values, "update_count": st.just(3)})),
+        **draw(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "entity_name": st.sampled_from(["GenePoint", "genepoint", "x"]),
+                    "aliases": tag_lists,
+                    "other_ids": tag_lists,
+                    "note": values,
+                    "update_count": st.just(3),
+                },
+            )
+        ),
     }
     row = {
         "node_id": draw(st.sampled_from([ENTITIES[number]] * 6 + [*PLAIN, *ENTITIES])),
@@ -108,6 +118,9 @@ def reports(draw: st.DrawFn) -> Draft:
         "confidence": draw(shares),
         "expires_at": draw(st.sampled_from([None, 86_400])),
     }
+    if draw(st.integers(0, 3)) == 0:
+        content = {"entity_id": str(number), "entity_system": "s", "entity_data": {}, "aliases": []}
+        row |= {"content": content, "metadata": {"stub": True}, "tags": [], "confidence": 0.0}
     return "entities", row, ()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Protocol
 
-from hybrid_memory.graph.view import GraphView
+from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.replication.merging import clock_of, clocks_of
 from hybrid_memory.stamped import (
@@ -234,7 +234,7 @@ class KnownGraph:
 
 
 def _assumed(node: MemoryNode) -> StampedNode:
-    if node.context_type != ENTITY:
+    if node.context_type != ENTITY or is_stub(node):
         return StampedNode(node)
     clock = clock_of((node.written_at or BEFORE_ALL[0], node.written_by))
     return StampedNode(node, None, clocks_of(node.content, node.metadata, clock))

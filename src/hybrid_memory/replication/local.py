@@ -12,11 +12,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hybrid_memory.errors import StorageRejected
+from hybrid_memory.graph.delta import edge_key
+from hybrid_memory.graph.view import is_stub
 from hybrid_memory.models import MemoryNode, Relationship
 from hybrid_memory.postgres.batches import Operation, Written
 from hybrid_memory.replication.checks import complaint_about
 from hybrid_memory.replication.known import ENTITY, Known, Overlay
-from hybrid_memory.replication.merging import clock_of, clocks_of, merged_entity, reported_content
+from hybrid_memory.replication.merging import merged_entity, reported
 from hybrid_memory.stamped import Changes, NodeVector, Stamp, StampedNode, StampedRelationship
 
 # A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
@@ -96,6 +98,7 @@ class _Batch:
         for operation in fit:
             kinds[operation.kind].append(_Fresh(operation.n, operation.row, self._stamp(operation.row)))
         self._put_all(kinds["nodes"])
+        self._rename_all(kinds["entities"])
         for one in kinds["entities"]:
             self._merge(one)
         for one in kinds["edges"]:
@@ -213,21 +216,46 @@ class _Batch:
             self._outdated.add(old.node_id)
         self._write(put)
 
+    def _rename_all(self, operations: Sequence[_Fresh]) -> None:
+        """Entities that somebody inserted by hand get the ids that are derived from their identities."""
+        misnamed = [(there, one) for one in operations if (there := self._misnamed(one)) is not None]
+        for there, operation in misnamed:
+            self._rename(there, operation)
+
+    def _misnamed(self, operation: _Fresh) -> StampedNode | None:
+        node_id = operation.row["node_id"]
+        there = self._rows.entity(_identity(operation.row))
+        if there is None or there.node.node_id == node_id or self._is_dead(operation):
+            return None
+        return there if self._rows.node(node_id) is None else None
+
+    def _rename(self, there: StampedNode, operation: _Fresh) -> None:
+        given, derived = there.node.node_id, operation.row["node_id"]
+        held = [one.relationship for one in self._rows.relationships_of(given)]
+        stamps = {one.key: one.stamp for one in self._rows.relationships_of(given)}
+        self._rows.delete(given)
+        self._rows.tombstones[given] = (self._now, operation.stamp[1])
+        self._same[given] = derived
+        self._write(replace(there, node=replace(there.node, node_id=derived, version=self._version)))
+        for one in held:
+            ends = {side: derived if getattr(one, side) == given else getattr(one, side) for side in _ENDS}
+            renamed = replace(one, **ends, version=self._version)
+            self._rows.join(StampedRelationship(renamed, stamps[edge_key(one)]))
+
     def _merge(self, operation: _Fresh) -> None:
         row = operation.row
         if self._is_dead(operation):
             return
-        identity = (row["content"].get("entity_system"), row["content"].get("entity_id"))
+        identity = _identity(row)
         if None in identity:
             self._refuse(operation, "23514", "an entity without its identity")
             return
-        clocks = clocks_of(row["content"], row["metadata"], clock_of(operation.stamp))
-        content = reported_content(row["content"], float(row["confidence"]))
-        report = StampedNode(replace(self._new(operation), content=content), None, clocks)
+        report = reported(replace(self._new(operation), content=row["content"]), operation.stamp)
         there = self._rows.entity(identity)
         if there is not None:
-            self._outdated.add(there.node.node_id)
-            self._write(merged_entity(there, report))
+            if not is_stub(report.node):
+                self._outdated.add(there.node.node_id)
+                self._write(merged_entity(there, report))
         elif self._rows.node(row["node_id"]) is not None:
             self._refuse(operation, "23505", "the id of this entity is that of another memory")
         else:
@@ -330,6 +358,10 @@ class _Batch:
             **self._counts,
         )
         return LocallyApplied(written, self._same, tuple(self._refused), changes)
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["content"].get("entity_system"), row["content"].get("entity_id")
 
 
 def _moment(value: str) -> datetime:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
+from hybrid_memory.graph.view import is_stub
+from hybrid_memory.models import MemoryNode
 from hybrid_memory.stamped import Stamp, StampedNode
 
 Json = Mapping[str, Any]
@@ -34,21 +36,31 @@ def reported_content(content: Json, confidence: float) -> dict[str, Any]:
     return {"update_count": 1, "base_confidence": _json_number(confidence), **content}
 
 
+def reported(node: MemoryNode, stamp: Stamp) -> StampedNode:
+    """An entity that was reported once. A stub knows nothing, so it has no clock: whatever is known wins."""
+    if is_stub(node):
+        return StampedNode(node)
+    clocks = clocks_of(node.content, node.metadata, clock_of(stamp))
+    return StampedNode(replace(node, content=reported_content(node.content, node.confidence)), None, clocks)
+
+
 def merged_entity(known: StampedNode, report: StampedNode) -> StampedNode:
     """The entity that is known after a report of it."""
     old, new = known.node, report.node
     later_row = _later(report.clocks.get("row"), known.clocks.get("row"))
+    later_name = _later(_named_at(report.clocks), _named_at(known.clocks))
     latest = report if known.stamp < report.stamp else known
     node = replace(
         old,
         content=_merged_content(old.content, known.clocks, new.content, report.clocks),
-        metadata=_merged(old.metadata, known.clocks, new.metadata, report.clocks, "metadata."),
+        metadata=_without_stub(_merged(old.metadata, known.clocks, new.metadata, report.clocks, "metadata.")),
         tags=tuple(_merged_set(old.tags, new.tags)),
-        summary=new.summary if later_row else old.summary,
+        summary=new.summary if later_name else old.summary,
         importance=new.importance if later_row else old.importance,
         expires_at=new.expires_at if later_row else old.expires_at,
         confidence=_raised_confidence(old.content, new.content),
         version=new.version,
+        created_at=new.created_at if is_stub(old) else old.created_at,
         updated_at=new.updated_at,
         written_at=latest.node.written_at,
         written_by=latest.node.written_by,
@@ -61,15 +73,34 @@ def merged_entity(known: StampedNode, report: StampedNode) -> StampedNode:
 
 
 def _merged_content(old: Json, old_clocks: Clocks, new: Json, new_clocks: Clocks) -> dict[str, Any]:
-    """`entity_data` key by key, `aliases` as a set, `update_count` as a sum, `base_confidence` as the greatest."""
-    return _merged(old, old_clocks, new, new_clocks, "content.") | {
+    """`entity_data` key by key, `other_ids` as a set, `update_count` as a sum, `base_confidence` as the greatest.
+
+    It is called by the later name; every other name it ever had is an alias.
+    """
+    content = _merged(old, old_clocks, new, new_clocks, "content.")
+    return content | {
         "entity_data": _merged(
             old.get("entity_data") or {}, old_clocks, new.get("entity_data") or {}, new_clocks, "data."
         ),
-        "aliases": _merged_set(old.get("aliases") or (), new.get("aliases") or ()),
+        "aliases": sorted({*_names(old), *_names(new)} - {content.get("entity_name")}),
+        "other_ids": _merged_set(old.get("other_ids") or (), new.get("other_ids") or ()),
         "update_count": _updates(old) + _updates(new),
         "base_confidence": _best_confidence(old, new),
     }
+
+
+def _names(content: Json) -> set[str]:
+    """Everything an entity is called."""
+    return {*(content.get("aliases") or ()), content.get("entity_name")} - {None}
+
+
+def _named_at(clocks: Clocks) -> str:
+    """When an entity got its name, which its summary repeats; a report without one is older than any with one."""
+    return clocks.get("content.entity_name", "0") + clocks.get("row", "")
+
+
+def _without_stub(metadata: Json) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if key != "stub"}
 
 
 def _merged(old: Json, old_clocks: Clocks, new: Json, new_clocks: Clocks, prefix: str) -> dict[str, Any]:
