@@ -241,6 +241,16 @@ class TestNames:
         assert memory.find_entity("nobody") is None
         assert (await other.ensure_user_memories("nick")).find_entity("gp") == lead
 
+    async def test_whoever_finds_an_entity_has_read_it(self, manager: HybridMemoryManager) -> None:
+        await manager.remember_tool_output("nick", "query", {}, soql(account()))
+        memory = await manager.ensure_user_memories("nick")
+        assert [memory.find_entity(text) is not None for text in ("genepoint", ACCOUNT, "nobody")] == [
+            True,
+            True,
+            False,
+        ]
+        assert (await manager.user_stats("nick")).total_accesses == 2
+
     async def test_names_follow_the_graph(self, manager: HybridMemoryManager) -> None:
         memory = await manager.ensure_user_memories("nick")
         await manager.remember_tool_output("nick", "query", {}, soql(account("One")))

@@ -63,12 +63,30 @@ def test_what_was_written_later_stays(one: Instance) -> None:
     assert (result.written.nodes, result.refused) == ([], ())
 
 
-def test_an_entity_is_merged_into_the_one_there_whatever_its_id(one: Instance) -> None:
+def test_an_entity_made_by_hand_gets_the_id_of_its_identity_with_all_that_holds_to_it(one: Instance) -> None:
     there = entity(1, "1", "GenePoint", content={"entity_system": "s", "entity_data": {"city": "Rome", "size": 1}})
-    known = KnownGraph(view_of([replace(there, written_at=START)]))
-    result = applied(known, one.entity(id_of(2), {"size": 2}, at=1))
+    edges = [edge(1, 3), edge(3, 1, "led_to"), edge(1, 1, "refines")]
+    known = KnownGraph(view_of([replace(there, written_at=START), fact(3)], edges))
+    result = applied(known, one.entity(id_of(2), {"size": 2}, at=1), one.edge(id_of(1), id_of(3), at=1))
     (node,) = result.written.nodes
-    assert (node.node_id, node.content["entity_data"]) == (id_of(1), {"city": "Rome", "size": 2})
+    assert (node.node_id, node.content["entity_data"]) == (id_of(2), {"city": "Rome", "size": 2})
+    assert result.written.deleted == {id_of(1)}
+    assert (result.same, result.refused) == ({id_of(1): id_of(2)}, ())
+    assert {(joined.from_node_id, joined.to_node_id) for joined in result.written.relationships} == {
+        (id_of(2), id_of(3)), (id_of(3), id_of(2)), (id_of(2), id_of(2)),
+    }  # fmt: skip
+
+
+def test_a_stub_is_filled_and_changes_nothing_that_is_known(one: Instance) -> None:
+    overlay = Overlay(KnownGraph(view_of()))
+    stub = {"entity_id": "1", "entity_system": "s", "entity_data": {}, "aliases": []}
+    spoken_of = one.entity(id_of(2), {}, at=9, metadata={"stub": True})
+    spoken_of = replace(spoken_of, row={**spoken_of.row, "content": stub})
+    overlay.absorb(applied(overlay, spoken_of).changes)
+    filled = applied(overlay, one.entity(id_of(2), {"size": 2}, at=1))
+    assert [(node.metadata, node.content["update_count"]) for node in filled.written.nodes] == [({}, 1)]
+    overlay.absorb(filled.changes)
+    assert applied(overlay, replace(spoken_of, n=99)).written.nodes == []
 
 
 def test_the_same_content_is_found_without_its_hash(one: Instance) -> None:
