@@ -12,7 +12,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from pydantic import Field
 
 from hybrid_memory import EntityRef, FoundEntity, HybridMemoryManager, UserMemory
-from hybrid_memory.errors import ConfigurationError, InvalidInput, StorageUnavailable, UnknownMemory
+from hybrid_memory.errors import ConfigurationError, InvalidInput, UnknownMemory
 from hybrid_memory.memory.extraction.search import MOST_ENTITIES
 from hybrid_memory.memory.identity import entity_node_id
 from hybrid_memory.postgres.target import Targets
@@ -204,16 +204,28 @@ class TestHostileResults:
             with pytest.raises(InvalidInput):
                 await call
 
-    async def test_without_postgres_it_is_not_acknowledged(self, targets: Targets, proxy: FaultProxy) -> None:
+    async def test_without_postgres_it_is_kept_shown_and_sent_later(
+        self, targets: Targets, proxy: FaultProxy, other: HybridMemoryManager
+    ) -> None:
         through = proxy.targets(targets)
         settings = settings_for(through, postgres_port=through.runtime.ports[0], command_timeout_seconds=0.5)
         async with HybridMemoryManager(settings) as manager:
-            await manager.ensure_user_memories("nick")
+            await manager.remember_tool_output("nick", "query", {"page": 1}, soql(opportunity()))
+            memory = await manager.ensure_user_memories("nick")
             proxy.black_hole()
-            with pytest.raises(StorageUnavailable):
-                await manager.remember_tool_output("nick", "tool", {}, soql(account()))
+            done = await manager.remember_tool_output("nick", "query", {"page": 2}, soql(account(), opportunity("New")))
+            wanted = {
+                ("query", "produces", "GenePoint"), ("query", "produces", "New"),
+                ("New", "belongs_to", "GenePoint"), ("GenePoint", "has", "New"),
+            }  # fmt: skip
+            assert edges(memory) == wanted, "the place that was kept is filled"
+            assert entities(memory)[OPPORTUNITY]["aliases"] == ["GenePoint Generator"]
             proxy.heal()
-            assert len((await manager.remember_tool_output("nick", "tool", {}, soql(account()))).entity_ids) == 1
+            assert await manager.flush(30)
+        there = await other.ensure_user_memories("nick")
+        assert edges(there) == wanted
+        assert entities(there) == entities(memory)
+        assert {there.get_node(one) is not None for one in (done.node_id, *done.entity_ids)} == {True}
 
 
 class TestNames:
@@ -240,6 +252,16 @@ class TestNames:
         assert memory.find_entity("gp", entity_type="account") is None
         assert memory.find_entity("nobody") is None
         assert (await other.ensure_user_memories("nick")).find_entity("gp") == lead
+
+    async def test_whoever_finds_an_entity_has_read_it(self, manager: HybridMemoryManager) -> None:
+        await manager.remember_tool_output("nick", "query", {}, soql(account()))
+        memory = await manager.ensure_user_memories("nick")
+        assert [memory.find_entity(text) is not None for text in ("genepoint", ACCOUNT, "nobody")] == [
+            True,
+            True,
+            False,
+        ]
+        assert (await manager.user_stats("nick")).total_accesses == 2
 
     async def test_names_follow_the_graph(self, manager: HybridMemoryManager) -> None:
         memory = await manager.ensure_user_memories("nick")

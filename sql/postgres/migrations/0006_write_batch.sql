@@ -92,19 +92,19 @@ as $$
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
 $$;
 
--- Another id for a node, with everything that holds to it. One statement: its foreign keys are checked at its end.
+-- Another id for a node, and for the ends of its relationships; its vectors are left to be made anew. One statement moves
+-- both: foreign keys are checked at its end.
 create function memory.rename_node(p_user text, p_from uuid, p_to uuid, p_version bigint) returns void
 language plpgsql volatile
 as $$
 begin
+  delete from memory.embeddings where user_id = p_user and node_id = p_from;
   with edges as (
     update memory.relationships
       set from_node_id = case when from_node_id = p_from then p_to else from_node_id end,
           to_node_id = case when to_node_id = p_from then p_to else to_node_id end,
           version = p_version
       where user_id = p_user and (from_node_id = p_from or to_node_id = p_from)
-  ), vectors as (
-    update memory.embeddings set node_id = p_to, version = p_version where user_id = p_user and node_id = p_from
   )
   update memory.nodes set node_id = p_to, version = p_version where user_id = p_user and node_id = p_from;
 end
@@ -117,6 +117,7 @@ $$;
 -- next batch. What is above `o_before` was applied; what lost against a later write or deletion is consumed like the
 -- rest. A node marked `only_once` that the user has already, with the same content and type under another id, is not
 -- stored: `o_same` names the one that is there, which counts as accessed, and relationships of the batch go to that one.
+-- It also names the new id of an entity that had another one than its identity gives.
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
 -- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
 -- `deleted`.
@@ -145,6 +146,7 @@ declare
   v_names text[];
   v_known uuid[];
   v_gone uuid[] := '{}';
+  v_renamed uuid[] := '{}';
   v_hashes bytea[];
   v_same jsonb := '{}';
   v_missing bigint;
@@ -220,19 +222,6 @@ begin
     if v_same <> '{}' then
       update memory.nodes set access_count = access_count + 1, last_accessed_at = v_now
         where user_id = p_user and node_id = any (array(select value::uuid from jsonb_each_text(v_same)));
-      -- Two relationships may have become one by that: the later one counts.
-      p_ops := jsonb_set(p_ops, '{edges}', coalesce((
-        select jsonb_agg(latest.edge) from (
-          select distinct on (edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type') edge
-          from (
-            select e || jsonb_build_object(
-              'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
-              'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')) as edge
-            from jsonb_array_elements(p_ops -> 'edges') e where (e ->> 'n')::bigint > v_mark
-          ) as renamed
-          order by edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type',
-                   least((edge ->> 'written_at')::timestamptz, v_cutoff) desc, (edge ->> 'n')::bigint
-        ) as latest), '[]'));
     end if;
 
     for v_row in
@@ -291,20 +280,30 @@ begin
     select array_agg(o.content ->> 'entity_system'), array_agg(o.content ->> 'entity_id') into v_systems, v_names
       from jsonb_to_recordset(p_ops -> 'entities') as o (content jsonb);
     for v_row in
-      select n.node_id as given, o.node_id as derived
-      from jsonb_to_recordset(p_ops -> 'entities') as o (n bigint, node_id uuid, content jsonb)
+      select n.node_id as given, o.node_id as derived, o.written_by
+      from jsonb_to_recordset(p_ops -> 'entities') as o (n bigint, node_id uuid, content jsonb, written_by uuid)
       join memory.nodes n on n.user_id = p_user and n.context_type = 'domain_entity'
         and n.entity_system = o.content ->> 'entity_system' and n.entity_id = o.content ->> 'entity_id'
         and n.entity_system = any (v_systems) and n.entity_id = any (v_names)
       where o.n > v_mark and o.n <> all (v_dead) and n.node_id <> o.node_id
+        and not exists (select from memory.nodes taken where taken.user_id = p_user and taken.node_id = o.node_id)
     loop
       perform memory.rename_node(p_user, v_row.given, v_row.derived, v_version);
       insert into memory.tombstones as t (user_id, node_id, version, written_at, written_by, deleted_at)
-        values (p_user, v_row.given, v_version, v_now, p_instance, v_now)
-        on conflict (user_id, node_id) do update set version = excluded.version, written_at = excluded.written_at;
+        values (p_user, v_row.given, v_version, v_now, v_row.written_by, v_now)
+        on conflict (user_id, node_id) do update set
+          version = excluded.version, written_at = excluded.written_at, written_by = excluded.written_by,
+          deleted_at = excluded.deleted_at;
       v_last_deletion := greatest(v_last_deletion, v_now);
-      -- More is different now than what this batch wrote, so that a cache has to ask.
-      v_wanted := false;
+      v_renamed := v_renamed || v_row.given;
+      v_same := v_same || jsonb_build_object(v_row.given::text, v_row.derived);
+      if v_wanted then
+        v_node_rows := v_node_rows || array(
+          select to_jsonb(n) - c_inner from memory.nodes n where n.user_id = p_user and n.node_id = v_row.derived);
+        v_edge_rows := v_edge_rows || array(
+          select to_jsonb(r) - c_inner from memory.relationships r
+          where r.user_id = p_user and (r.from_node_id = v_row.derived or r.to_node_id = v_row.derived));
+      end if;
     end loop;
 
     -- What is a stub knows nothing, so it only fills an empty place, and has no clock: whatever is known wins.
@@ -373,6 +372,21 @@ begin
   end if;
 
   if jsonb_array_length(p_ops -> 'edges') > 0 then
+    if v_same <> '{}' then
+      -- Two relationships may have become one by that: the later one counts.
+      p_ops := jsonb_set(p_ops, '{edges}', coalesce((
+        select jsonb_agg(latest.edge) from (
+          select distinct on (edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type') edge
+          from (
+            select e || jsonb_build_object(
+              'from_node_id', coalesce(v_same ->> (e ->> 'from_node_id'), e ->> 'from_node_id'),
+              'to_node_id', coalesce(v_same ->> (e ->> 'to_node_id'), e ->> 'to_node_id')) as edge
+            from jsonb_array_elements(p_ops -> 'edges') e where (e ->> 'n')::bigint > v_mark
+          ) as renamed
+          order by edge -> 'from_node_id', edge -> 'to_node_id', edge -> 'relationship_type',
+                   least((edge ->> 'written_at')::timestamptz, v_cutoff) desc, (edge ->> 'n')::bigint
+        ) as latest), '[]'));
+    end if;
     select array_agg(o.from_node_id) || array_agg(o.to_node_id) into v_ids
       from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
       where o.n > v_mark;
@@ -482,7 +496,7 @@ begin
     on conflict (user_id, instance_id) do update set seq = excluded.seq, updated_at = excluded.updated_at;
   if v_wanted then
     o_echo := jsonb_build_object(
-      'nodes', to_jsonb(v_node_rows), 'edges', to_jsonb(v_edge_rows), 'deleted', to_jsonb(v_gone));
+      'nodes', to_jsonb(v_node_rows), 'edges', to_jsonb(v_edge_rows), 'deleted', to_jsonb(v_renamed || v_gone));
   end if;
   o_version := v_version;
   o_same := v_same;

@@ -76,7 +76,7 @@ class UserMemory:
     ) -> MemoryNode | None:
         """The entity that is called so, without case: by an id, else by its name, else by an alias; None without one.
 
-        Of several, the one that changed last.
+        Of several, the one that changed last. Counts as an access.
         """
         for node, _ in self.entities_called(text):
             content = node.content
@@ -85,6 +85,7 @@ class UserMemory:
                 and (entity_system is None or content.get("entity_system") == entity_system)
                 and (entity_type is None or folded(str(content.get("entity_type"))) == folded(entity_type))
             ):
+                self._read([node])
                 return node
         return None
 

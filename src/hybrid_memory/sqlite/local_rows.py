@@ -132,15 +132,16 @@ class LocalRows:
     def keep(self, changes: Changes, version: int) -> None:
         """Store what a batch does."""
         user = {"user_id": self._user_id}
-        for stamped in changes.nodes.values():
-            self._sql.run("local_nodes.put", **_node_values(stamped))
-        for joined in changes.relationships.values():
-            self._sql.run("local_relationships.put", **_relationship_values(joined))
+        # An entity may have another id now: the row under the old one goes first.
         for key in changes.parted:
             self._sql.run("local_relationships.delete", **self._named(key))
         for node_id in changes.deleted:
             self._sql.run("local_nodes.delete", **user, node_id=node_id)
             self._sql.run("local_vectors.delete", **user, node_id=node_id)
+        for stamped in changes.nodes.values():
+            self._sql.run("local_nodes.put", **_node_values(stamped))
+        for joined in changes.relationships.values():
+            self._sql.run("local_relationships.put", **_relationship_values(joined))
         for node_id, (at, by) in changes.tombstones.items():
             stamp = {"written_at": _microseconds(at), "written_by": by}
             self._sql.run("local_tombstones.put", **user, node_id=node_id, version=version, **stamp)
