@@ -25,8 +25,8 @@ from hybrid_memory.settings import Settings
 if TYPE_CHECKING:
     import asyncpg
 
-_SUSPICIOUS_SECONDS = 1.0
-_PROBE_SECONDS = 1.0
+_SUSPICIOUS_SECONDS = 0.75
+_PROBE_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 4.0
 # The server answered: it has no room for one more connection, which those that are open do not need.
