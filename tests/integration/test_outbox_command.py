@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,11 +12,18 @@ from typer.testing import CliRunner
 
 from hybrid_memory.cli import app
 from hybrid_memory.errors import ConfigurationError, InvalidInput
+from hybrid_memory.memory.identity import new_id
+from hybrid_memory.postgres.batches import Operation
+from hybrid_memory.postgres.target import Targets
+from hybrid_memory.replication.queue import queued
 from hybrid_memory.sqlite.outbox import Outbox
 from tests.integration.test_command import run as run_in_a_process
 from tests.support.outboxes import NOW, RUN, drained, numbers, operation, outbox_in
+from tests.support.rows import fact_row
 
 T = TypeVar("T")
+
+STAMP = {"written_at": "2026-05-01T00:00:00+00:00", "written_by": "0198c0de-0000-7000-8000-000000000001"}
 
 
 @pytest.fixture
@@ -132,3 +140,24 @@ async def test_it_works_beside_a_process_that_uses_the_outbox(place: Path) -> No
         assert "1 operation(s) will be sent again" in run_in_a_process("outbox", "requeue", "--all")
         assert [operations[0][0] for operations in await drained(outbox)] == ["nick", "nick"]
         assert "0 waiting for Postgres; 0 in quarantine" in run_in_a_process("outbox", "list")
+
+
+def test_replay_sends_what_waits_and_says_what_does_not(
+    place: Path, targets_outside: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fill(outbox: Outbox) -> None:
+        await outbox.put(
+            [
+                queued("nick", RUN, Operation(n, "nodes", fact_row(new_id(), f"fact {n}") | STAMP), datetime.now(UTC))
+                for n in (1, 2, 3)
+            ]
+        )
+
+    in_outbox(place, fill)
+    monkeypatch.setenv("POSTGRES_HOST", str(place))
+    monkeypatch.setenv("POSTGRES_USER", str(targets_outside.runtime.user))
+    monkeypatch.setenv("POSTGRES_DB", str(targets_outside.runtime.database))
+    assert "3 operation(s) still wait" in run("replay", "--seconds", "1", code=1)
+    monkeypatch.setenv("POSTGRES_HOST", targets_outside.runtime.hosts[0])
+    assert "everything has arrived" in run("replay")
+    assert listed()["waiting"] == 0

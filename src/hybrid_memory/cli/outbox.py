@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from hybrid_memory.cli.output import console, done, note, warn
+from hybrid_memory.cli.output import complain, console, done, note, warn
 from hybrid_memory.errors import ConfigurationError, InvalidInput
+from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.identity import new_id
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
@@ -28,6 +30,7 @@ from hybrid_memory.sqlite.queued import QueuedOperation
 app = typer.Typer(help="What was acknowledged and is not in Postgres yet, and what Postgres refused.")
 
 _AT_A_TIME = 100
+_SECONDS_BETWEEN_LINES = 2.0
 _HEADS = {"user_id": "user", "oldest": "oldest (UTC)", "since": "since (UTC)", "row": "content"}
 
 
@@ -58,6 +61,20 @@ def requeue(
     done(f"{moved} operation(s) will be sent again by the next process that runs, in the order they had")
     if left:
         warn(f"{left} stay in quarantine: their content is damaged, or they are not there any more")
+
+
+@app.command()
+def replay(
+    seconds: Annotated[float, typer.Option(min=1, help="Give up when nothing has arrived for so long.")] = 60,
+) -> None:
+    """Send what waits, now, and say how far it is; processes that run do so by themselves."""
+    waiting, quarantined = asyncio.run(_replay(Settings(), seconds))
+    if quarantined:
+        warn(f"{quarantined} operation(s) are in quarantine: `hybrid-memory outbox list` says why")
+    if waiting:
+        complain(f"{waiting} operation(s) still wait: Postgres does not answer, or another process is sending them")
+        raise typer.Exit(1)
+    done("everything has arrived in Postgres")
 
 
 @app.command()
@@ -158,6 +175,20 @@ async def _requeue(settings: Settings, ids: list[int] | None, user: str | None) 
             moved += await outbox.requeue(chosen, instance, number, now)
             seen, after = seen + len(chosen), chosen[-1].position
     return moved, max(seen, len(set(ids or ()))) - moved
+
+
+async def _replay(settings: Settings, seconds: float) -> tuple[int, int]:
+    async with HybridMemoryManager(settings) as manager:
+        health = manager.health()
+        while health.outbox_depth:
+            note(f"{health.outbox_depth} waiting, Postgres is {health.postgres}")
+            before, began = health.outbox_depth, time.monotonic()
+            while health.outbox_depth == before and time.monotonic() - began < seconds:
+                await manager.flush(_SECONDS_BETWEEN_LINES)
+                health = manager.health()
+            if health.outbox_depth == before:
+                break
+    return health.outbox_depth or 0, health.quarantined or 0
 
 
 def _numbers() -> Callable[[str], int]:
