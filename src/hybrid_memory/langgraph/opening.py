@@ -74,7 +74,5 @@ class OnStateFile(BaseCheckpointSaver[str]):
     @property
     def _serialisation(self) -> Serialisation:
         if self._serialisation_made.serde is not self.serde:
-            self._memory = Memory()
-        self._elements = KnownElements()
-        self._serialisation_made = Serialisation(self.serde)
+            self._serialisation_made = Serialisation(self.serde)
         return self._serialisation_made
