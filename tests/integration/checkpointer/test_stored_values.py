@@ -11,7 +11,9 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from hybrid_memory import HybridCheckpointer
 from hybrid_memory.errors import CheckpointIncomplete, InvalidInput
+from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.checkpoints.rows import Encoded
 from hybrid_memory.sqlite.connection import Statements
 from tests.support.checkpoints import Thread, config_of, ids, rows, stored_bytes
 from tests.support.ciphers import XorCipher
@@ -48,6 +50,26 @@ def test_appending_a_message_writes_one_message(checkpointer: HybridCheckpointer
     assert stored_bytes(checkpointer) < 3 * len(content)
     for step, one in enumerate(reversed(thread.all())):
         assert one.checkpoint["channel_values"]["messages"] == messages[: step + 1]
+
+
+def test_appending_a_message_serialises_one_message(
+    checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread, messages = Thread(checkpointer), [message(number) for number in range(200)]
+    thread.put({"messages": messages})
+    made, original = list[Any](), Serialisation.plain
+
+    def counted(serialisation: Serialisation, value: object, where: str) -> Encoded:
+        made.append(value)
+        return original(serialisation, value, where)
+
+    monkeypatch.setattr(Serialisation, "plain", counted)
+    for number in range(200, 210):
+        made.clear()
+        # Other objects of the same content, as a later run restores them.
+        thread.put({"messages": [message(one) for one in range(number + 1)]})
+        assert [one for one in made if isinstance(one, HumanMessage)] == [message(number)]
+        assert len(made) == 2
 
 
 def test_a_value_that_did_not_change_is_not_written_again(checkpointer: HybridCheckpointer) -> None:
