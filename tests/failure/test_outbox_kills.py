@@ -36,9 +36,7 @@ class Findings:
 
 
 def check(campaign: Campaign) -> Findings:
-    start = time.perf_counter()
-    queued, wrong = asyncio.run(left_in(campaign.directory))
-    took = time.perf_counter() - start
+    queued, wrong, took = asyncio.run(left_in(campaign.directory))
     sent = [name for _, name in sorted(map(sending, campaign.words("sent")))]
     acknowledged = set(map(named, campaign.words("ack")))
     return Findings(
@@ -54,12 +52,15 @@ def check(campaign: Campaign) -> Findings:
     )
 
 
-async def left_in(directory: Path) -> tuple[set[Name], list[str]]:
+async def left_in(directory: Path) -> tuple[set[Name], list[str], float]:
+    """What still waits, what does not fit together, and how long it took until the outbox could be used."""
+    start = time.perf_counter()
     async with outbox_in(directory) as (state, outbox):
+        took = time.perf_counter() - start
         queued = {(one.user_id, one.instance_id, one.n) async for one in outbox.everything()}
         wrong = await state.read(wrong_in)
         found = await state.read(integrity)
-    return queued, wrong + ([] if found == "ok" else [found])
+    return queued, wrong + ([] if found == "ok" else [found]), took
 
 
 def named(words: str) -> Name:
