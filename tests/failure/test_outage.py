@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import Queue
 from hybrid_memory.replication.writer import Writer
-from hybrid_memory.sqlite.outbox import Outbox
+from hybrid_memory.sqlite.outbox import LEASE, Outbox
 from tests.support.managers import run_job, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
@@ -183,6 +184,29 @@ class TestDelivering:
         assert (counter.content["update_count"] == 8) == (bug is None)
         assert await manager.get_node("nick", twin) is not None
 
+    @pytest.mark.parametrize("bug", [None, "jumps the queue"])
+    async def test_a_later_write_goes_behind_an_earlier_one(
+        self,
+        manager: HybridMemoryManager,
+        proxy: FaultProxy,
+        targets: Targets,
+        monkeypatch: pytest.MonkeyPatch,
+        bug: str | None,
+    ) -> None:
+        """Postgres takes numbers in their order only: an earlier one that comes later counts as a repeat."""
+        await away(proxy, manager)
+        await manager.store_persistent_memory("nick", "earlier")
+        leases = (await manager._ready()).delivery._leases
+        assert await leases.take(LEASE, "somebody-else", 60, datetime.now(UTC) + timedelta(seconds=60))
+        proxy.heal()
+        await until(lambda: manager.health().breaker == "closed", "the breaker closes")
+        if bug is not None:
+            monkeypatch.setattr(Writer, "_waits", _never)
+        await manager.store_persistent_memory("nick", "later")
+        assert await leases.release(LEASE, "somebody-else")
+        assert await manager.flush(20)
+        assert (await stored(targets) == {"earlier": 1, "later": 1}) == (bug is None)
+
     async def test_a_user_who_is_stuck_holds_up_nobody(
         self, through: Settings, targets: Targets, events: Recorded
     ) -> None:
@@ -256,6 +280,10 @@ class TestDelivering:
         assert await stored(targets) == {"early": 1}
 
 
+async def _never(*_: object) -> bool:
+    return False
+
+
 def _under_another_name(apply: Callable[..., Any]) -> Callable[..., Any]:
     """A bug: each attempt is that of a new process, so no repeat is recognised."""
 
@@ -266,7 +294,7 @@ def _under_another_name(apply: Callable[..., Any]) -> Callable[..., Any]:
     return renamed
 
 
-BUGS = ("queues all but the last", "jumps the queue", "forgets what it cannot send")
+BUGS = ("queues all but the last", "forgets what it cannot send")
 
 
 @pytest.mark.parametrize("bug", [None, *BUGS])
@@ -351,12 +379,6 @@ def plant(bug: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
             await honest(outbox, operations[:-1])
 
         monkeypatch.setattr(Outbox, "put", put)
-    elif bug == "jumps the queue":
-
-        async def waits(*_: object) -> bool:
-            return False
-
-        monkeypatch.setattr(Writer, "_waits", waits)
     elif bug == "forgets what it cannot send":
 
         async def forgets(queue: Queue, operations: Any) -> None:

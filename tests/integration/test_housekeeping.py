@@ -204,10 +204,6 @@ class TestCleanup:
         assert await manager.cleanup(timedelta(microseconds=1)) == Cleanup(notes=1)
         assert manager.transient_memories("t") == []
 
-    async def test_no_file_is_made_to_look_for_notes(self, manager: HybridMemoryManager) -> None:
-        await manager.cleanup(AGE)
-        assert not (manager.settings.data_dir / "state.db").exists()
-
     async def test_a_user_at_fault_does_not_stop_the_others(
         self, manager: HybridMemoryManager, targets: Targets, events: Recorded, monkeypatch: pytest.MonkeyPatch
     ) -> None:

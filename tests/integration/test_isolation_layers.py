@@ -98,6 +98,7 @@ async def attack(manager: HybridMemoryManager, user: str, victim: Victim) -> Non
     assert await manager.get_context(user, "t") == []
     stats = await manager.user_stats(user)
     assert (stats.user_id, stats.node_count, stats.entity_count) == (user, 2, 0)
+    assert (await manager.quarantined(user), await manager.requeue(user_id=user)) == ([], 0)
     await manager.cleanup(timedelta(microseconds=1), user_id=user)
     assert (await manager.user_stats(user)).node_count == 0
     await manager.store_persistent_memory(user, "own", node_id="own")
@@ -134,10 +135,19 @@ def sees_nothing(memory: UserMemory, user: str) -> None:
 COVERED = {
     "store_persistent_memory", "store_many", "store_entity", "relate", "get_node", "update_memory", "forget",
     "add_message", "get_context", "ensure_user_memories", "list_memories", "promote", "store_transient_memory",
-    "user_stats", "cleanup",
+    "user_stats", "cleanup", "quarantined", "requeue",
     "remember_tool_output",
 }  # fmt: skip
-WITHOUT_A_USER = {"start", "aclose", "flush", "blocking", "health", "transient_memories", "refresh_stats"}
+WITHOUT_A_USER = {
+    "start",
+    "aclose",
+    "flush",
+    "blocking",
+    "health",
+    "transient_memories",
+    "refresh_stats",
+    "checkpointer",
+}
 
 
 def test_every_public_method_is_attacked() -> None:

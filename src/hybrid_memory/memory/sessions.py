@@ -96,9 +96,9 @@ class Sessions:
     async def caught_up(self, user_id: str, version: int) -> None:
         """Fetch what is missing in a loaded graph up to a version that this process knows to be committed."""
         session = self._known(user_id)
-        # The first comparison may have begun before the write was committed; the second cannot have.
+        # The first load or comparison may have begun before the write was committed; the second cannot have.
         for _ in range(2):
-            if session is None or not session.graph.loaded or session.graph.version >= version:
+            if session is None or not (session.graph.loaded or session.refreshing) or session.graph.version >= version:
                 return
             await self._refreshed(session, counting=False)
 

@@ -139,9 +139,10 @@ class TransientMemories:
     def clean_up(self, older_than: timedelta) -> int:
         """Remove what has expired, and the threads nothing was noted in for `older_than`; how many notes that were."""
         now = self._clock()
+        before = now - min(older_than, now - _EPOCH)
 
         def job(sql: Statements) -> int:
-            quiet = sql.run("transient_memories.forget_quiet_threads", before=_microseconds(now - older_than))
+            quiet = sql.run("transient_memories.forget_quiet_threads", before=_microseconds(before))
             return quiet + sql.run("transient_memories.forget_expired", now=_microseconds(now))
 
         return self._state.write_blocking(job)
