@@ -6,6 +6,7 @@ contents that are to be stored once.
 
 import asyncio
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from hybrid_memory.sqlite.database import Database as StateFile
 from hybrid_memory.sqlite.local_rows import LocalRows
 from tests.support.histories import History, Length, check, finds
 from tests.support.rows import fact_row
+from tests.support.servers import administration
 from tests.support.sqlite_files import state_in
 
 SHORT = Length(histories=20, steps=25)
@@ -362,6 +364,22 @@ def loop(targets_outside: Targets, settings: Settings, tmp_path: Path) -> Iterat
 )
 def test_both_places_agree(loop: asyncio.Runner, rng: random.Random, length: Length) -> None:
     check(TwoPlaces, rng, length, loop)
+
+
+VALUES: list[Any] = [
+    None, True, False, 0, 1, 1.5, -2, "", "a", "b", "ab", [], [None], [1], ["a"], [1, 2], [[]], [[], 1], {}, {"a": 1},
+    {"a": None}, {"b": []}, {"bb": 1}, {"a": 1, "b": 2}, {"a": 1, "bb": 0}, {"a": {}}, {"a": []}, {"a": [None]},
+]  # fmt: skip
+
+
+async def test_values_of_one_moment_have_one_order(targets: Targets) -> None:
+    async with administration(targets) as eyes:
+        for one, other in itertools.product(VALUES, repeat=2):
+            there = await eyes.fetchval(
+                "select memory.merged($1, '{}', $2, '{}', '')", json.dumps({"k": one}), json.dumps({"k": other})
+            )
+            here = merging._merged({"k": one}, {}, {"k": other}, {}, "")
+            assert json.dumps(here) == json.dumps(json.loads(there)), (one, other)
 
 
 def repeats_applied(patch: pytest.MonkeyPatch) -> None:

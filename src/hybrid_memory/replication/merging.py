@@ -94,7 +94,7 @@ def _merged(old: Json, old_clocks: Clocks, new: Json, new_clocks: Clocks, prefix
             merged[key] = old[key]
         elif not _later(new_clock, old_clock):
             # Equal clocks are decided by the values, so that the result does not depend on the order of arrival.
-            merged[key] = max(old[key], new[key], key=_rank)
+            merged[key] = max(old[key], new[key], key=_rank_alone)
     return merged
 
 
@@ -135,6 +135,11 @@ def _raised_confidence(old: Json, new: Json) -> float:
 def _json_number(value: float) -> float:
     """Postgres writes a whole number without a fraction."""
     return int(value) if float(value).is_integer() else value
+
+
+def _rank_alone(value: Any) -> tuple[Any, ...]:
+    """The same for a value that is not inside another: there Postgres puts an empty array before everything."""
+    return (-1,) if value == [] else _rank(value)
 
 
 def _rank(value: Any) -> tuple[Any, ...]:
