@@ -137,7 +137,16 @@ COVERED = {
     "user_stats", "cleanup",
     "remember_tool_output",
 }  # fmt: skip
-WITHOUT_A_USER = {"start", "aclose", "flush", "blocking", "health", "transient_memories", "refresh_stats"}
+WITHOUT_A_USER = {
+    "start",
+    "aclose",
+    "checkpointer",
+    "flush",
+    "blocking",
+    "health",
+    "transient_memories",
+    "refresh_stats",
+}
 
 
 def test_every_public_method_is_attacked() -> None:
