@@ -1,5 +1,6 @@
 """Values as bytes and back: what may not come back is not stored."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from hybrid_memory.sqlite.checkpoints.rows import Encoded
 AllowedType = type | str
 
 _MSGPACK = "msgpack"
+# The first bytes of the extensions of msgpack, which is how types are written; in other values they are rare.
+_EXTENSION = re.compile(rb"[\xc7-\xc9\xd4-\xd8]")
 _DATA = frozenset((str, int, float, bool, bytes, type(None)))
 _MOST_LOOKED_AT = 100
 _HOW_TO_ALLOW = (
@@ -91,7 +94,7 @@ class Serialisation:
             kind, content = self._plain.dumps_typed(value)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"{where}: {error}") from error
-        if kind == _MSGPACK and isinstance(self._plain, JsonPlusSerializer) and not _is_data(value):
+        if kind == _MSGPACK and isinstance(self._plain, JsonPlusSerializer) and _may_name_types(content, value):
             for named in _named_in(content) - self._restorable:
                 _require_restorable(self._plain, named, where)
                 self._restorable.add(named)
@@ -144,6 +147,11 @@ def nothing_blocked() -> Iterator[None]:
             f"a checkpoint holds a {blocked[0]}, which may not be restored. If it should be: "
             + _HOW_TO_ALLOW.format(name=blocked[0])
         )
+
+
+def _may_name_types(content: bytes, value: object) -> bool:
+    """Whether these bytes of a value have to be read for types. Most have no byte that an extension begins with."""
+    return _EXTENSION.search(content) is not None and not _is_data(value)
 
 
 def _is_data(value: object) -> bool:
