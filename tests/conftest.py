@@ -29,6 +29,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.seed = random.SystemRandom().randrange(2**32)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Several processes, as most tests wait for a server or a disk; one where somebody reads along, or for one file."""
+    files = [one for one in config.args if one.partition("::")[0].endswith(".py")]
+    alone = config.option.capture == "no" or files or "not campaign" not in (config.option.markexpr or "")
+    return 0 if alone else min(4, (os.cpu_count() or 1) + 1)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.option.seed} (repeat with --seed={config.option.seed})"
 

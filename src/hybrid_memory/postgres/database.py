@@ -9,7 +9,7 @@ goes back to the pool if it answers within a second.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -286,15 +286,11 @@ class Database:
             if isinstance(error, Exception) and not isinstance(error, OSError):
                 await self._take_back(connection, interrupted=False)
             else:
-                self._in_background(self._take_back(connection, interrupted=True))
+                task = asyncio.create_task(self._take_back(connection, interrupted=True))
+                self._recovering.add(task)
+                task.add_done_callback(self._recovering.discard)
             raise
-        # The caller has his answer, and need not wait until the pool has its connection.
-        self._in_background(self._pool.release(connection))
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._recovering.add(task)
-        task.add_done_callback(self._recovering.discard)
+        await self._pool.release(connection)
 
     async def _take_back(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, interrupted: bool) -> None:
         """Stop what the server still does for a failed call, then give the connection back, or up."""

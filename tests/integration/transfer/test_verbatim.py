@@ -39,7 +39,7 @@ MORE: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", [*VALUES, *MORE], ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize("value", [*VALUES, *MORE], ids=lambda value: type(value).__name__)
 def test_what_is_written_is_what_was_read(value: Any) -> None:
     stock, verbatim = JsonPlusSerializer(), VerbatimSerializer()
     stored = stock.dumps_typed(value)
