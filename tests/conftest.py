@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,8 +26,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    told: dict[str, int] = getattr(config, "workerinput", {})
     if config.option.seed is None:
-        config.option.seed = random.SystemRandom().randrange(2**32)
+        config.option.seed = told.get("seed", random.SystemRandom().randrange(2**32))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Every process of a run has the seed that was printed."""
+    node.workerinput["seed"] = node.config.option.seed
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
