@@ -71,7 +71,7 @@ class Parts:
         try:
             async with asyncio.timeout(timeout):
                 await self.writer.close()
-                await self.delivery.close()
+                await self.delivery.close(timeout / 2)
                 if self.answering:
                     await self.housekeeping.farewell(self.instance_id, self.delivery.delivered_users())
         except TimeoutError:
@@ -106,6 +106,7 @@ async def opened(settings: Settings, border: Border, state: StateFile, events: E
         writer = Writer(Batches(link, instance), instance, clock, queue=queue, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
         leases = Leases(state.database())
+        stack.callback(leases.close)
         replay = Replay(
             outbox=outbox,
             leases=leases,

@@ -3,9 +3,11 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 from hybrid_memory.background import Background
+from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.replication.queue import Queue
@@ -55,14 +57,13 @@ class Delivery:
             # Another process may be sending, or somebody's turn be a moment away.
             await asyncio.sleep(0.05)
 
-    async def close(self) -> None:
-        """Send what can be sent, then let another process send the rest."""
-        try:
-            if self._queue.answering():
-                await self._replay.run()
-            await self._leases.release(LEASE, self._instance_id)
-        finally:
-            self._leases.close()
+    async def close(self, seconds: float) -> None:
+        """Send what can be sent within some seconds, then let another process send the rest."""
+        with suppress(TimeoutError, HybridMemoryError):
+            async with asyncio.timeout(seconds):
+                if self._queue.answering():
+                    await self._replay.run()
+        await self._leases.release(LEASE, self._instance_id)
 
     def figures(self) -> tuple[int, int, float | None]:
         """How many operations wait, how many are in quarantine, and for how many seconds the oldest has waited."""
