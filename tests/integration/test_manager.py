@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import os
 import subprocess
 import sys
@@ -578,3 +579,32 @@ print("done")
         assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
         server = EmbeddedServer(Path(place) / "postgres", Recorded())
         assert server.socket_directory() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"thread_id": ""}, "thread_id"),
+        ({"thread_id": "a\0b"}, "thread_id"),
+        ({"thread_id": 7}, "thread_id"),
+        ({"content": math.nan}, "content"),
+        ({"content": {"deep": [object()]}}, "content"),
+        ({"content": "half of a pair: \ud800"}, "content"),
+        ({"metadata": {"x": math.inf}}, "metadata"),
+        ({"importance": 1.5}, "importance"),
+        ({"importance": math.nan}, "importance"),
+        ({"confidence": -0.1}, "confidence"),
+        ({"expires_in": 0}, "expires_in"),
+        ({"expires_in": 1e300}, "expires_in"),
+        ({"node_id": ""}, "node_id"),
+        ({"summary": "\ud800"}, "summary"),
+        ({"relates_to": [""]}, "relates_to"),
+        ({"depends_on": ["a\0b"]}, "depends_on"),
+    ],
+)
+def test_a_note_that_cannot_be_stored_is_refused_by_name(tmp_path: Path, arguments: dict[str, Any], named: str) -> None:
+    manager = HybridMemoryManager(Settings.without_environment(data_dir=tmp_path))
+    with pytest.raises(InvalidInput, match=f"^{named}\\b"):
+        manager.store_transient_memory(**{"thread_id": "t", "content": "x"} | arguments)
+    assert manager.transient_memories("t") == []
+    asyncio.run(manager.aclose())

@@ -73,6 +73,10 @@ class Border:
         """A context type, relationship type, role, or another short name."""
         return text_of(value, path, most_bytes=LONGEST_NAME)
 
+    def summary(self, value: object) -> str:
+        """One line about a memory, of whatever length."""
+        return text_of(value, "summary", empty=True)
+
     def line(self, value: object, path: str) -> str:
         """A name or id given by the world outside, as long as a key may be."""
         return text_of(value, path, most_bytes=self._settings.max_key_bytes)
@@ -206,9 +210,7 @@ class Border:
             "content_hash": content_hash.hex(),
             # A memory with an id of the caller's own is the one it names, whatever it says.
             "only_once": deduplicate and node_id is None,
-            "summary": summary_of(plain, kind, kept_type)
-            if summary is None
-            else text_of(summary, "summary", empty=True),
+            "summary": summary_of(plain, kind, kept_type) if summary is None else self.summary(summary),
             "tags": self.tags(tags),
             "metadata": self.mapping(metadata, "metadata"),
             "importance": self.share(importance, "importance"),

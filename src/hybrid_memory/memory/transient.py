@@ -1,9 +1,11 @@
 """Notes of a thread, and how one of them becomes a user's memory."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from hybrid_memory.errors import UnknownMemory
+from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.sqlite.state import StateFile
@@ -21,11 +23,18 @@ class Notes:
         """Note something down; durable when this returns."""
         plain, kind, _ = self._border.content(content)
         note = plain["text"] if kind == "text" and isinstance(plain, dict) else plain
-        fields["tags"] = self._border.tags(fields.get("tags"))
-        fields["metadata"] = self._border.mapping(fields.get("metadata"), "metadata")
+        border = self._border
+        fields["tags"] = border.tags(fields.get("tags"))
+        fields["metadata"] = border.mapping(fields.get("metadata"), "metadata")
         for share in ("importance", "confidence"):
-            fields[share] = self._border.share(fields[share], share)
-        thread, kind_of = self._border.thread_id(thread_id), self._border.name(context_type, "context_type")
+            fields[share] = border.share(fields[share], share)
+        for relation in ("relates_to", "depends_on"):
+            fields[relation] = [border.line(str(one), relation) for one in fields[relation]]
+        for given, check in (("summary", border.summary), ("node_id", partial(border.line, path="node_id"))):
+            if fields[given] is not None:
+                fields[given] = check(fields[given])
+        border.expiry(fields["expires_in"], utc_now())
+        thread, kind_of = border.thread_id(thread_id), border.name(context_type, "context_type")
         return self._memories().store(thread, note, kind_of, **fields)
 
     def of_thread(self, thread_id: str) -> list[TransientMemory]:

@@ -1,6 +1,7 @@
 """Transient memory: what an agent notes down while it works on one thread, in `state.db`.
 
-All calls are synchronous, need no event loop and work in any thread. A note is durable when `store` returns.
+All calls are synchronous, need no event loop and work in any thread. A note is durable when `store` returns. The caller
+decides what may be stored.
 """
 
 import json
@@ -11,7 +12,6 @@ from typing import Any, Literal
 
 from langchain_core.utils.uuid import uuid7
 
-from hybrid_memory.errors import InvalidInput
 from hybrid_memory.sqlite.connection import Row, Statements
 from hybrid_memory.sqlite.database import Database
 
@@ -79,24 +79,23 @@ class TransientMemories:
             node_id: an id of your own.
 
         Raises:
-            InvalidInput: an argument that cannot be stored; the text names it.
             StorageUnavailable: not stored.
         """
         node_id = str(uuid7()) if node_id is None else node_id
         now = self._clock()
         values = {
-            "thread_id": _word(thread_id, "thread_id"),
-            "node_id": _word(node_id, "node_id"),
-            "context_type": _word(context_type, "context_type"),
-            "content": _json(content, "content"),
+            "thread_id": thread_id,
+            "node_id": node_id,
+            "context_type": context_type,
+            "content": _json(content),
             "content_kind": "text" if isinstance(content, str) else "json",
-            "summary": None if summary is None else _text(summary, "summary"),
-            "tags": _json(list(tags), "tags"),
-            "metadata": _json(dict(metadata or {}), "metadata"),
-            "importance": _share(importance, "importance"),
-            "confidence": _share(confidence, "confidence"),
-            "relates_to": _json(list(relates_to), "relates_to"),
-            "depends_on": _json(list(depends_on), "depends_on"),
+            "summary": summary,
+            "tags": _json(list(tags)),
+            "metadata": _json(dict(metadata or {})),
+            "importance": float(importance),
+            "confidence": float(confidence),
+            "relates_to": _json(list(relates_to)),
+            "depends_on": _json(list(depends_on)),
             "created_at": _microseconds(now),
             "expires_at": None if expires_in is None else _microseconds(now + _duration(expires_in)),
         }
@@ -172,44 +171,8 @@ def _microseconds(moment: datetime) -> int:
 
 
 def _duration(value: timedelta | float) -> timedelta:
-    try:
-        duration = value if isinstance(value, timedelta) else timedelta(seconds=value)
-    except (OverflowError, ValueError, TypeError) as error:
-        raise InvalidInput(f"expires_in: {error}") from error
-    if not timedelta(0) < duration <= timedelta(days=36_500):
-        raise InvalidInput("expires_in: more than nothing and at most a hundred years")
-    return duration
+    return value if isinstance(value, timedelta) else timedelta(seconds=value)
 
 
-def _share(value: float, name: str) -> float:
-    share = float(value)
-    if not 0 <= share <= 1:
-        raise InvalidInput(f"{name}: a number from 0 to 1")
-    return share
-
-
-def _word(value: str, name: str) -> str:
-    if not _text(value, name):
-        raise InvalidInput(f"{name}: may not be empty")
-    return value
-
-
-def _text(value: str, name: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidInput(f"{name}: a string")
-    if "\0" in value:
-        raise InvalidInput(f"{name}: may not contain NUL")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput(f"{name}: contains half of a surrogate pair") from error
-    return value
-
-
-def _json(value: Any, name: str) -> str:
-    try:
-        return _text(json.dumps(value, ensure_ascii=False, allow_nan=False), name)
-    except (TypeError, ValueError, RecursionError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput(f"{name}: {error}") from error
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
