@@ -63,7 +63,9 @@ class Delivery:
             async with asyncio.timeout(seconds):
                 if self._queue.answering():
                     await self._replay.run()
-        await self._leases.release(LEASE, self._instance_id)
+        # Where this cannot be written, the lease ends with the process.
+        with suppress(HybridMemoryError):
+            await self._leases.release(LEASE, self._instance_id)
 
     def figures(self) -> tuple[int, int, float | None]:
         """How many operations wait, how many are in quarantine, and for how many seconds the oldest has waited."""
