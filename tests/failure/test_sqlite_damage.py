@@ -91,9 +91,8 @@ def test_without_the_checksum_wrong_rows_would_be_served(
     """The planted bug: the campaign above notices when rows are not compared with their checksums."""
     monkeypatch.setattr(checksum, "row_is_intact", lambda *_: True)
     monkeypatch.setattr(checksum.row_is_intact, "__name__", "row_is_intact")
-    outcomes = list(damage_caches(cache_template, tmp_path, rng, 8, [flipped_in_a_value]))
-    # A flip can also fall where SQLite itself notices it.
-    assert sum(bool(outcome.wrong) for _, outcome in outcomes) >= 4
+    outcomes = damage_caches(cache_template, tmp_path, rng, 3, [flipped_in_a_value])
+    assert all(outcome.wrong for _, outcome in outcomes)
 
 
 @pytest.mark.parametrize("damage", TO_A_CACHE, ids=lambda damage: damage.__name__)
