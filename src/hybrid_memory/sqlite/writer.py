@@ -25,7 +25,8 @@ _QUICK_SECONDS = 0.001
 _COMMITS_REMEMBERED = 8
 # What is thought of a disk before it was seen at work.
 _SLOW_SECONDS = 0.01
-_BYTES_BEFORE_CHECKPOINT = 8 * 1024 * 1024
+# An append makes the WAL longer, which the disk takes much longer to keep than a page written over.
+_BYTES_BEFORE_CHECKPOINT = 4 * 1024 * 1024
 # Longer than this, the WAL grew behind a long reader: it is cut as soon as no reader needs it.
 _BYTES_BEFORE_TRUNCATE = 16 * 1024 * 1024
 
