@@ -112,18 +112,21 @@ async def test_a_light_job_that_comes_alone_is_done_in_the_thread_of_its_loop(tm
     with state_in(tmp_path) as (database, _):
         writer = database._writer
         assert writer is not None
-        assert await database.write(where, light=True) != threading.get_ident(), "nobody knows yet whether it is quick"
-        writer._usual_seconds = 0.0
-        assert await database.write(where) != threading.get_ident()
-        writer._usual_seconds = 0.0
-        assert await database.write(where, light=True) == threading.get_ident()
-        writer._usual_seconds = 0.0
+
+        async def in_this_thread(usual_seconds: float, *, light: bool = True) -> bool:
+            await until(lambda: not writer._turn.locked(), "the writer is idle")
+            writer._usual_seconds = usual_seconds
+            return await database.write(where, light=light) == threading.get_ident()
+
+        assert not await in_this_thread(writer._usual_seconds), "nobody knows yet whether it is quick"
+        assert not await in_this_thread(0.0, light=False)
+        assert await in_this_thread(0.0)
+        assert not await in_this_thread(0.01), "a slow disk is for threads"
         with Busy(database):
+            writer._usual_seconds = 0.0
             waiting = asyncio.create_task(database.write(where, light=True))
             await taken(database, 1)
         assert await waiting != threading.get_ident()
-        writer._usual_seconds = 0.01
-        assert await database.write(where, light=True) != threading.get_ident(), "a slow disk is for threads"
 
 
 async def test_an_event_loop_never_waits_for_the_lock_of_another_process(tmp_path: Path) -> None:
