@@ -135,7 +135,12 @@ class Database:
             StorageRejected: SQLite refused the data.
             StateDamaged: the file is damaged.
         """
-        self._check_usable()
+        writer = self._check_usable()
+        if light and self._gathering.quiet:
+            lone = Ticket(job, durable=durable)
+            if writer.run_quickly(lone):
+                await self._gathering.one_turn()
+                return lone.outcome()
         ticket = LoopTicket(job, durable=durable, light=light)
         self._gathering.put(ticket)
         # One timer is a fraction of what asyncio.timeout costs, and this is the path of every checkpoint.

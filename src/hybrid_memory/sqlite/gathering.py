@@ -22,6 +22,7 @@ class _Gathered(threading.local):
     def __init__(self) -> None:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.tickets: dict[LoopTicket[Any], None] = {}
+        self.quiet = True
 
 
 class Gathering:
@@ -40,6 +41,17 @@ class Gathering:
             ticket.loop.call_soon(self._look, here.tickets, 0, _MOST_TURNS)
         here.tickets[ticket] = None
 
+    @property
+    def quiet(self) -> bool:
+        """Whether a job of the running loop would be alone, as the last one was."""
+        return self._here.quiet and not self._here.tickets
+
+    async def one_turn(self) -> None:
+        """Let the others of the loop have their turn; whoever comes with a job in it is company."""
+        self._here.quiet = False
+        await asyncio.sleep(0)
+        self._here.quiet = not self._here.tickets
+
     def withdraw(self, ticket: LoopTicket[Any]) -> bool:
         """Take a job out that nobody waits for any more; False when it was handed over. In its loop's thread."""
         if ticket not in self._here.tickets:
@@ -53,4 +65,5 @@ class Gathering:
         elif tickets:
             together = list(tickets)
             tickets.clear()
+            self._here.quiet = len(together) == 1
             self._hand_over(together)
