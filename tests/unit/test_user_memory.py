@@ -15,10 +15,10 @@ from hybrid_memory.errors import InvalidInput
 from hybrid_memory.graph.algorithms import Analysis
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.identity import node_id_of
-from hybrid_memory.memory.relevance import HALF_LIFE_HOURS, overlap, rarity, relevance, vitality
-from hybrid_memory.memory.terms import terms_of, words_of
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import MemoryNode, Relationship
+from hybrid_memory.recall.relevance import HALF_LIFE_HOURS, overlap, rarity, relevance, vitality
+from hybrid_memory.recall.terms import terms_of, words_of
 from tests.support.graphs import START, USER, Clock, changes, edge, entity, everything, fact, id_of, stub
 
 

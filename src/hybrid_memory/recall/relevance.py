@@ -1,7 +1,7 @@
 """How much a memory matters now, and for a query: pure functions of the memory, the match and the moment."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from math import log
 
 from hybrid_memory.models import MemoryNode
@@ -27,6 +27,18 @@ _TIMELESS_SHARE = 0.6
 def age_hours(node: MemoryNode, now: datetime) -> float:
     """Hours since a memory got the content it has; 0 while that waits to be confirmed."""
     return _hours(node.updated_at or node.created_at or now, now)
+
+
+def happened_at(node: MemoryNode) -> datetime | None:
+    """When what a memory tells happened: what a message says of itself, else when the memory was made."""
+    said = node.content.get("at") if node.context_type == "conversation_message" else None
+    if isinstance(said, str):
+        try:
+            at = datetime.fromisoformat(said)
+        except ValueError:
+            return node.created_at
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return node.created_at
 
 
 def vitality(node: MemoryNode, now: datetime) -> float:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from hybrid_memory.graph.view import GraphView, is_stub
-from hybrid_memory.memory.view_index import ViewIndex
 from hybrid_memory.models import MemoryNode
+from hybrid_memory.recall.view_index import ViewIndex
 
 ENTITY = "domain_entity"
 By = Literal["id", "name", "alias"]

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from hybrid_memory.graph.view import GraphView
-from hybrid_memory.memory.terms import entity_ids, weighted_terms
-from hybrid_memory.memory.view_index import ViewIndex
 from hybrid_memory.models import MemoryNode
+from hybrid_memory.recall.terms import entity_ids, weighted_terms
+from hybrid_memory.recall.view_index import ViewIndex
 
 Found = dict[str, dict[str, float]]
 
