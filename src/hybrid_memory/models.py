@@ -186,10 +186,11 @@ class Explanation:
     """Why a memory was found. As text it is one line per way of finding; complete as data.
 
     Args:
-        arms: by name, only those that found it.
+        arms: by name, only those that say something of it.
         matched: the words of the question that the memory itself holds.
         path: the memories that led to it along relationships, from the one that the question names.
-        window: the span of time that the question speaks of.
+        window: the span of time that the question speaks of, if it happened then.
+        vitality: how fresh and important it is, whatever is asked: from 0.05 to 1.
         timings_ms: how long each part of the search took, the same for all hits of one search.
     """
 
@@ -197,6 +198,7 @@ class Explanation:
     matched: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
     window: tuple[datetime, datetime] | None = None
+    vitality: float = 1.0
     timings_ms: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:

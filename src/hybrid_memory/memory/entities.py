@@ -17,7 +17,8 @@ from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.models import EntityRef, MemoryNode
 from hybrid_memory.observability import Events
-from hybrid_memory.recall.entity_index import ENTITY, By
+from hybrid_memory.recall.entity_index import By
+from hybrid_memory.recall.passage import ENTITY
 from hybrid_memory.replication.batching import Write, key_of
 
 Target = str | UUID | EntityRef

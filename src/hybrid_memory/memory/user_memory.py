@@ -23,11 +23,11 @@ class UserMemory:
     entities that others already point at; their relationships are.
     """
 
-    def __init__(self, graph: UserGraph, accesses: Accesses | None = None) -> None:
+    def __init__(self, graph: UserGraph, accesses: Accesses | None = None, language: str = "english") -> None:
         self._graph = graph
         self._accesses = accesses
-        self._recall = Recall()
         self._entities = EntityIndex()
+        self._recall = Recall(self._entities, language)
         self._analysis: Analysis | None = None
 
     @property
@@ -118,7 +118,7 @@ class UserMemory:
             required_tags=tags_of(required_tags),
             excluded_tags=tags_of(excluded_tags),
         )
-        question = Question(text=query_text, filters=filters, limit=max_results, min_score=min_relevance)
+        question = Question(text=query_text, filters=filters, limit=max_results, min_score=min_relevance, graph=False)
         given = [hit.node for hit in self.ranked(question)]
         self._read(given)
         return given

@@ -61,6 +61,9 @@ class Filters:
         return (self.since is None or self.since <= at) and (self.until is None or at <= self.until)
 
 
+EVERYTHING = Filters()
+
+
 @dataclass(frozen=True, slots=True)
 class Similarities:
     """How near the question's vector is to memories that have one.
@@ -77,7 +80,7 @@ class Question:
     """One search.
 
     Args:
-        text: what is asked, in the words of whoever asks.
+        text: what is asked, in the words of whoever asks. With neither it nor similarities: what matters now.
         similarities: the neighbours of its vector; without them the search is by words, time and relations.
         limit: that many at most.
         min_score: nothing that fits less.
@@ -86,7 +89,7 @@ class Question:
         explain: whether each hit says why it was found.
     """
 
-    text: str = ""
+    text: str | None = None
     similarities: Similarities | None = None
     filters: Filters = field(default_factory=Filters)
     limit: int = 10

@@ -1,10 +1,13 @@
 """An index that follows a user's graph from snapshot to snapshot: nodes that stayed the same are not read again."""
 
 import threading
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from hybrid_memory.graph.view import GraphView
 from hybrid_memory.models import MemoryNode
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class ViewIndex:
@@ -13,23 +16,29 @@ class ViewIndex:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._view: GraphView | None = None
-        self._known: dict[str, MemoryNode] = {}
+        self._known: Mapping[str, MemoryNode] = {}
 
     def _follow(self, view: GraphView) -> None:
         """Bring the index to a snapshot."""
         if view is self._view:
             return
-        there = {node.node_id: node for node in self._indexed(view)}
-        for node_id in [node_id for node_id, node in self._known.items() if there.get(node_id) is not node]:
-            self._drop(self._known.pop(node_id))
-        for node_id, node in there.items():
-            if node_id not in self._known:
-                self._known[node_id] = node
+        known, there = self._known, view.nodes_by_id
+        changed = [node for node_id, node in there.items() if known.get(node_id) is not node]
+        came = sum(node.node_id not in known for node in changed)
+        if len(there) != len(known) + came:
+            for node_id, node in known.items():
+                if node_id not in there and self._is_indexed(node):
+                    self._drop(node)
+        for node in changed:
+            before = known.get(node.node_id)
+            if before is not None and self._is_indexed(before):
+                self._drop(before)
+            if self._is_indexed(node):
                 self._add(node)
-        self._view = view
+        self._view, self._known = view, there
 
-    def _indexed(self, view: GraphView) -> Iterable[MemoryNode]:
-        """The nodes this index is about."""
+    def _is_indexed(self, node: MemoryNode) -> bool:
+        """Whether this index is about such a node."""
         raise NotImplementedError
 
     def _add(self, node: MemoryNode) -> None:
