@@ -160,6 +160,9 @@ class Settings(BaseSettings):
         default=30, description="Deadline for a chat model that looks for entities in what a tool returned"
     )
     embedder: str = Field(default="none", description="`none`, `auto` (OpenAI when its key is set) or `provider:model`")
+    embedder_timeout_seconds: Seconds = Field(
+        default=30, description="Deadline for the embedder to answer one batch of texts, its retries included"
+    )
     checkpointer: Literal["hybrid", "upstream"] = Field(
         default="hybrid", description="`hybrid` or `upstream`: the stock `AsyncSqliteSaver`"
     )
