@@ -16,6 +16,8 @@ from hybrid_memory.postgres.batches import LARGEST_VECTOR
 from hybrid_memory.settings import Settings
 
 STORE_OWNERS = "store:"
+# The model of vectors that callers give where no embedder is in use.
+GIVEN_VECTOR = "given"
 LONGEST_NAME = 200
 MOST_TAGS = 1000
 MOST_DIMENSIONS = 4000
@@ -33,6 +35,7 @@ class Draft:
     relates_to: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     embedding: tuple[float, ...] | None = None
+    model: str = GIVEN_VECTOR
 
 
 class Border:
@@ -72,6 +75,10 @@ class Border:
     def name(self, value: object, path: str) -> str:
         """A context type, relationship type, role, or another short name."""
         return text_of(value, path, most_bytes=LONGEST_NAME)
+
+    def question(self, value: object) -> str:
+        """What somebody asks, however short or long."""
+        return text_of(value, "query", most_bytes=self._settings.max_content_bytes, empty=True)
 
     def summary(self, value: object) -> str:
         """One line about a memory, of whatever length."""

@@ -41,6 +41,11 @@ class UserMemory:
         return self._graph.version
 
     @property
+    def incarnation(self) -> str | None:
+        """Which life of the user's memory it is; another one begins after it was changed by hand or erased."""
+        return self._graph.incarnation
+
+    @property
     def stale(self) -> bool:
         """Whether Postgres could not be asked whether this is still all of it."""
         return self._graph.stale

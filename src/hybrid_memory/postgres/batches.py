@@ -60,6 +60,7 @@ class Applied:
 
     `same` names, for each memory that was to be stored only once and was there already, the one that is there.
     `written` is all that is different between `version` and the one before, if it was asked for and anything is.
+    `vectors` are those that came with the operations, by the memory they were sent for; None: nobody knows.
     """
 
     user_id: str
@@ -69,6 +70,7 @@ class Applied:
     numbers: tuple[int, ...]
     same: Mapping[str, str] = field(default_factory=dict)
     written: Written | None = None
+    vectors: tuple[tuple[str, Embedding], ...] | None = None
 
 
 @dataclass(slots=True)
@@ -132,14 +134,16 @@ class Batches:
 
 def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
     user_id, echo = row["user_id"], row["echo"]
+    fresh = [operation for operation in operations if operation.n > row["before"]]
     return Applied(
         user_id,
         str(row["incarnation"]),
         row["version"],
         row["mark"],
-        tuple(operation.n for operation in operations if operation.n > row["before"]),
+        tuple(operation.n for operation in fresh),
         json.loads(row["same"]),
         None if echo is None else _written(user_id, json.loads(echo)),
+        tuple((operation.row["node_id"], one) for operation in fresh for one in operation.embeddings),
     )
 
 

@@ -48,6 +48,10 @@ class Queue:
         """Whether nothing of the user waits in the file, at this moment."""
         return not await self._outbox.waits(user_id)
 
+    async def still_holds(self, user_id: str) -> bool:
+        """The same, after a look into the file where something may wait: another process may have sent it."""
+        return self.may_hold(user_id) and not await self.has_emptied(user_id)
+
     async def holds(self, user_id: str) -> bool:
         """Whether something of the user waits, so that what is written now goes behind it.
 
