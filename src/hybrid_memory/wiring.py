@@ -18,11 +18,14 @@ from hybrid_memory.memory.entities import Entities
 from hybrid_memory.memory.finding import Finding
 from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
+from hybrid_memory.memory.item_search import ItemSearch
 from hybrid_memory.memory.keeping import opened_keeper
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
+from hybrid_memory.memory.namespaces import Namespaces
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.statistics import Figures
+from hybrid_memory.memory.store_items import Items
 from hybrid_memory.memory.texts import texts_of
 from hybrid_memory.memory.tool_outputs import ToolOutputs
 from hybrid_memory.memory.vector_parts import vectors_and_pipeline
@@ -30,6 +33,7 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.embeddings import Embeddings
 from hybrid_memory.postgres.housekeeping import Upkeep
+from hybrid_memory.postgres.items import ItemRows
 from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.statistics import Statistics
 from hybrid_memory.replication.clock import HybridClock
@@ -55,6 +59,8 @@ class Parts:
     conversations: Conversations
     finding: Finding
     embedding: Embedding | None
+    items: Items
+    item_search: ItemSearch
     figures: Figures
     delivery: Delivery
     housekeeping: Housekeeping
@@ -137,6 +143,8 @@ async def opened(
         memories = Memories(border, clock, link, writer, sessions, accesses, vectors, events)
         entities = Entities(border, memories, sessions, events)
         conversations = Conversations(border, memories, sessions)
+        rows = ItemRows(link)
+        finding = Finding(border, sessions, vectors, accesses)
         figures = Figures(Statistics(link), accesses, events)
         housekeeping = Housekeeping(border, upkeep, figures, sessions, accesses, settings, events)
         return Parts(
@@ -147,8 +155,10 @@ async def opened(
             entities=entities,
             tool_outputs=ToolOutputs(border, memories, entities, events),
             conversations=conversations,
-            finding=Finding(border, sessions, vectors, accesses),
+            finding=finding,
             embedding=embedding,
+            items=Items(border, clock, rows, memories, sessions, accesses),
+            item_search=ItemSearch(Namespaces(border), rows, sessions, accesses, finding, settings),
             figures=figures,
             delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),
             housekeeping=housekeeping,

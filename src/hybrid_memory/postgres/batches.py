@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import asyncpg
 
 Kind = Literal["nodes", "entities", "edges", "deletes"]
+# The column of an operation that is refused unless the row has this version, and the state it is refused with.
+IF_VERSION = "if_version"
+ANOTHER_VERSION = "23V01"
 # Vectors of more dimensions are kept at half precision.
 LARGEST_VECTOR = 2000
 
@@ -182,6 +185,7 @@ def _payload(user_id: str, operations: Sequence[Operation], vectors: _Vectors, *
                 }
             )
     return lists | {
+        "guarded": any(IF_VERSION in operation.row for operation in operations),
         "user_id": user_id,
         "last": operations[-1].n,
         "oldest": min(operation.row["written_at"] for operation in operations),

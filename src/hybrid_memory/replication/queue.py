@@ -40,6 +40,11 @@ class Queue:
         """See what earlier processes have left."""
         self._users = await self._outbox.users_with_queued()
 
+    @property
+    def users(self) -> frozenset[str]:
+        """Of whom something waits, as far as this process knows."""
+        return frozenset(self._users)
+
     def may_hold(self, user_id: str) -> bool:
         """Whether something of the user waits, as far as this process knows."""
         return user_id in self._users
