@@ -29,7 +29,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Count what a test came to, once."""
     if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
-        group = Path(report.location[0]).stem.removeprefix("test_")
+        group = Path(report.nodeid.partition("::")[0]).stem.removeprefix("test_")
         _tally[group][report.outcome] += 1
         if report.outcome == "failed":
             _failed.append(report.nodeid.rpartition("::")[2])
