@@ -10,6 +10,7 @@ from hybrid_memory.models import (
     EntityRef,
     Health,
     MemoryNode,
+    RecallHit,
     Relationship,
     RememberedOutput,
     Retention,
@@ -18,6 +19,7 @@ from hybrid_memory.models import (
 )
 from hybrid_memory.observability import configure_logging
 from hybrid_memory.settings import Settings
+from hybrid_memory.store import HybridStore
 
 __all__ = [
     "EntityRef",
@@ -26,7 +28,9 @@ __all__ = [
     "HybridCheckpointer",
     "HybridMemoryError",
     "HybridMemoryManager",
+    "HybridStore",
     "MemoryNode",
+    "RecallHit",
     "Recogniser",
     "RecordContext",
     "Relationship",

@@ -7,6 +7,7 @@
      +- UnknownMemory         there is no such memory for this user (also a KeyError)
      +- StorageUnavailable    the database did not answer in time; trying again can help
      +- StorageRejected       the database refused the data; trying again cannot help
+     +- EmbeddingError        a text was not made a vector, or not one that can be compared with the others
      +- OutboxFull            Postgres does not answer and no more writes can be kept for it; this one was not kept
      +- StateDamaged          state.db is damaged; what could be read was saved, or will be at the next start
      +- CheckpointIncomplete  a part of a checkpoint was lost with a damaged state.db
@@ -63,6 +64,17 @@ class StorageRejected(HybridMemoryError):
         super().__init__(message)
         self.sqlstate = sqlstate
         self.operation: tuple[str, int] | None = None
+
+
+class EmbeddingError(HybridMemoryError):
+    """The embedder gave no vector, or none that can be compared with the others of its model.
+
+    `texts_at_fault` is True when it refused what it was asked, not when it is away or overloaded.
+    """
+
+    def __init__(self, message: str, *, texts_at_fault: bool = False) -> None:
+        super().__init__(message)
+        self.texts_at_fault = texts_at_fault
 
 
 class OutboxFull(HybridMemoryError):

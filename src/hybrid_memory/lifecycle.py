@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Self, TypeVar
 
 from hybrid_memory.blocking import Blocking, HomeLoop
+from hybrid_memory.embeddings.embedder import Embedder
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.memory.border import Border
 from hybrid_memory.observability import Events
@@ -19,6 +20,8 @@ _CLOSE_SECONDS = 10.0
 
 class Lifecycle:
     """The part of a manager that is about itself. The first call starts one that was not started."""
+
+    _embedder: Embedder | None = None
 
     def __init__(self, settings: Settings, events: Events) -> None:
         self.settings = settings
@@ -91,7 +94,7 @@ class Lifecycle:
             self._starting = self._starting or asyncio.Lock()
             async with self._starting:
                 if self._parts is None:
-                    self._parts = await opened(self.settings, self._border, self._state, self.events)
+                    self._parts = await opened(self.settings, self._border, self._state, self.events, self._embedder)
                     self._begin(self._parts)
         return self._parts
 

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from hybrid_memory.checkpointing import Checkpointing
+from hybrid_memory.embeddings.choosing import EmbedderLike
 from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.memory.extraction.records import Recogniser
 from hybrid_memory.memory.listing import page
@@ -16,6 +16,7 @@ from hybrid_memory.memory.tool_outputs import Finders
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import EntityRef, MemoryNode, RememberedOutput
 from hybrid_memory.observability import Events
+from hybrid_memory.recalling import Recalling
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.transient import TransientMemory
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
 
-class HybridMemoryManager(Checkpointing):
+class HybridMemoryManager(Recalling):
     """Users' memories, written through to Postgres and read from this process.
 
     Use it as `async with HybridMemoryManager() as manager`, or plain `with` and `manager.blocking`. One that was not
@@ -35,6 +36,8 @@ class HybridMemoryManager(Checkpointing):
         recognisers: tell `remember_tool_output` which entities records describe, before those that are built in.
         extractor: a LangChain chat model with structured output that looks for more entities in what tools return.
         allowed_types: types of a graph's state that its checkpoints may restore, besides those of the settings.
+        embedder: makes vectors of memories and questions: `"provider:model"`, a LangChain `Embeddings`, a function of
+            texts, or LangGraph's `{"embed": ..., "dims": ...}`; as the settings say when None.
     """
 
     def __init__(
@@ -45,8 +48,9 @@ class HybridMemoryManager(Checkpointing):
         recognisers: Iterable[Recogniser] = (),
         extractor: "BaseChatModel | None" = None,
         allowed_types: Iterable[AllowedType] = (),
+        embedder: EmbedderLike | None = None,
     ) -> None:
-        super().__init__(settings or Settings(), events or Events(), allowed_types)
+        super().__init__(settings or Settings(), events or Events(), allowed_types, embedder)
         seconds = self.settings.extractor_timeout_seconds
         self._finders = Finders(tuple(recognisers), ModelExtractor(extractor, seconds) if extractor else None)
 

@@ -166,3 +166,52 @@ class Relationship:
     version: int | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmScore:
+    """What one way of finding said of a memory: its place among what that way found, and its score from 0 to 1.
+
+    `weight` is the share the score has in the whole; `reason` is for people.
+    """
+
+    rank: int
+    score: float
+    weight: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a memory was found. As text it is one line per way of finding; complete as data.
+
+    Args:
+        arms: by name, only those that say something of it.
+        matched: the words of the question that the memory itself holds.
+        path: the memories that led to it along relationships, from the one that the question names.
+        window: the span of time that the question speaks of, if it happened then.
+        vitality: how fresh and important it is, whatever is asked: from 0.05 to 1.
+        timings_ms: how long each part of the search took, the same for all hits of one search.
+    """
+
+    arms: Mapping[str, ArmScore] = field(default_factory=dict)
+    matched: tuple[str, ...] = ()
+    path: tuple[str, ...] = ()
+    window: tuple[datetime, datetime] | None = None
+    vitality: float = 1.0
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{name}: rank {arm.rank}, {arm.score:.2f} x {arm.weight:.2f}: {arm.reason}"
+            for name, arm in self.arms.items()
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecallHit:
+    """A memory that was found, and how well it fits: from 0 to 1, comparable within one search."""
+
+    node: MemoryNode
+    score: float
+    explanation: Explanation | None = None

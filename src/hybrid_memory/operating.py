@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
@@ -26,7 +27,14 @@ class Operating(Lifecycle):
     async def user_stats(self, user_id: str) -> UserStats:
         """What a user has: exact counts of this moment, for a dashboard or a page about the user."""
         owner = self._border.user_id(user_id)
-        return await self._on_home(lambda parts: parts.figures.of_user(owner))
+
+        async def figures(parts: Parts) -> UserStats:
+            stats = await parts.figures.of_user(owner)
+            if parts.embedding is None:
+                return stats
+            return replace(stats, pending_embeddings=await parts.embedding.pending_of(owner))
+
+        return await self._on_home(figures)
 
     async def refresh_stats(self) -> bool:
         """Refresh the statistics over all users, within two minutes; False when another process is at it.
@@ -78,6 +86,7 @@ class Operating(Lifecycle):
         local = self.settings.memory_type == "sqlite"
         up = self._parts is not None and self._parts.answering
         waiting, quarantined, oldest = (None, None, None) if self._parts is None else self._parts.delivery.figures()
+        embedding = None if self._parts is None else self._parts.embedding
         return Health(
             postgres="off" if local else "up" if up else "down",
             mode="sqlite" if local else "hybrid",
@@ -87,13 +96,16 @@ class Operating(Lifecycle):
             outbox_depth=waiting,
             outbox_oldest_seconds=oldest,
             quarantined=quarantined,
+            pending_embeddings=embedding.pending if embedding is not None else None,
         )
 
     async def flush(self, timeout: float = 5.0) -> bool:
-        """Wait until everything acknowledged before is in Postgres; whether it is, within `timeout`."""
+        """Wait until everything acknowledged before is in Postgres, vectors included; whether it is, in `timeout`."""
 
         async def drained(parts: Parts) -> Literal[True]:
             await parts.delivery.drained(parts.background)
+            if parts.embedding is not None:
+                await parts.embedding.drained(parts.background)
             return True
 
         try:
@@ -105,6 +117,8 @@ class Operating(Lifecycle):
     def _begin(self, parts: Parts) -> None:
         parts.housekeeping.schedule(parts.background, self._notes)
         parts.delivery.schedule(parts.background)
+        if parts.embedding is not None:
+            parts.embedding.schedule(parts.background)
 
     async def _close(self, timeout: float) -> None:
         try:

@@ -160,6 +160,9 @@ class Settings(BaseSettings):
         default=30, description="Deadline for a chat model that looks for entities in what a tool returned"
     )
     embedder: str = Field(default="none", description="`none`, `auto` (OpenAI when its key is set) or `provider:model`")
+    embedder_timeout_seconds: Seconds = Field(
+        default=30, description="Deadline for the embedder to answer one batch of texts, its retries included"
+    )
     checkpointer: Literal["hybrid", "upstream"] = Field(
         default="hybrid", description="`hybrid` or `upstream`: the stock `AsyncSqliteSaver`"
     )
@@ -182,6 +185,18 @@ class Settings(BaseSettings):
     )
     store_search: Literal["hybrid", "vector"] = Field(
         default="hybrid", description="`hybrid` (lexical and vector) or `vector` (cosine scores only)"
+    )
+    store_freshness: Literal["bounded", "strong"] = Field(
+        default="bounded",
+        description="`bounded`: a read of the store is at most `MAX_STALENESS_SECONDS` behind other processes; "
+        "`strong`: it asks Postgres first, and fails without it",
+    )
+    store_ttl_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="After how many minutes without being read an item of the store expires; never when not set",
+    )
+    store_across_owners: bool = Field(
+        default=True, description="Whether a search or list of the store may be about several owners at once"
     )
     max_content_bytes: Annotated[int, Field(ge=1, le=50_000_000)] = Field(
         default=1_000_000, description="Largest content of one memory"

@@ -6,24 +6,34 @@ from dataclasses import dataclass, field
 
 from hybrid_memory.background import Background
 from hybrid_memory.blocking import elsewhere
+from hybrid_memory.embeddings.embedder import Embedder
 from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.conversations import Conversations
 from hybrid_memory.memory.delivery import Delivery, oldest_sent
+from hybrid_memory.memory.embedding import Embedding
 from hybrid_memory.memory.entities import Entities
+from hybrid_memory.memory.finding import Finding
 from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
+from hybrid_memory.memory.item_search import ItemSearch
 from hybrid_memory.memory.keeping import opened_keeper
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
+from hybrid_memory.memory.namespaces import Namespaces
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.statistics import Figures
+from hybrid_memory.memory.store_items import Items
+from hybrid_memory.memory.texts import texts_of
 from hybrid_memory.memory.tool_outputs import ToolOutputs
+from hybrid_memory.memory.vector_parts import vectors_and_pipeline
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Batches
+from hybrid_memory.postgres.embeddings import Embeddings
 from hybrid_memory.postgres.housekeeping import Upkeep
+from hybrid_memory.postgres.items import ItemRows
 from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.statistics import Statistics
 from hybrid_memory.replication.clock import HybridClock
@@ -47,6 +57,10 @@ class Parts:
     entities: Entities
     tool_outputs: ToolOutputs
     conversations: Conversations
+    finding: Finding
+    embedding: Embedding | None
+    items: Items
+    item_search: ItemSearch
     figures: Figures
     delivery: Delivery
     housekeeping: Housekeeping
@@ -80,7 +94,9 @@ class Parts:
             await self.closing.aclose()
 
 
-async def opened(settings: Settings, border: Border, state: StateFile, events: Events) -> Parts:
+async def opened(
+    settings: Settings, border: Border, state: StateFile, events: Events, embedder: Embedder | None
+) -> Parts:
     """Reach Postgres, bring the schema up to date and wire the parts; nothing stays open when that fails."""
     if settings.memory_type == "sqlite":
         raise ConfigurationError("MEMORY_TYPE=sqlite is not available yet: configure a server, or leave it out")
@@ -119,9 +135,16 @@ async def opened(settings: Settings, border: Border, state: StateFile, events: E
             now=utc_now,
         )
         link.on_recovery(sessions.recovered)
-        memories = Memories(border, clock, link, writer, sessions, accesses, events)
+        cached = None if keeper is None else keeper.vectors
+        vectors, embedding = vectors_and_pipeline(
+            Embeddings(link), embedder, sessions, queue.still_holds, cached, texts_of, settings, events
+        )
+        stack.push_async_callback(vectors.close)
+        memories = Memories(border, clock, link, writer, sessions, accesses, vectors, events)
         entities = Entities(border, memories, sessions, events)
         conversations = Conversations(border, memories, sessions)
+        rows = ItemRows(link)
+        finding = Finding(border, sessions, vectors, accesses)
         figures = Figures(Statistics(link), accesses, events)
         housekeeping = Housekeeping(border, upkeep, figures, sessions, accesses, settings, events)
         return Parts(
@@ -132,6 +155,10 @@ async def opened(settings: Settings, border: Border, state: StateFile, events: E
             entities=entities,
             tool_outputs=ToolOutputs(border, memories, entities, events),
             conversations=conversations,
+            finding=finding,
+            embedding=embedding,
+            items=Items(border, clock, rows, memories, sessions, accesses),
+            item_search=ItemSearch(Namespaces(border), rows, sessions, accesses, finding, settings),
             figures=figures,
             delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),
             housekeeping=housekeeping,

@@ -18,8 +18,8 @@ async def instance(targets: Targets) -> AsyncIterator[Callable[..., HybridMemory
     async with AsyncExitStack() as stack:
 
         def make(**keywords: Any) -> HybridMemoryManager:
-            events = keywords.pop("events", None)
-            manager = HybridMemoryManager(settings_for(targets, **keywords), events=events)
+            own = {name: keywords.pop(name, None) for name in ("events", "embedder")}
+            manager = HybridMemoryManager(settings_for(targets, **keywords), **own)
             stack.push_async_callback(manager.aclose)
             return manager
 

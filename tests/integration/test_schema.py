@@ -32,6 +32,7 @@ MAINTENANCE = (
     "select memory.users_to_sweep('', null, 10)",
     "select memory.users_to_sweep('', now(), 10)",
     "select memory.users_to_trim('', now(), 10)",
+    "select memory.store_owners('', 10)",
 )
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -231,7 +232,9 @@ class TestRowSecurity:
         assert rows
         assert [row["name"] for row in rows if row["is_public"]] == []
         definers = {row["name"]: row["config"] for row in rows if row["definer"]}
-        assert definers.keys() == {"refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim"}
+        assert definers.keys() == {
+            "refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim", "store_owners",
+        }  # fmt: skip
         assert all(config == ["search_path=pg_catalog, pg_temp"] for config in definers.values())
 
 

@@ -15,10 +15,10 @@ from hybrid_memory.errors import InvalidInput
 from hybrid_memory.graph.algorithms import Analysis
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.identity import node_id_of
-from hybrid_memory.memory.relevance import HALF_LIFE_HOURS, overlap, rarity, relevance, vitality
-from hybrid_memory.memory.terms import terms_of, words_of
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import MemoryNode, Relationship
+from hybrid_memory.recall.question import Question
+from hybrid_memory.recall.relevance import HALF_LIFE_HOURS
 from tests.support.graphs import START, USER, Clock, changes, edge, entity, everything, fact, id_of, stub
 
 
@@ -366,15 +366,6 @@ def test_statistics(graph: UserGraph, memory: UserMemory) -> None:
 # Finding by words.
 
 
-def test_words_meet_in_one_form() -> None:
-    assert words_of("Crème BRÛLÉE, opportunities & glasses: INC0012345") == [
-        "creme", "brulee", "opportunity", "glasse", "inc0012345",
-    ]  # fmt: skip
-    assert terms_of("What does the status of the boss say?") == ["boss", "say", "status"]
-    assert terms_of("and the of") == []
-    assert words_of("\uff26\uff35\uff2c\uff2c width ß") == ["full", "width", "ss"]
-
-
 @pytest.mark.parametrize(
     ("query", "found"),
     [
@@ -477,17 +468,28 @@ def test_rare_words_and_good_places_count_more(graph: UserGraph, memory: UserMem
 
 
 @pytest.mark.parametrize("context_type", [*HALF_LIFE_HOURS, "anything_else"])
-def test_memories_fade_by_the_half_life_of_their_type(context_type: str) -> None:
+def test_memories_fade_by_the_half_life_of_their_type(
+    graph: UserGraph, memory: UserMemory, clock: Clock, context_type: str
+) -> None:
     hours = {"search_result": 6, "temporary_state": 3, "domain_entity": 48, "conversation_fact": 24,
              "completed_action": 24, "tool_output": 8, "user_selection": 36}.get(context_type, 12)  # fmt: skip
-    node = fact(1, context_type=context_type, importance=0.8)
-    assert vitality(node, START) == pytest.approx(0.8)
-    assert vitality(node, START + timedelta(hours=hours)) == pytest.approx(0.4)
-    assert vitality(node, START + timedelta(days=1000)) == 0.05
-    accessed = replace(node, last_accessed_at=START + timedelta(hours=hours))
-    assert vitality(accessed, START + timedelta(hours=hours)) == pytest.approx(0.7)
-    assert vitality(accessed, START + timedelta(hours=hours + 2)) < 0.55
-    assert vitality(replace(accessed, importance=1.0), START) == 1.0
+
+    def vitality(**fields: Any) -> float:
+        graph.apply(everything([fact(1, "tea", context_type=context_type, **fields)], version=graph.version + 1))
+        [hit] = memory.ranked(Question(text="tea", explain=True))
+        assert hit.explanation is not None
+        return hit.explanation.vitality
+
+    assert vitality(importance=0.8) == pytest.approx(0.8)
+    assert vitality(importance=1.0, last_accessed_at=clock.now) == 1.0
+    clock.pass_hours(hours)
+    assert vitality(importance=0.8) == pytest.approx(0.4)
+    accessed = clock.now
+    assert vitality(importance=0.8, last_accessed_at=accessed) == pytest.approx(0.7)
+    clock.pass_hours(2)
+    assert vitality(importance=0.8, last_accessed_at=accessed) < 0.55
+    clock.pass_hours(24 * 1000)
+    assert vitality(importance=0.8) == 0.05
 
 
 def test_of_equal_matches_the_livelier_comes_first(graph: UserGraph, memory: UserMemory, clock: Clock) -> None:
@@ -510,16 +512,6 @@ def test_an_old_fact_that_is_what_was_asked_for_stays_relevant(
     graph.apply(everything([fact(1, "allergic to nuts"), fact(2, "likes films")]))
     clock.pass_hours(24 * 365)
     assert numbers(memory.retrieve_relevant("nuts allergic", min_relevance=0.3)) == [1]
-
-
-def test_relevance_is_a_share() -> None:
-    assert rarity(1, 100) > rarity(50, 100) > 0
-    assert overlap({"a": 1.0, "b": 1.0}, [("a", 2.0), ("b", 0.1)]) == 1
-    assert overlap({"a": 1.0}, [("a", 2.0), ("b", 2.0)]) == 0.5
-    assert overlap({}, []) == 0
-    assert relevance(1.0, 1.0) == 1
-    assert relevance(0.0, 1.0) == 0
-    assert relevance(1.0, 0.5) > relevance(1.0, 0.1) > relevance(0.5, 1.0)
 
 
 def test_the_words_follow_a_random_history(rng: random.Random) -> None:

@@ -20,7 +20,7 @@ begin
     from memory.nodes where user_id = p_user;
   select count(*) into v_relationships from memory.relationships where user_id = p_user;
   update memory.user_metadata
-    set incarnation = v_incarnation, version = version + 1, last_activity = now(),
+    set incarnation = v_incarnation, version = version + 1, last_activity = now(), metadata = metadata - 'embedded',
         node_count = v_nodes, entity_count = v_entities, relationship_count = v_relationships
     where user_id = p_user
     returning version into v_version;

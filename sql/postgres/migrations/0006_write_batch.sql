@@ -92,6 +92,11 @@ as $$
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
 $$;
 
+-- The version of an item of a store: that of its last write, which stays the same while its expiry is put off.
+create function memory.item_version(p_metadata jsonb, p_version bigint) returns bigint
+language sql immutable parallel safe
+as $$ select coalesce((p_metadata #>> '{store,version}')::bigint, p_version) $$;
+
 -- Another id for a node, and for the ends of its relationships; its vectors are left to be made anew. One statement moves
 -- both: foreign keys are checked at its end.
 create function memory.rename_node(p_user text, p_from uuid, p_to uuid, p_version bigint) returns void
@@ -121,6 +126,8 @@ $$;
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
 -- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
 -- `deleted`.
+-- With `"guarded": true`, a node may carry `if_version`: the version it must have now, 0 for one that is not there. One
+-- that has another, or that would lose against what is there, raises 23V01 with the operation in DETAIL.
 create function memory.apply_user_batch(
   p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[],
   out o_user_id text, out o_incarnation uuid, out o_version bigint, out o_before bigint, out o_mark bigint,
@@ -199,6 +206,25 @@ begin
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
       join memory.tombstones d on d.user_id = p_user and d.node_id = o.node_id and d.node_id = any (v_ids)
       where (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+  end if;
+
+  if p_ops -> 'guarded' = 'true' then
+    select min(o.n) into v_missing
+      from jsonb_to_recordset(p_ops -> 'nodes')
+             as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid, if_version bigint)
+      where o.n > v_mark and o.if_version is not null
+        and (o.n = any (v_dead)
+             or o.if_version <> coalesce((
+                  select memory.item_version(t.metadata, t.version) from memory.nodes t
+                  where t.user_id = p_user and t.node_id = o.node_id
+                    and (t.expires_at is null or t.expires_at > v_now)), 0)
+             or exists (select from memory.nodes t
+                        where t.user_id = p_user and t.node_id = o.node_id
+                          and (t.written_at, t.written_by) >= (least(o.written_at, v_cutoff), o.written_by)));
+    if v_missing is not null then
+      raise exception 'another version is there'
+        using errcode = '23V01', detail = jsonb_build_object('user_id', p_user, 'n', v_missing)::text;
+    end if;
   end if;
 
   if jsonb_array_length(p_ops -> 'nodes') > 0 then
@@ -513,6 +539,7 @@ revoke all on function memory.listed(jsonb, text) from public;
 revoke all on function memory.names_of(jsonb) from public;
 revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
+revoke all on function memory.item_version(jsonb, bigint) from public;
 revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;

@@ -1,6 +1,6 @@
 """A snapshot of one user's graph at one moment, which never changes: what every reader reads."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -39,6 +39,11 @@ class GraphView:
     def nodes(self) -> Iterator[MemoryNode]:
         """Memories and stubs, in no order."""
         return iter(self._rows.nodes.values())
+
+    @property
+    def nodes_by_id(self) -> Mapping[str, MemoryNode]:
+        """The same by their ids."""
+        return self._rows.nodes
 
     def node(self, node_id: str) -> MemoryNode | None:
         """One memory or stub."""

@@ -16,6 +16,8 @@ from hybrid_memory.postgres.batches import LARGEST_VECTOR
 from hybrid_memory.settings import Settings
 
 STORE_OWNERS = "store:"
+# The model of vectors that callers give where no embedder is in use.
+GIVEN_VECTOR = "given"
 LONGEST_NAME = 200
 MOST_TAGS = 1000
 MOST_DIMENSIONS = 4000
@@ -33,6 +35,7 @@ class Draft:
     relates_to: tuple[str, ...] = ()
     depends_on: tuple[str, ...] = ()
     embedding: tuple[float, ...] | None = None
+    model: str = GIVEN_VECTOR
 
 
 class Border:
@@ -73,6 +76,10 @@ class Border:
         """A context type, relationship type, role, or another short name."""
         return text_of(value, path, most_bytes=LONGEST_NAME)
 
+    def question(self, value: object) -> str:
+        """What somebody asks, however short or long."""
+        return text_of(value, "query", most_bytes=self._settings.max_content_bytes, empty=True)
+
     def summary(self, value: object) -> str:
         """One line about a memory, of whatever length."""
         return text_of(value, "summary", empty=True)
@@ -80,6 +87,23 @@ class Border:
     def line(self, value: object, path: str) -> str:
         """A name or id given by the world outside, as long as a key may be."""
         return text_of(value, path, most_bytes=self._settings.max_key_bytes)
+
+    def address(self, labels_and_key: str) -> str:
+        """The labels of a namespace with the key, as one text."""
+        return text_of(labels_and_key, "key with its namespace", most_bytes=self._settings.max_key_bytes, empty=True)
+
+    def item(self, value: object) -> tuple[dict[str, Any], str]:
+        """The value of an item of a store, which has to come back as it is, and its text."""
+        if not isinstance(value, Mapping):
+            raise InvalidInput(f"value must be a mapping, not {type(value).__name__}")
+        plain, text = encoded(
+            value,
+            "value",
+            most_bytes=self._settings.max_content_bytes,
+            most_depth=self._settings.max_depth,
+            unchanged=True,
+        )
+        return (plain if isinstance(plain, dict) else {}), text
 
     def content(self, value: object, path: str = "content") -> tuple[JSON, str, bytes]:
         """What is stored, its kind, and a hash of both. A string is stored as `{"text": ...}`."""
@@ -100,8 +124,9 @@ class Border:
             return {}
         if not isinstance(value, Mapping):
             raise InvalidInput(f"{path} must be a mapping, not {type(value).__name__}")
-        limits = {"most_bytes": self._settings.max_content_bytes, "most_depth": self._settings.max_depth}
-        plain, _ = encoded(value, path, **limits)
+        plain, _ = encoded(
+            value, path, most_bytes=self._settings.max_content_bytes, most_depth=self._settings.max_depth
+        )
         return plain if isinstance(plain, dict) else {}
 
     def tags(self, value: Iterable[str] | None) -> list[str]:

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from hybrid_memory.errors import InvalidInput, StorageUnavailable
 from hybrid_memory.memory.border import Border
-from hybrid_memory.memory.entity_index import ENTITY, By
 from hybrid_memory.memory.extraction import generic
 from hybrid_memory.memory.extraction.fields import OPPOSITE
 from hybrid_memory.memory.extraction.records import REFERRED, FoundEntity
@@ -18,6 +17,8 @@ from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.models import EntityRef, MemoryNode
 from hybrid_memory.observability import Events
+from hybrid_memory.recall.entity_index import By
+from hybrid_memory.recall.passage import ENTITY
 from hybrid_memory.replication.batching import Write, key_of
 
 Target = str | UUID | EntityRef

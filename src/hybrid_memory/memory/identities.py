@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybrid_memory.graph.view import is_stub
-from hybrid_memory.memory.entity_index import By, folded, ids_of
 from hybrid_memory.memory.extraction.records import FoundEntity
 from hybrid_memory.memory.identity import name_identity
 from hybrid_memory.models import EntityRef, MemoryNode
+from hybrid_memory.recall.entity_index import By, folded, ids_of
 
 Called = Callable[[str], Iterable[tuple[MemoryNode, By]]]
 

@@ -21,6 +21,7 @@ from hybrid_memory.postgres.link import Link
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.cached_users import CachedUser, CachedUsers, Changes, Standing, UnusableCopy
+from hybrid_memory.sqlite.cached_vectors import CachedVectors
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.files import CACHE
 from hybrid_memory.sqlite.values import CachedValues
@@ -59,11 +60,19 @@ class Keeper:
         stamps: the clock that must not fall behind what the maker of a copy had seen.
         settings: how much is kept, and for how long.
         events: where to report.
+        vectors: what embedders have said, on the same file.
     """
 
     def __init__(
-        self, users: CachedUsers, deployment: Deployment, stamps: HybridClock, settings: Settings, events: Events
+        self,
+        users: CachedUsers,
+        deployment: Deployment,
+        stamps: HybridClock,
+        settings: Settings,
+        events: Events,
+        vectors: CachedVectors,
     ) -> None:
+        self.vectors = vectors
         self._users = users
         self._deployment = deployment
         self._stamps = stamps
@@ -179,8 +188,12 @@ class Keeper:
         if time.monotonic() - self._cleared_at < _SECONDS_BETWEEN_CLEARINGS:
             return
         self._cleared_at = time.monotonic()
-        unused = self._settings.max_cache_days * _SECONDS_PER_DAY
-        await self._attempted(self._users.make_room(unused_seconds=unused, most_bytes=self._settings.max_cache_bytes))
+        await self._attempted(self._make_room())
+
+    async def _make_room(self) -> None:
+        unused, most = self._settings.max_cache_days * _SECONDS_PER_DAY, self._settings.max_cache_bytes
+        await self._users.make_room(unused_seconds=unused, most_bytes=most)
+        await self.vectors.make_room(unused_seconds=unused, most_bytes=most)
 
     async def _attempted(self, work: Awaitable[object]) -> None:
         """Do it if it can be done."""
@@ -204,15 +217,16 @@ async def opened_keeper(
 ) -> AsyncIterator[Keeper | None]:
     """The keeper on the data directory's `cache.db`; None where the file cannot be used, or nothing is to be kept."""
     cache = Database(CACHE, settings.data_dir.expanduser(), events, timeout=_LONGEST_CALL_SECONDS)
-    users, keeper = CachedUsers(cache), None
+    users, vectors, keeper = CachedUsers(cache), CachedVectors(cache), None
     try:
         try:
             await asyncio.to_thread(cache.open)
             if settings.max_cache_bytes == 0:
                 await users.make_room(unused_seconds=0, most_bytes=0)
+                await vectors.make_room(unused_seconds=0, most_bytes=0)
             else:
                 deployment = Deployment(link, settings.schema_name, CachedValues(cache))
-                keeper = Keeper(users, deployment, stamps, settings, events)
+                keeper = Keeper(users, deployment, stamps, settings, events, vectors)
         except StorageUnavailable as error:
             events.warning("cache_unavailable", error=str(error))
         yield keeper

@@ -8,10 +8,12 @@ from uuid import UUID
 from hybrid_memory.errors import InvalidInput, StorageRejected, StorageUnavailable, UnknownMemory
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.graph.view import is_stub
+from hybrid_memory.items import is_item, with_metadata
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border, Draft
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.twins import twins
+from hybrid_memory.memory.vectors import Vectors
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.access import Access
@@ -22,7 +24,6 @@ from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.queue import Queued
 from hybrid_memory.replication.writer import Answer, Writer
 
-GIVEN_VECTOR = "given"
 _MISSING_END = "23503"
 _CHUNK = 100
 
@@ -40,6 +41,7 @@ class Memories:
         writer: Writer,
         sessions: Sessions,
         accesses: Accesses,
+        vectors: Vectors,
         events: Events,
     ) -> None:
         self._border = border
@@ -48,11 +50,12 @@ class Memories:
         self._writer = writer
         self._sessions = sessions
         self._accesses = accesses
+        self._vectors = vectors
         self._events = events
 
     async def store(self, user_id: str, content: object, context_type: str, **fields: Any) -> str:
         """Store one memory; its id, or the id of the identical one that is there already."""
-        draft = self._border.draft(user_id, content, context_type, now=utc_now(), **fields)
+        draft = await self._of_model(self._border.draft(user_id, content, context_type, now=utc_now(), **fields))
         if twin := (await self._known_twins(draft.user_id, [draft])).get(draft.node_id):
             return twin
         answer = await self.write(draft.user_id, writes_of(draft))
@@ -67,7 +70,8 @@ class Memories:
             fields = dict(item)
             try:
                 content, context_type = fields.pop("content"), fields.pop("context_type", "conversation_fact")
-                drafts.append(self._border.draft(owner, content, context_type, now=utc_now(), **fields))
+                draft = self._border.draft(owner, content, context_type, now=utc_now(), **fields)
+                drafts.append(await self._of_model(draft))
             except KeyError:
                 raise InvalidInput(f"item {place} has no content") from None
             except (InvalidInput, TypeError) as error:
@@ -119,7 +123,10 @@ class Memories:
     async def found(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
         """One memory, from the user's graph when it is here, else from Postgres, or from what is known without it."""
         owner = self._border.user_id(user_id)
-        wanted = self._border.node_id(owner, node_id)
+        return await self.known(owner, self._border.node_id(owner, node_id))
+
+    async def known(self, owner: str, wanted: str) -> MemoryNode | None:
+        """The same for whoever has checked already whose memory it is and which."""
         memory = self._sessions.loaded(owner)
         if memory is not None:
             return memory.peek(wanted)
@@ -154,10 +161,14 @@ class Memories:
         }
         if not new_content:
             kept["summary"] = node.summary
-        draft = self._border.draft(
-            node.user_id, content, context_type, now=utc_now(), node_id=node.node_id, **(kept | fields)
+        draft = await self._of_model(
+            self._border.draft(
+                node.user_id, content, context_type, now=utc_now(), node_id=node.node_id, **(kept | fields)
+            )
         )
         row = dict(draft.row) | {"external_id": node.external_id}
+        if is_item(node):
+            row |= _address_kept(node, row)
         if node.expires_at is not None and "expires_in" not in fields:
             row["expires_at"] = node.expires_at.isoformat()
         await self.write(draft.user_id, writes_of(replace(draft, row=row)))
@@ -189,6 +200,7 @@ class Memories:
             self._events.info("outbox_operation_queued", user_id=user_id, operations=len(answer.operations))
         else:
             await self._sessions.show(answer)
+        self._vectors.wrote(user_id, writes, answer)
         return answer
 
     def acknowledged(self, answer: Answer, node_id: str) -> str:
@@ -197,6 +209,12 @@ class Memories:
         if isinstance(answer, Applied):
             self._events.info("node_persisted_to_postgres", user_id=answer.user_id, node_id=node_id)
         return node_id
+
+    async def _of_model(self, draft: Draft) -> Draft:
+        """The same, its vector being of the model that is in use."""
+        if draft.embedding is None:
+            return draft
+        return replace(draft, model=await self._vectors.model_of(draft.embedding))
 
     async def _known_twins(self, user_id: str, drafts: Sequence[Draft]) -> Mapping[str, str]:
         """Of memories that Postgres cannot compare now, those whose content this process knows already.
@@ -221,11 +239,23 @@ def writes_of(draft: Draft) -> list[Write]:
     """A memory, its vector and the relationships that come with it."""
     embeddings: tuple[Embedding, ...] = ()
     if draft.embedding is not None:
-        embeddings = (Embedding(GIVEN_VECTOR, draft.embedding, str(draft.row["content_hash"])),)
+        embeddings = (Embedding(draft.model, draft.embedding, str(draft.row["content_hash"])),)
     writes = [Write("nodes", draft.row, embeddings)]
     writes += [edge_write(draft.node_id, target, "relates_to") for target in dict.fromkeys(draft.relates_to)]
     writes += [edge_write(draft.node_id, target, "depends_on") for target in dict.fromkeys(draft.depends_on)]
     return writes
+
+
+def _address_kept(node: MemoryNode, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes an item of a store stay one."""
+    if row["content_kind"] != "json" or not isinstance(row["content"], dict):
+        raise InvalidInput("content of an item of a store must be a mapping")
+    return {
+        "namespace": list(node.namespace or ()),
+        "key": node.key,
+        "context_type": node.context_type,
+        "metadata": with_metadata(node, row["metadata"]),
+    }
 
 
 def _without_twins(drafts: Sequence[Draft]) -> tuple[list[Draft], list[str]]:

@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 
 from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.memory.content import JSON
-from hybrid_memory.memory.entity_index import folded
 from hybrid_memory.memory.extraction.records import REFERRED, FoundEntity
 from hybrid_memory.models import EntityRef
+from hybrid_memory.recall.entity_index import folded
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

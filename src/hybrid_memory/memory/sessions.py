@@ -79,6 +79,25 @@ class Sessions:
                 await self._refreshed(session)
         return session.memory
 
+    async def current(self, user_id: str) -> UserMemory:
+        """The user's memory with everything that was committed before this call, by whomever.
+
+        Raises:
+            StorageUnavailable: Postgres does not answer.
+        """
+        session = self._session(user_id)
+        if session.refreshing is not None:
+            # It may have begun before what has to be seen was committed.
+            await asyncio.shield(session.refreshing)
+        await self._refreshed(session, counting=False)
+        if session.graph.stale:
+            raise StorageUnavailable(f"Postgres cannot be asked what is new of {user_id!r}")
+        return session.memory
+
+    def awaiting(self) -> Iterable[str]:
+        """Of whom something waits in the outbox, as far as this process knows."""
+        return () if self._queue is None else self._queue.users
+
     def holds(self, user_id: str) -> bool:
         """Whether the user's memory is here, or on its way."""
         return user_id in self._sessions or user_id in self._held

@@ -9,10 +9,11 @@ from hybrid_memory.graph.algorithms import Analysis
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.memory.accesses import Accesses
-from hybrid_memory.memory.entity_index import By, EntityIndex, folded
 from hybrid_memory.memory.identity import node_id_of
-from hybrid_memory.memory.retrieval import Filters, Retrieval
-from hybrid_memory.models import MemoryNode, Relationship
+from hybrid_memory.models import MemoryNode, RecallHit, Relationship
+from hybrid_memory.recall.engine import Recall
+from hybrid_memory.recall.entity_index import By, EntityIndex, folded
+from hybrid_memory.recall.question import Filters, Question, tags_of, types_of
 
 
 class UserMemory:
@@ -22,11 +23,11 @@ class UserMemory:
     entities that others already point at; their relationships are.
     """
 
-    def __init__(self, graph: UserGraph, accesses: Accesses | None = None) -> None:
+    def __init__(self, graph: UserGraph, accesses: Accesses | None = None, language: str = "english") -> None:
         self._graph = graph
         self._accesses = accesses
-        self._retrieval = Retrieval()
         self._entities = EntityIndex()
+        self._recall = Recall(self._entities, language)
         self._analysis: Analysis | None = None
 
     @property
@@ -38,6 +39,11 @@ class UserMemory:
     def version(self) -> int:
         """The version of the user's memory up to which every change is in here."""
         return self._graph.version
+
+    @property
+    def incarnation(self) -> str | None:
+        """Which life of the user's memory it is; another one begins after it was changed by hand or erased."""
+        return self._graph.incarnation
 
     @property
     def stale(self) -> bool:
@@ -93,6 +99,10 @@ class UserMemory:
         """All that is called so and by what, best first; among them stubs, which are called by their ids."""
         return self._entities.called(self._graph.view(), text)
 
+    def snapshot(self) -> GraphView:
+        """What there is now, for an index that follows it."""
+        return self._graph.view()
+
     def retrieve_relevant(
         self,
         query_text: str,
@@ -111,12 +121,20 @@ class UserMemory:
         the types to look at, the age, all of the required and none of the excluded tags (without case). What is given
         counts as accessed.
         """
-        filters = Filters.of(context_filter, max_age_hours, required_tags, excluded_tags)
-        ranked = self._retrieval.ranked(self._graph.view(), query_text, filters, self._graph.clock())
-        enough = [node for node, score in ranked if min_relevance is None or score >= min_relevance]
-        given = enough[: max(0, max_results)]
+        filters = Filters(
+            context_types=types_of(context_filter),
+            max_age_hours=max_age_hours,
+            required_tags=tags_of(required_tags),
+            excluded_tags=tags_of(excluded_tags),
+        )
+        question = Question(text=query_text, filters=filters, limit=max_results, min_score=min_relevance, graph=False)
+        given = [hit.node for hit in self.ranked(question)]
         self._read(given)
         return given
+
+    def ranked(self, question: Question) -> list[RecallHit]:
+        """What fits a question, the best first, with scores. Does not count as an access."""
+        return self._recall.ranked(self._graph.view(), question, self._graph.clock())
 
     def get_related_nodes(
         self, node_id: str | UUID, *, relationship_types: Iterable[str] | None = None, max_distance: int = 2

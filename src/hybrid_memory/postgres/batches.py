@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import asyncpg
 
 Kind = Literal["nodes", "entities", "edges", "deletes"]
+# The column of an operation that is refused unless the row has this version, and the state it is refused with.
+IF_VERSION = "if_version"
+ANOTHER_VERSION = "23V01"
 # Vectors of more dimensions are kept at half precision.
 LARGEST_VECTOR = 2000
 
@@ -60,6 +63,7 @@ class Applied:
 
     `same` names, for each memory that was to be stored only once and was there already, the one that is there.
     `written` is all that is different between `version` and the one before, if it was asked for and anything is.
+    `vectors` are those that came with the operations, by the memory they were sent for; None: nobody knows.
     """
 
     user_id: str
@@ -69,6 +73,7 @@ class Applied:
     numbers: tuple[int, ...]
     same: Mapping[str, str] = field(default_factory=dict)
     written: Written | None = None
+    vectors: tuple[tuple[str, Embedding], ...] | None = None
 
 
 @dataclass(slots=True)
@@ -132,14 +137,16 @@ class Batches:
 
 def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
     user_id, echo = row["user_id"], row["echo"]
+    fresh = [operation for operation in operations if operation.n > row["before"]]
     return Applied(
         user_id,
         str(row["incarnation"]),
         row["version"],
         row["mark"],
-        tuple(operation.n for operation in operations if operation.n > row["before"]),
+        tuple(operation.n for operation in fresh),
         json.loads(row["same"]),
         None if echo is None else _written(user_id, json.loads(echo)),
+        tuple((operation.row["node_id"], one) for operation in fresh for one in operation.embeddings),
     )
 
 
@@ -178,6 +185,7 @@ def _payload(user_id: str, operations: Sequence[Operation], vectors: _Vectors, *
                 }
             )
     return lists | {
+        "guarded": any(IF_VERSION in operation.row for operation in operations),
         "user_id": user_id,
         "last": operations[-1].n,
         "oldest": min(operation.row["written_at"] for operation in operations),

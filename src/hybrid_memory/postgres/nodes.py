@@ -35,6 +35,16 @@ class Nodes:
         row = await self._transaction.fetchrow("nodes.get", user_id=self._user_id, node_id=UUID(node_id))
         return self._node(row) if row else None
 
+    async def several(self, node_ids: Iterable[str]) -> list[MemoryNode]:
+        """Those that are there, in no order."""
+        ids = [UUID(node_id) for node_id in node_ids]
+        return self.nodes(await self._transaction.fetch("nodes.several", user_id=self._user_id, node_ids=ids))
+
+    async def items(self, prefix: Iterable[str], at: datetime) -> list[MemoryNode]:
+        """The items of a store whose namespace begins so, without those that have expired at `at`, in no order."""
+        rows = await self._transaction.fetch("nodes.items", user_id=self._user_id, prefix=list(prefix), at=at)
+        return self.nodes(rows)
+
     async def entity(self, entity_system: str, entity_id: str) -> MemoryNode | None:
         """An entity by the identity it has in its own system."""
         row = await self._transaction.fetchrow(
@@ -44,16 +54,16 @@ class Nodes:
 
     async def changed_since(self, version: int = -1) -> list[MemoryNode]:
         """What came or changed after `version`, in no order; everything by default."""
-        return self._nodes(await self._transaction.fetch("nodes.changed_since", user_id=self._user_id, version=version))
+        return self.nodes(await self._transaction.fetch("nodes.changed_since", user_id=self._user_id, version=version))
 
     async def arriving(self) -> AsyncIterator[list[MemoryNode]]:
         """Everything, in no order, portion by portion."""
         async for rows in self._transaction.stream("nodes.changed_since", user_id=self._user_id, version=-1):
-            yield self._nodes(rows)
+            yield self.nodes(rows)
 
     async def newest(self, at: datetime, *, context_type: str | None = None, most: int = 50) -> list[MemoryNode]:
         """The latest memories that have not expired at `at`, newest first."""
-        return self._nodes(
+        return self.nodes(
             await self._transaction.fetch(
                 "nodes.newest", user_id=self._user_id, context_type=context_type, at=at, most=most
             )
@@ -62,9 +72,10 @@ class Nodes:
     async def of_thread(self, thread_id: str, *, most: int = 50) -> list[MemoryNode]:
         """The latest memories of a thread, in their order."""
         rows = await self._transaction.fetch("nodes.of_thread", user_id=self._user_id, thread_id=thread_id, most=most)
-        return self._nodes(reversed(rows))
+        return self.nodes(reversed(rows))
 
-    def _nodes(self, rows: Iterable[asyncpg.Record]) -> list[MemoryNode]:
+    def nodes(self, rows: Iterable[asyncpg.Record]) -> list[MemoryNode]:
+        """The memories in rows of a query that selects what the queries of this table select."""
         return [self._node(row) for row in rows]
 
     def _node(self, row: asyncpg.Record) -> MemoryNode:

@@ -40,6 +40,11 @@ class Queue:
         """See what earlier processes have left."""
         self._users = await self._outbox.users_with_queued()
 
+    @property
+    def users(self) -> frozenset[str]:
+        """Of whom something waits, as far as this process knows."""
+        return frozenset(self._users)
+
     def may_hold(self, user_id: str) -> bool:
         """Whether something of the user waits, as far as this process knows."""
         return user_id in self._users
@@ -47,6 +52,10 @@ class Queue:
     async def has_emptied(self, user_id: str) -> bool:
         """Whether nothing of the user waits in the file, at this moment."""
         return not await self._outbox.waits(user_id)
+
+    async def still_holds(self, user_id: str) -> bool:
+        """The same, after a look into the file where something may wait: another process may have sent it."""
+        return self.may_hold(user_id) and not await self.has_emptied(user_id)
 
     async def holds(self, user_id: str) -> bool:
         """Whether something of the user waits, so that what is written now goes behind it.

@@ -1,0 +1,61 @@
+-- name: keep
+-- Vectors of one user's memories, in one round trip.
+select o_incarnation as incarnation, o_before as before, o_version as version, o_kept as kept
+from memory.keep_vectors(:owner, :model, :dimensions, :nodes, :fields, :versions, :vectors, :halves, :mark, :done);
+
+-- name: mark
+-- Nothing was left to do for a user.
+select memory.mark_embedded(:owner, :mark, :incarnation, :version);
+
+-- name: users_to_embed
+-- Users who may have memories without a vector, in pages.
+select * from memory.users_to_embed(:after, :mark, :most) as named (user_id);
+
+-- name: standing
+-- Where a user is, and up to which version every memory of his has a vector.
+select incarnation, version, node_count, coalesce((metadata -> 'embedded' ->> :mark)::bigint, 0) as done
+from memory.user_metadata where user_id = :user_id;
+
+-- name: lacking
+-- Memories without a vector of a model, page by page, those that changed first coming first.
+select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+       access_count, expires_at
+from memory.nodes n
+where user_id = :user_id and version >= :version and (version, node_id) > (:version, :after)
+  and (expires_at is null or expires_at > :at)
+  and not (context_type = 'domain_entity' and metadata @> '{"stub": true}')
+  and not exists (select from memory.embeddings e
+                  where e.user_id = :user_id and e.node_id = n.node_id and e.model = :model
+                    and e.dimensions = :dimensions)
+order by version, node_id
+limit :most;
+
+-- name: lacking_count
+-- How many there are after a version.
+select count(*)
+from memory.nodes n
+where user_id = :user_id and version > :version and (expires_at is null or expires_at > :at)
+  and not (context_type = 'domain_entity' and metadata @> '{"stub": true}')
+  and not exists (select from memory.embeddings e
+                  where e.user_id = :user_id and e.node_id = n.node_id and e.model = :model
+                    and e.dimensions = :dimensions);
+
+-- name: models
+-- Which vectors a user has.
+select model, dimensions, count(*) as vectors
+from memory.embeddings where user_id = :user_id
+group by model, dimensions order by count(*) desc, model;
+
+-- name: changed_since
+-- The vectors of some models that a process at a version has not seen.
+select node_id, field, model, embedding as whole, embedding_half as half
+from memory.embeddings
+where user_id = :user_id and version > :version and model = any (:models);
+
+-- name: of_changed_nodes
+-- The memories that have changed since a version, each with the vectors it still has.
+select n.node_id, e.field, e.model, e.embedding as whole, e.embedding_half as half
+from memory.nodes n
+left join memory.embeddings e on e.user_id = :user_id and e.node_id = n.node_id and e.model = any (:models)
+where n.user_id = :user_id and n.version > :version;

@@ -1,0 +1,1 @@
+"""Turning text into vectors: who may be asked to, and what every answer is checked for."""

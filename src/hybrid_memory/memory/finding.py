@@ -1,0 +1,105 @@
+"""Finding the memories a question is about: words and vectors of one user, filters before both."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from hybrid_memory.errors import InvalidInput
+from hybrid_memory.memory.accesses import Accesses
+from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.user_memory import UserMemory
+from hybrid_memory.memory.vectors import Vectors
+from hybrid_memory.models import MemoryNode, RecallHit
+from hybrid_memory.recall.question import Filters, Question, Similarities, tags_of, types_of
+
+MOST_HITS = 1000
+
+
+class Finding:
+    """What `recall` does. Belongs to the manager's loop."""
+
+    def __init__(self, border: Border, sessions: Sessions, vectors: Vectors, accesses: Accesses) -> None:
+        self._border = border
+        self._sessions = sessions
+        self._vectors = vectors
+        self._accesses = accesses
+
+    async def recall(
+        self,
+        user_id: str,
+        query: str | None,
+        *,
+        vector: Sequence[float] | None = None,
+        limit: int = 10,
+        context_types: Iterable[str] | None = None,
+        tags: Iterable[str] | None = None,
+        thread_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        explain: bool = False,
+    ) -> list[RecallHit]:
+        """The memories a question is about, the best first; what is given counts as accessed."""
+        owner = self._border.user_id(user_id)
+        text = "" if query is None else self._border.question(query)
+        if not text.strip() and vector is None:
+            raise InvalidInput("query must say something, or vector must be given")
+        if not 1 <= limit <= MOST_HITS:
+            raise InvalidInput(f"limit must be a whole number from 1 to {MOST_HITS}, not {limit!r}")
+        filters = Filters(
+            context_types=types_of(context_types),
+            required_tags=tags_of(tags),
+            thread_id=None if thread_id is None else self._border.thread_id(thread_id),
+            metadata=self._border.mapping(metadata, "metadata"),
+            since=None if since is None else self._border.moment(since, "since"),
+            until=None if until is None else self._border.moment(until, "until"),
+        )
+        given = None if vector is None else self._border.vector(vector, "vector")
+        memory = await self._sessions.opened(owner)
+        question = Question(
+            text=text,
+            similarities=await self._similarities(memory, text, given),
+            filters=filters,
+            limit=limit,
+            explain=explain,
+        )
+        hits = memory.ranked(question)
+        self._accesses.count(owner, (hit.node.node_id for hit in hits))
+        return hits
+
+    async def ranked(
+        self,
+        memory: UserMemory,
+        query: str,
+        admits: Callable[[MemoryNode], bool],
+        most: int,
+        *,
+        mode: Literal["hybrid", "vector"] = "hybrid",
+    ) -> list[tuple[MemoryNode, float]]:
+        """Memories among those that a predicate admits, the best first, at most so many. Does not count as an access.
+
+        In mode `vector` the score is the cosine alone, and what has no vector is not given.
+        """
+        if mode == "vector":
+            alike = await self._vectors.cosines(memory, query, None)
+            found: list[tuple[MemoryNode, float]] = []
+            for node_id, cosine in () if alike is None else alike.best_first():
+                node = memory.peek(node_id)
+                if node is not None and admits(node):
+                    found.append((node, cosine))
+                    if len(found) >= most:
+                        break
+            return found
+        question = Question(
+            text=query,
+            similarities=await self._similarities(memory, query, None),
+            filters=Filters(admits=admits),
+            limit=most,
+            near_copies=True,
+        )
+        return [(hit.node, hit.score) for hit in memory.ranked(question)]
+
+    async def _similarities(self, memory: UserMemory, text: str, vector: Sequence[float] | None) -> Similarities | None:
+        alike = await self._vectors.cosines(memory, text, vector)
+        return None if alike is None else Similarities(alike.node_ids, alike.scores)

@@ -1,0 +1,59 @@
+"""What ranking needs to know of every memory, one array per property: a question looks at all of them at once."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Slots = NDArray[np.int32]
+Flags = NDArray[np.bool_]
+
+# The slot of nobody: what has no neighbour has this one, which says nothing.
+NOBODY = 0
+_BEGIN = 64
+_DAY_SECONDS = 86_400.0
+NEVER = float("-inf")
+GONE = float("inf")
+
+
+class Columns:
+    """Arrays that grow, with a slot per memory.
+
+    Attributes:
+        length: how many words it has, `GONE` when the slot is empty.
+        at: when it happened, in days.
+        updated, accessed: when its content changed and when it was last read, in hours.
+        half_life, importance: how fast it fades, and from where.
+        turn: whether it is a turn of a conversation.
+        asks: whether it ends with a question.
+        speaker, session: their numbers, 0 for none.
+        earlier, later: the slots of the turns before and after it.
+    """
+
+    def __init__(self) -> None:
+        self.used = NOBODY + 1
+        self.length: Floats = np.full(_BEGIN, GONE)
+        self.at: Floats = np.zeros(_BEGIN)
+        self.updated: Floats = np.zeros(_BEGIN)
+        self.accessed: Floats = np.full(_BEGIN, NEVER)
+        self.half_life: Floats = np.ones(_BEGIN)
+        self.importance: Floats = np.zeros(_BEGIN)
+        self.turn: Flags = np.zeros(_BEGIN, np.bool_)
+        self.asks: Flags = np.zeros(_BEGIN, np.bool_)
+        self.speaker: Slots = np.zeros(_BEGIN, np.int32)
+        self.session: Slots = np.zeros(_BEGIN, np.int32)
+        self.earlier: Slots = np.zeros(_BEGIN, np.int32)
+        self.later: Slots = np.zeros(_BEGIN, np.int32)
+
+    def new(self) -> int:
+        """An empty slot."""
+        if self.used == len(self.length):
+            for name, column in vars(self).items():
+                if isinstance(column, np.ndarray):
+                    setattr(self, name, np.concatenate([column, np.full_like(column, column[NOBODY])]))
+        self.used += 1
+        return self.used - 1
+
+
+def days(seconds: float) -> float:
+    """Days since 1970."""
+    return seconds / _DAY_SECONDS

@@ -1,0 +1,188 @@
+"""The memories of one user as they are searched: columns, and for every word who holds it."""
+
+from array import array
+from collections.abc import Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hybrid_memory.graph.view import GraphView, is_stub
+from hybrid_memory.models import MemoryNode
+from hybrid_memory.recall.columns import GONE, NEVER, NOBODY, Columns, Floats, Slots, days
+from hybrid_memory.recall.language import Language, plain_words
+from hybrid_memory.recall.passage import TEXT, Passage, passage_of
+from hybrid_memory.recall.relevance import half_life_hours, happened_at
+from hybrid_memory.recall.threads import Threads
+from hybrid_memory.recall.view_index import ViewIndex
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_HOUR_SECONDS = 3600.0
+# Empty slots are left behind until there are so many.
+_FEW_GONE = 256
+
+
+@dataclass(slots=True)
+class Holders:
+    """The memories that hold a word, and how much of it; some of them may be gone."""
+
+    slots: "array[int]" = field(default_factory=lambda: array("i"))
+    amounts: "array[float]" = field(default_factory=lambda: array("d"))
+    alive: int = 0
+
+    def arrays(self) -> tuple[Slots, Floats]:
+        """Both as arrays of their own: what came out of here does not hold up whoever adds to it."""
+        return np.array(self.slots, np.int32), np.array(self.amounts, np.float64)
+
+
+class Corpus(ViewIndex):
+    """Follows the snapshots of one user; a change costs what it changes."""
+
+    def __init__(self, language: Language) -> None:
+        super().__init__()
+        self.language = language
+        self._aligned: tuple[Sequence[str], Slots] | None = None
+        self._begin()
+
+    @contextmanager
+    def at(self, view: GraphView) -> "Iterator[None]":
+        """What is in here is this snapshot, until the end of the block."""
+        with self._lock:
+            self._follow(view)
+            if self._gone > max(_FEW_GONE, len(self.slots)):
+                self._begin()
+                for node in view.nodes():
+                    if self._is_indexed(node):
+                        self._add(node)
+            yield
+
+    def holders(self, term: str) -> Holders | None:
+        """Who holds a word; None when nobody does."""
+        found = self._holders.get(term)
+        return found if found is not None and found.alive else None
+
+    def holding_all(self, terms: Iterable[str]) -> Slots:
+        """The memories that hold each of some words; none for no words."""
+        found: Slots | None = None
+        for term in terms:
+            holders = self.holders(term)
+            slots = np.zeros(0, np.int32) if holders is None else holders.arrays()[0]
+            found = slots if found is None else np.intersect1d(found, slots, assume_unique=True)
+        return np.zeros(0, np.int32) if found is None else found[self.columns.length[found] != GONE]
+
+    def terms_of(self, slot: int) -> frozenset[str]:
+        """The words of one memory."""
+        return self._terms[slot]
+
+    def node_at(self, slot: int) -> MemoryNode:
+        """The memory of a slot that is not empty."""
+        node = self._nodes[slot]
+        if node is None:
+            raise KeyError(slot)
+        return node
+
+    def speakers_named(self, words: "Sequence[str]") -> list[int]:
+        """Who is named by the words of a question: the first word of a name is enough."""
+        return [number for first, number in self._speakers.items() if first in words]
+
+    def slots_of(self, node_ids: "Sequence[str]") -> Slots:
+        """Their slots, that of nobody for ids that are not in here; looked up once for the same sequence."""
+        if self._aligned is None or self._aligned[0] is not node_ids:
+            found = np.array([self.slots.get(one, NOBODY) for one in node_ids], np.int32)
+            self._aligned = (node_ids, found)
+        return self._aligned[1]
+
+    def _begin(self) -> None:
+        self.columns = Columns()
+        self.threads = Threads(self.columns)
+        self.slots: dict[str, int] = {}
+        self.words_in_all = 0.0
+        self._holders: dict[str, Holders] = {}
+        self._terms: list[frozenset[str]] = [frozenset()]
+        self._nodes: list[MemoryNode | None] = [None]
+        self._speakers: dict[str, int] = {}
+        self._aligned = None
+        self._gone = 0
+
+    def _is_indexed(self, node: MemoryNode) -> bool:
+        return not is_stub(node)
+
+    def _add(self, node: MemoryNode) -> None:
+        passage = passage_of(node)
+        amounts, length = self._amounts(passage)
+        slot = self.slots[node.node_id] = self.columns.new()
+        for term, amount in amounts.items():
+            holders = self._holders.get(term)
+            if holders is None:
+                holders = self._holders[term] = Holders()
+            holders.slots.append(slot)
+            holders.amounts.append(amount)
+            holders.alive += 1
+        self._terms.append(frozenset(amounts))
+        self._nodes.append(node)
+        self.words_in_all += length
+        self._aligned = None
+        self._describe(slot, node, passage, length)
+
+    def _drop(self, node: MemoryNode) -> None:
+        slot = self.slots.pop(node.node_id)
+        for term in self._terms[slot]:
+            self._holders[term].alive -= 1
+        self.words_in_all -= self.columns.length[slot]
+        if self.columns.turn[slot] and node.thread_id is not None:
+            self.threads.drop(node.thread_id, node.seq or 0, node.node_id, slot)
+        self.columns.length[slot] = GONE
+        self._terms[slot], self._nodes[slot] = frozenset(), None
+        self._aligned = None
+        self._gone += 1
+
+    def _amounts(self, passage: Passage) -> tuple[dict[str, float], int]:
+        """How much of each word there is: where it counts most; and how many words the text has."""
+        amounts: dict[str, float] = {}
+        length = 0
+        for weight, text in passage.places:
+            here: dict[str, float] = {}
+            for term in self.language.terms(text):
+                here[term] = here.get(term, 0.0) + weight
+                length += weight == TEXT
+            for term, amount in here.items():
+                amounts[term] = max(amounts.get(term, 0.0), amount)
+        return amounts, min(length, 1) if passage.is_record else length
+
+    def _describe(self, slot: int, node: MemoryNode, passage: Passage, length: int) -> None:
+        columns = self.columns
+        columns.length[slot] = length
+        columns.at[slot] = days(_seconds(happened_at(node)))
+        columns.updated[slot] = _seconds(node.updated_at or node.created_at, GONE) / _HOUR_SECONDS
+        columns.accessed[slot] = _seconds(node.last_accessed_at, NEVER) / _HOUR_SECONDS
+        columns.half_life[slot] = half_life_hours(node.context_type)
+        columns.importance[slot] = node.importance
+        columns.asks[slot] = passage.asks
+        if passage.speaker is not None:
+            columns.turn[slot] = True
+            columns.speaker[slot] = self._number_of(passage.speaker)
+            if node.thread_id is not None:
+                self.threads.add(node.thread_id, node.seq or 0, node.node_id, slot)
+
+    def _number_of(self, speaker: str) -> int:
+        first = next(iter(plain_words(speaker)), "")
+        return self._speakers.setdefault(first, len(self._speakers) + 1)
+
+
+def hours(moment: datetime) -> float:
+    """Hours since 1970."""
+    return _seconds(moment) / _HOUR_SECONDS
+
+
+def _seconds(moment: datetime | None, without: float = 0.0) -> float:
+    return without if moment is None else (moment - _EPOCH).total_seconds()
+
+
+def distinct(terms: Iterable[str]) -> list[str]:
+    """Each once, in one order."""
+    return sorted(set(terms))

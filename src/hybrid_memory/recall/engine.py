@@ -1,0 +1,54 @@
+"""Finding the memories of one user that a question is about: every way of finding, put together and explained."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+from hybrid_memory.graph.view import GraphView
+from hybrid_memory.models import ArmScore, Explanation, MemoryNode, RecallHit
+from hybrid_memory.recall import mentions
+from hybrid_memory.recall.corpus import Corpus
+from hybrid_memory.recall.entity_index import EntityIndex
+from hybrid_memory.recall.fusion import Weights
+from hybrid_memory.recall.graph_arm import GraphArm
+from hybrid_memory.recall.language import Language
+from hybrid_memory.recall.question import Question
+from hybrid_memory.recall.search import Search
+
+
+class Recall:
+    """The search of one user's memory. Any thread may ask; what it knows of the words follows the snapshots."""
+
+    def __init__(self, entities: EntityIndex, language: str = "english", weights: Weights | None = None) -> None:
+        self._weights = weights or Weights()
+        self._corpus = Corpus(Language(language))
+        self._entities = entities
+        self._graph = GraphArm(entities)
+
+    def ranked(self, view: GraphView, question: Question, now: datetime) -> list[RecallHit]:
+        """What fits a question in a snapshot, the best first; the same for the same snapshot, question and moment."""
+        least = float("-inf") if question.min_score is None else question.min_score
+        hits = (hit for hit in self._found(view, question, now) if hit.score >= least)
+        return [hit for _, hit in zip(range(question.limit), hits, strict=False)]
+
+    def _found(self, view: GraphView, question: Question, now: datetime) -> Iterator[RecallHit]:
+        """Entities called by their ids first; nothing is more relevant, and one that is the whole question is all."""
+        text = question.text or ""
+        whole = self._called(mentions.exactly(self._entities, view, text), question, now)
+        if whole:
+            yield from whole
+            return
+        leading = self._called(mentions.by_id(self._entities, view, text), question, now)
+        yield from leading
+        if question.limit > len(leading):
+            known = {hit.node.node_id for hit in leading}
+            with self._corpus.at(view):
+                found = Search(self._corpus, self._graph, self._weights, question, now).hits(view)
+            yield from (hit for hit in found if hit.node.node_id not in known)
+
+    def _called(self, nodes: Iterable[MemoryNode], question: Question, now: datetime) -> list[RecallHit]:
+        sure = Explanation(arms={"id": ArmScore(rank=1, score=1.0, weight=1.0, reason="called by its id")})
+        return [
+            RecallHit(node=node, score=1.0, explanation=sure if question.explain else None)
+            for node in nodes
+            if question.filters.admit(node, now)
+        ]

@@ -1,0 +1,85 @@
+"""How the ways of finding are put together: the weights, in one place, and the sum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hybrid_memory.recall.columns import Columns, Floats
+from hybrid_memory.recall.lexical import Lending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """What counts how much. Chosen on conversations that no test and no figure in the README is about.
+
+    Args:
+        words, vector: shares of a whole; without a vector the words are all of it.
+        graph, time, session, speaker: what is added for being connected with what the question names, for having
+            happened when it says, for a session that is about it, for being said by whom it names.
+        saying: what is added for a turn of `full_turn` words, and to every other memory.
+        asking: what is taken from a turn that asks.
+        vitality: the share of a score that fades with time and comes back with reading.
+        crowd: what is taken from a turn for every better one of its session.
+        copy: what is left of the score of a memory that says the same as a better one.
+        neighbour: how much the vectors of the turns before and after a turn count, against its own.
+        time_fades_days: how fast a turn counts less that is told after the time asked for.
+        saturation, length_share, lending: of BM25, see there.
+    """
+
+    words: float = 0.53
+    vector: float = 0.47
+    graph: float = 0.4
+    time: float = 0.9
+    session: float = 0.24
+    speaker: float = 0.19
+    saying: float = 0.26
+    full_turn: float = 18.0
+    asking: float = 0.1
+    vitality: float = 0.1
+    crowd: float = 0.02
+    copy: float = 0.5
+    neighbour: float = 0.23
+    time_fades_days: float = 2.5
+    saturation: float = 1.3
+    length_share: float = 0.46
+    lending: Lending = field(
+        default_factory=lambda: Lending(before=0.23, after=0.46, second_before=0.05, second_after=0.5, answer=0.54)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way of finding: a score from 0 to 1 for every memory, and its weight."""
+
+    scores: Floats
+    weight: float
+
+
+def normalised(scores: Floats) -> Floats:
+    """As shares of the best."""
+    best = float(scores.max(initial=0.0))
+    return scores / best if best > 0 else np.zeros_like(scores)
+
+
+def of_conversation(columns: Columns, matched: Floats, session: Floats, named: list[int], w: Weights) -> dict[str, Arm]:
+    """What being a turn of a conversation adds and takes; every other memory is a session of its own, and says all."""
+    used = columns.used
+    turn = columns.turn[:used]
+    full = np.minimum(columns.length[:used], w.full_turn) / w.full_turn
+    arms = {
+        "session": Arm(np.where(turn, normalised(session), matched), w.session),
+        "saying": Arm(np.where(turn, full, 1.0), w.saying),
+        "asking": Arm(columns.asks[:used].astype(np.float64), -w.asking),
+    }
+    if len(named) == 1:
+        arms["speaker"] = Arm((columns.speaker[:used] == named[0]).astype(np.float64), w.speaker)
+    return arms
+
+
+def total(arms: Mapping[str, Arm], used: int) -> Floats:
+    """The weighted sum."""
+    scores = np.zeros(used)
+    for arm in arms.values():
+        scores += arm.weight * arm.scores
+    return np.maximum(scores, 0.0)

@@ -1,0 +1,72 @@
+"""The words of a text in the one form in which a question meets them: without case, accents and endings."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+
+import Stemmer
+
+from hybrid_memory.errors import ConfigurationError
+
+_WORD = re.compile(r"[^\W_]+")
+# Words that are in every text and tell nothing apart, and what is left of "don't" or "it's".
+_EMPTY = {
+    "english": """
+        a about after all also am an and any are as at be because been being both but by can could d did do does
+        doing don for from had has have having he her here hers herself him himself his how i if in into is it
+        its itself just ll m me more most my myself no nor not now of on only or other our ours ourselves out
+        own re s same she should so some such t than that the their theirs them themselves then there these they
+        this those through to too until ve very was we were what when where which while who whom whose why will
+        with would you your yours yourself
+    """,
+    "portuguese": """
+        a ao aos aquela aquelas aquele aqueles aquilo as ate com como da das de dela delas dele deles depois do dos e
+        ela elas ele eles em entre era eram essa essas esse esses esta estas estava estavam este estes estou eu foi
+        foram for ha houve isso isto ja la lhe lhes mais mas me mesmo meu meus minha minhas muito na nao nas nem no nos
+        nossa nossas nosso nossos num numa o onde os ou para pela pelas pelo pelos por porque qual quais quando quanto
+        que quem se sem ser seu seus sao so sobre sua suas tambem te tem tinha teu teus tu tua tuas um uma umas uns
+        voce voces
+    """,
+}
+# Portuguese is often written without accents, which its stemmer needs to know an ending.
+_ACCENTED = {"portuguese": re.compile(r"(?:cao|coes|encias?|ancias?|avel|aveis|ivel|iveis)$")}
+_WITH_ACCENT = {
+    "cao": "ção", "coes": "ções", "encia": "ência", "encias": "ências", "ancia": "ância", "ancias": "âncias",
+    "avel": "ável", "aveis": "áveis", "ivel": "ível", "iveis": "íveis",
+}  # fmt: skip
+LANGUAGES = tuple(sorted(Stemmer.algorithms()))
+
+
+class Language:
+    """One language's stems and empty words; one thread at a time. Languages without a list here have no empty words."""
+
+    def __init__(self, name: str) -> None:
+        if name not in LANGUAGES:
+            raise ConfigurationError(f"no language {name!r}; there are {', '.join(LANGUAGES)}")
+        self.name = name
+        self._stemmer = Stemmer.Stemmer(name)
+        self.empty = frozenset(_EMPTY.get(name, "").split())
+        self._accents = _ACCENTED.get(name)
+
+    def terms(self, text: str) -> Iterator[str]:
+        """The words that tell anything, in their order."""
+        for word in plain_words(text):
+            if word not in self.empty:
+                yield self._stem(word)
+
+    def _stem(self, word: str) -> str:
+        if self._accents is not None and (ending := self._accents.search(word)):
+            word = word[: ending.start()] + _WITH_ACCENT[ending[0]]
+        stem: str = self._stemmer.stemWord(word)
+        return stem if stem.isascii() else _without_accents(stem)
+
+
+def plain_words(text: str) -> list[str]:
+    """The words without case and accents."""
+    # Most text is ASCII, and taking it apart letter by letter is most of the time that indexing takes.
+    return _WORD.findall(text.lower() if text.isascii() else _without_accents(text))
+
+
+def _without_accents(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(letter for letter in plain if not unicodedata.combining(letter))

@@ -1,0 +1,59 @@
+"""Vectors in `cache.db`, by the text they were made of: what is lost here is made again."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hybrid_memory.sqlite.connection import Statements
+from hybrid_memory.sqlite.database import Database
+
+Values: TypeAlias = npt.NDArray[np.float32]
+_STORED = np.dtype("<f4")
+
+
+class CachedVectors:
+    """The vectors of texts, each user's own, on one file that other processes may share."""
+
+    def __init__(self, cache: Database) -> None:
+        self._cache = cache
+
+    async def get(self, user_id: str, space: str, hashes: Iterable[bytes]) -> dict[bytes, Values]:
+        """The vectors of those texts that have one, by the hash of the text."""
+        wanted = list(hashes)
+
+        def read(sql: Statements) -> dict[bytes, Values]:
+            found = {
+                one: sql.value("cached_vectors.get", user_id=user_id, space=space, text_hash=one) for one in wanted
+            }
+            return {
+                one: np.frombuffer(stored, dtype=_STORED).astype(np.float32)
+                for one, stored in found.items()
+                if stored is not None
+            }
+
+        return await self._cache.read(read)
+
+    async def keep(self, user_id: str, space: str, vectors: Mapping[bytes, Values]) -> None:
+        """Remember the vectors of some texts."""
+        now = int(time.time() * 1_000_000)
+
+        def write(sql: Statements) -> None:
+            for text_hash, values in vectors.items():
+                sql.run(
+                    "cached_vectors.keep",
+                    user_id=user_id,
+                    space=space,
+                    text_hash=text_hash,
+                    vector=values.astype(_STORED).tobytes(),
+                    kept_at=now,
+                )
+
+        await self._cache.write(write, durable=False)
+
+    async def make_room(self, *, unused_seconds: float, most_bytes: int) -> None:
+        """Forget what is old, and the oldest beyond a size."""
+        before = int((time.time() - unused_seconds) * 1_000_000)
+        await self._cache.write(lambda sql: sql.run("cached_vectors.make_room", before=before, most=most_bytes))
