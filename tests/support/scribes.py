@@ -19,6 +19,8 @@ from hybrid_memory.postgres.target import Targets
 from tests.support.servers import administration
 
 SYSTEM = "scribes"
+# A batch holds one report of an entity.
+ENTITIES = 16
 
 Name = tuple[str, str, str, int]
 """What it is, whose it is, whose scribe wrote it, and the how-manieth of it."""
@@ -70,7 +72,7 @@ class Scribe:
         await self._written("turn", manager.add_message(user, self._name, "user", text))
         report = manager.store_entity(
             user,
-            entity_id=self._name,
+            entity_id=f"{self._name}#{self._number % ENTITIES}",
             entity_system=SYSTEM,
             entity_type="scribe",
             entity_name=self._name,
@@ -177,7 +179,7 @@ class _Rows:
         return rows
 
     def _count_reports(self, user: str, content: dict[str, Any]) -> None:
-        scribe, keys = content["entity_id"], content["entity_data"]
+        scribe, keys = content["entity_id"].partition("#")[0], content["entity_data"]
         self.names.update(("report", user, scribe, int(key)) for key in keys)
         if content["update_count"] != len(keys):
             self.counted_twice.add(("reports", user, scribe, content["update_count"] - len(keys)))

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _SUSPICIOUS_SECONDS = 0.75
 _PROBE_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.25
-_LONGEST_PAUSE_SECONDS = 4.0
+# A probe that hangs and the pause after it are over before a caller has waited for five seconds.
+_LONGEST_PAUSE_SECONDS = 2.0
 # The server answered: it has no room for one more connection, which those that are open do not need.
 _ALIVE = "53"
 
