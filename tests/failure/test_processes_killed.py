@@ -27,7 +27,7 @@ LIVES = (0, 1, 1, 3, 10, 30, 60)
 READY_WITHIN = 2.0
 
 
-async def write_until_killed(
+async def write_until_killed(  # noqa: PLR0913, PLR0917 - what a child process is told
     events: Events, settings: Mapping[str, Any], log: str, name: str, users: list[str], bug: str | None
 ) -> None:
     start = time.monotonic()
@@ -143,8 +143,8 @@ async def test_nothing_acknowledged_is_lost_or_doubled(killing: Killing, targets
     found = await judged(killing, targets)
     starts = sorted(killing.starts)
     print(
-        f"{kills} kills, {killing.killed_without_postgres} of them without Postgres: {found.acknowledged} acknowledged, "
-        f"{len(found.lost)} lost, {len(found.twice)} twice; from start to the first acknowledged write "
+        f"{kills} kills, {killing.killed_without_postgres} of them without Postgres: {found.acknowledged} "
+        f"acknowledged, {len(found.lost)} lost, {len(found.twice)} twice; from start to the first acknowledged write "
         f"{starts[len(starts) // 2]:.2f} s, at most {starts[-1]:.2f} s"
     )
     assert not found.wrong
