@@ -24,6 +24,7 @@ from tests.support.waiting import until
 
 WRITERS = 12
 USERS = 4
+CRASHES_PER_USERS = 3
 DRAIN_STARTS_WITHIN = 5.0
 FASTER_THAN = 1000.0
 
@@ -47,31 +48,36 @@ def start_postgres(server: Server) -> None:
 class Load:
     """Writers that go on whatever happens, unless they are told to rest."""
 
-    scribes: list[Scribe]
+    manager: HybridMemoryManager
+    notes: Notes
+    era: int = 0
     going: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     resting: int = 0
 
-    async def write_on(self, scribe: Scribe) -> None:
+    async def write_on(self, number: int) -> None:
         while not self.ended:
-            if not self.going.is_set():
-                self.resting += 1
-                await self.going.wait()
-                self.resting -= 1
-            else:
+            era, scribe = self.era, self.scribe(number)
+            while self.going.is_set() and era == self.era:
                 await scribe.step()
+            self.resting += 1
+            await self.going.wait()
+            self.resting -= 1
+
+    def scribe(self, number: int) -> Scribe:
+        return Scribe(self.manager, self.notes, f"user {number % USERS} {self.era}", f"writer {number}")
 
     async def rest(self) -> None:
         self.going.clear()
-        await until(lambda: self.resting == len(self.scribes), "the writers rest")
+        await until(lambda: self.resting == WRITERS, "the writers rest")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as writers:
-            for scribe in self.scribes:
-                writers.create_task(self.write_on(scribe))
+            for number in range(WRITERS):
+                writers.create_task(self.write_on(number))
             yield
-            self.ended = True
+            self.ended, self.era = True, -1
             self.going.set()
 
 
@@ -124,9 +130,10 @@ class Crashing:
     async def run(self, crashes: int, queues: Callable[[], int]) -> None:
         notes, replays = Notes(self.log), Replays()
         async with HybridMemoryManager(self.settings, events=Events(replays)) as manager:
-            load = Load([Scribe(manager, notes, f"user {n % USERS}", f"writer {n}") for n in range(WRITERS)])
+            load = Load(manager, notes)
             async with load.running():
-                for _ in range(crashes):
+                for crash in range(crashes):
+                    load.era = crash // CRASHES_PER_USERS
                     self.outages.append(await outage(self.server, manager, load, replays, queues()))
 
     async def judged(self) -> Verdict:
