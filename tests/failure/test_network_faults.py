@@ -81,22 +81,16 @@ async def replies_lost(
     settings, log = through(proxy, targets, directory / "data"), directory / "log"
     proxy.commits_itself = BATCH
     notes = Notes(log)
-    async with HybridMemoryManager(settings) as manager, AsyncExitStack() as stack:
-        for number in range(3):
-            scribe = Scribe(manager, notes, f"user {number}", f"scribe {number}")
-            await stack.enter_async_context(going_on(write_on(scribe)))
+    async with HybridMemoryManager(settings) as manager:
+        scribes = [Scribe(manager, notes, f"user {number}", f"scribe {number}") for number in range(3)]
         while proxy.replies_dropped < losses:
-            before = proxy.replies_dropped
+            steps = [asyncio.create_task(scribe.step()) for scribe in scribes]
+            await asyncio.sleep(rng.random() / 50)
             proxy.at_commit("drop_reply")
-            await until(lambda: proxy.replies_dropped > before, "a reply is dropped")  # noqa: B023 - awaited at once
+            await asyncio.gather(*steps)
             proxy.heal()
-            await asyncio.sleep(rng.random() / 20)
+            assert await manager.flush(20)
     return await verdict(targets, settings, [log])
-
-
-async def write_on(scribe: Scribe) -> None:
-    while True:
-        await scribe.step()
 
 
 @dataclass
