@@ -121,6 +121,7 @@ async def opened(
         sessions = Sessions(Loader(link, clock), keeper, accesses, queue, settings, events)
         writer = Writer(Batches(link, instance), instance, clock, queue=queue, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
+        queue.incarnation_of = sessions.incarnation_of
         leases = Leases(state.database())
         stack.callback(leases.close)
         replay = Replay(

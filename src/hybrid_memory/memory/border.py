@@ -10,6 +10,7 @@ from uuid import UUID
 
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.memory.content import JSON, encoded, text_of
+from hybrid_memory.memory.entity_index import ENTITY
 from hybrid_memory.memory.identity import new_id, node_id_of
 from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.postgres.batches import LARGEST_VECTOR
@@ -225,6 +226,8 @@ class Border:
             own_id, name = node_id_of(owner, node_id, most_bytes=self._settings.max_key_bytes)
         plain, kind, content_hash = self.content(content)
         kept_type = self.name(context_type, "context_type")
+        if kept_type == ENTITY:
+            raise InvalidInput(f"context_type {ENTITY!r} is that of entities, which store_entity stores and merges")
         expires_at = self.expiry(expires_in, now)
         row = {
             "node_id": own_id,

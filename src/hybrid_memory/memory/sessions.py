@@ -102,6 +102,11 @@ class Sessions:
         """Whether the user's memory is here, or on its way."""
         return user_id in self._sessions or user_id in self._held
 
+    def incarnation_of(self, user_id: str) -> str | None:
+        """Which incarnation of the user the memory that is here belongs to, if one is here."""
+        session = self._sessions.get(user_id)
+        return None if session is None else session.graph.incarnation
+
     async def show(self, applied: Applied) -> None:
         """Bring a loaded graph to what this process has written; one that is not loaded needs nothing."""
         session = self._known(applied.user_id)

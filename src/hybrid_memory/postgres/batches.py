@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
@@ -49,6 +49,14 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Waited:
+    """Of operations that waited: which incarnation of their user they were written for, as far as that is known."""
+
+    incarnation: str | None
+    replayed: Literal[True] = True
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What a batch made different: rows as they are now, and the memories that are gone."""
 
@@ -62,12 +70,13 @@ class Applied:
     """What became of a user's operations: consumed up to `mark`, visible from `version` on.
 
     `same` names, for each memory that was to be stored only once and was there already, the one that is there.
+    The incarnation is None when the user was erased in the meantime, and nothing was applied.
     `written` is all that is different between `version` and the one before, if it was asked for and anything is.
     `vectors` are those that came with the operations, by the memory they were sent for; None: nobody knows.
     """
 
     user_id: str
-    incarnation: str
+    incarnation: str | None
     version: int
     mark: int
     numbers: tuple[int, ...]
@@ -104,12 +113,14 @@ class Batches:
         batches: Mapping[str, Sequence[Operation]],
         *,
         echo: Collection[str] = (),
+        waited: Waited | None = None,
         timeout: float | None = None,
     ) -> dict[str, Applied]:
         """Apply each user's operations, all or none of them, and say how far each user is.
 
         Within a user's batch a key appears once per kind, and a node that is deleted is not put again. For the users
-        in `echo` it also says what was written.
+        in `echo` it also says what was written. Of operations that have `waited`, those are dropped that what happened
+        meanwhile has made void.
 
         Raises:
             StorageUnavailable: sending the same batches again is safe, whatever became of them.
@@ -117,7 +128,8 @@ class Batches:
         """
         vectors = _Vectors()
         payloads = [
-            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo)) for user_id, ops in batches.items()
+            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo) | (asdict(waited) if waited else {}))
+            for user_id, ops in batches.items()
         ]
         # Taking one user's batch out of an array of one would cost a tenth of the call.
         name, what = (
@@ -140,7 +152,7 @@ def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
     fresh = [operation for operation in operations if operation.n > row["before"]]
     return Applied(
         user_id,
-        str(row["incarnation"]),
+        None if row["incarnation"] is None else str(row["incarnation"]),
         row["version"],
         row["mark"],
         tuple(operation.n for operation in fresh),

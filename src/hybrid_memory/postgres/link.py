@@ -28,9 +28,12 @@ if TYPE_CHECKING:
 _SUSPICIOUS_SECONDS = 0.75
 _PROBE_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.25
-_LONGEST_PAUSE_SECONDS = 4.0
+# A probe that hangs, the pause after it and what waits until then are over within five seconds.
+_LONGEST_PAUSE_SECONDS = 1.5
 # The server answered: it has no room for one more connection, which those that are open do not need.
 _ALIVE = "53"
+# The connection is gone, or nothing came on it.
+_LOST = "08"
 
 Breaker = Literal["closed", "open", "half-open"]
 
@@ -47,6 +50,7 @@ class Link:
         self._database: Database | None = None
         self._checking: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
+        self._lost = False
         self._recovered: list[Callable[[], None]] = []
         chosen = resolve(settings)
         self.address = chosen.runtime.display if isinstance(chosen, Targets) else str(chosen)
@@ -114,7 +118,8 @@ class Link:
         slow = asyncio.get_running_loop().call_later(_SUSPICIOUS_SECONDS, self._suspect)
         try:
             yield self._database
-        except StorageUnavailable:
+        except StorageUnavailable as error:
+            self._lost = self._lost or (error.sqlstate or _LOST).startswith(_LOST)
             self._suspect()
             raise
         finally:
@@ -125,8 +130,11 @@ class Link:
             self._checking = asyncio.create_task(self._check())
 
     async def _check(self) -> None:
+        lost, self._lost = self._lost, False
         try:
             await self._probe()
+            if lost and self._database is not None:
+                await self._database.distrust()
         except StorageUnavailable as error:
             if self._database is not None:
                 self._open(error)
