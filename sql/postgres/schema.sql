@@ -366,7 +366,7 @@ begin
     from memory.nodes where user_id = p_user;
   select count(*) into v_relationships from memory.relationships where user_id = p_user;
   update memory.user_metadata
-    set incarnation = v_incarnation, version = version + 1, last_activity = now(),
+    set incarnation = v_incarnation, version = version + 1, last_activity = now(), metadata = metadata - 'embedded',
         node_count = v_nodes, entity_count = v_entities, relationship_count = v_relationships
     where user_id = p_user
     returning version into v_version;
@@ -406,7 +406,7 @@ end
 $$;
 revoke all on function memory.grant_runtime(text) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (5, 'administration', '61f8ee55fb533b36eaa27a52ad07847f84032c8d05a0d4e815c1053c0257fc67');
+insert into memory.schema_migrations (number, name, checksum) values (5, 'administration', 'b11f4102373ac2057a8dabd39fede1d5ad8defbba31c4a31753596d2eab17498');
 
 -- 0006 write_batch
 -- The write path: one user's numbered operations, applied exactly once and in order, in one call.
@@ -503,6 +503,11 @@ as $$
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
 $$;
 
+-- The version of an item of a store: that of its last write, which stays the same while its expiry is put off.
+create function memory.item_version(p_metadata jsonb, p_version bigint) returns bigint
+language sql immutable parallel safe
+as $$ select coalesce((p_metadata #>> '{store,version}')::bigint, p_version) $$;
+
 -- Another id for a node, and for the ends of its relationships; its vectors are left to be made anew. One statement moves
 -- both: foreign keys are checked at its end.
 create function memory.rename_node(p_user text, p_from uuid, p_to uuid, p_version bigint) returns void
@@ -562,6 +567,8 @@ $$;
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
 -- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
 -- `deleted`.
+-- With `"guarded": true`, a node may carry `if_version`: the version it must have now, 0 for one that is not there. One
+-- that has another, or that would lose against what is there, raises 23V01 with the operation in DETAIL.
 -- `"replayed": true` says that the operations have waited, written for `incarnation` of the user as far as that is known:
 -- what was written before the user was erased is dropped, and so is a relationship to a memory that is gone by now.
 create function memory.apply_user_batch(
@@ -658,6 +665,25 @@ begin
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
       join memory.tombstones d on d.user_id = p_user and d.node_id = o.node_id and d.node_id = any (v_ids)
       where (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+  end if;
+
+  if p_ops -> 'guarded' = 'true' then
+    select min(o.n) into v_missing
+      from jsonb_to_recordset(p_ops -> 'nodes')
+             as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid, if_version bigint)
+      where o.n > v_mark and o.if_version is not null
+        and (o.n = any (v_dead)
+             or o.if_version <> coalesce((
+                  select memory.item_version(t.metadata, t.version) from memory.nodes t
+                  where t.user_id = p_user and t.node_id = o.node_id
+                    and (t.expires_at is null or t.expires_at > v_now)), 0)
+             or exists (select from memory.nodes t
+                        where t.user_id = p_user and t.node_id = o.node_id
+                          and (t.written_at, t.written_by) >= (least(o.written_at, v_cutoff), o.written_by)));
+    if v_missing is not null then
+      raise exception 'another version is there'
+        using errcode = '23V01', detail = jsonb_build_object('user_id', p_user, 'n', v_missing)::text;
+    end if;
   end if;
 
   if jsonb_array_length(p_ops -> 'nodes') > 0 then
@@ -973,12 +999,13 @@ revoke all on function memory.listed(jsonb, text) from public;
 revoke all on function memory.names_of(jsonb) from public;
 revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
+revoke all on function memory.item_version(jsonb, bigint) from public;
 revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'd9564e4d5c0cc7916e0bbd6fddd7330ae701d08932b6d5c339b31539a8a3b394');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '9217ead6361d56e6c11de1519c3221ecf25afa2682e81a817f23ed425f66f3fd');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
@@ -1195,5 +1222,147 @@ revoke all on function memory.forget_watermark(text, uuid) from public;
 revoke all on function memory.count_accesses(text, uuid[], bigint[], timestamptz[]) from public;
 
 insert into memory.schema_migrations (number, name, checksum) values (7, 'housekeeping', 'd23de725d91b1b58129ee370bb57ee903383d00c63a7d1b1014e59d7495435a3');
+
+-- 0008 embeddings
+-- Vectors that the library makes of memories, in the background. `user_metadata.metadata` says under `embedded`, per
+-- model, up to which version of the user every memory has one.
+
+-- Keeps the vectors of texts, each read at some version of its memory; where the memory has changed since, its text may
+-- be another, and nothing is kept. `p_nodes`, `p_fields`, `p_versions` and the vectors go together; of `p_vectors` and
+-- `p_halves` one is empty. When nothing was left to do for the user at version `p_done`, that is noted under `p_mark`.
+create function memory.keep_vectors(
+  p_user text, p_model text, p_dimensions integer, p_nodes uuid[], p_fields text[], p_versions bigint[],
+  p_vectors public.vector[], p_halves public.halfvec[], p_mark text, p_done bigint,
+  out o_incarnation uuid, out o_before bigint, out o_version bigint, out o_kept uuid[]
+)
+language plpgsql volatile
+as $$
+declare
+  v_ann boolean;
+begin
+  perform memory.bind_users(array[p_user]);
+  select incarnation, version, coalesce(metadata -> 'ann' ? p_model, false) into o_incarnation, o_before, v_ann
+    from memory.user_metadata where user_id = p_user for update;
+  if not found then
+    return;
+  end if;
+  o_version := o_before;
+  with kept as (
+    insert into memory.embeddings as t (
+      user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, ann, version)
+    select p_user, s.node_id, s.field, p_model, p_dimensions, s.whole, s.half, n.content_hash, v_ann, o_before + 1
+    from unnest(p_nodes, p_fields, p_versions, p_vectors, p_halves) as s (node_id, field, version, whole, half)
+    join memory.nodes n on n.user_id = p_user and n.node_id = s.node_id and n.node_id = any (p_nodes)
+      and n.version = s.version
+    on conflict (user_id, node_id, field, model) do update set
+      dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
+      content_hash = excluded.content_hash, ann = excluded.ann, version = excluded.version
+    returning t.node_id
+  )
+  select array_agg(distinct node_id) into o_kept from kept;
+  if o_kept is null then
+    o_kept := '{}';
+    return;
+  end if;
+  -- Caches learn of vectors as they learn of everything.
+  o_version := o_before + 1;
+  update memory.user_metadata
+    set version = o_version,
+        metadata = case when p_done is null then metadata
+          else memory.marked(metadata, p_mark, case when p_done = o_before then o_version else p_done end) end
+    where user_id = p_user;
+end
+$$;
+
+-- The metadata of a user with a note that up to a version every memory has a vector.
+create function memory.marked(p_metadata jsonb, p_mark text, p_version bigint) returns jsonb
+language sql immutable parallel safe
+as $$
+  select p_metadata || jsonb_build_object(
+    'embedded', coalesce(p_metadata -> 'embedded', '{}') || jsonb_build_object(p_mark, p_version))
+$$;
+
+-- Notes that there is nothing left to do for a user at a version.
+create function memory.mark_embedded(p_user text, p_mark text, p_incarnation uuid, p_version bigint) returns void
+language plpgsql volatile
+as $$
+begin
+  perform memory.bind_users(array[p_user]);
+  update memory.user_metadata set metadata = memory.marked(metadata, p_mark, p_version)
+    where user_id = p_user and incarnation = p_incarnation and version >= p_version;
+end
+$$;
+
+-- Users after `p_after` who have changed since all their memories had vectors, or never had any.
+create function memory.users_to_embed(p_after text, p_mark text, p_most integer) returns setof text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope text := coalesce(current_setting('memory.scope', true), '');
+begin
+  perform memory.set_scope('all');
+  return query select user_id from memory.user_metadata
+               where user_id > p_after and version > coalesce((metadata -> 'embedded' ->> p_mark)::bigint, 0)
+               order by user_id limit p_most;
+  perform memory.set_scope(v_scope);
+end
+$$;
+
+revoke all on function memory.keep_vectors(
+  text, text, integer, uuid[], text[], bigint[], public.vector[], public.halfvec[], text, bigint) from public;
+revoke all on function memory.marked(jsonb, text, bigint) from public;
+revoke all on function memory.mark_embedded(text, text, uuid, bigint) from public;
+revoke all on function memory.users_to_embed(text, text, integer) from public;
+
+insert into memory.schema_migrations (number, name, checksum) values (8, 'embeddings', 'a6fd1a6d5686fdd6285bc2cca38566d4cbed53263c81681cc0f08c626f2d13b4');
+
+-- 0009 store
+-- Items of a store: nodes with a namespace and a key.
+
+create index nodes_namespace on memory.nodes (user_id, namespace) where namespace is not null;
+
+-- Owners after `p_after` who have items; only their names.
+create function memory.store_owners(p_after text, p_most integer) returns setof text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope text := coalesce(current_setting('memory.scope', true), '');
+begin
+  perform memory.set_scope('all');
+  return query select distinct user_id from memory.nodes
+               where user_id > p_after and namespace is not null order by user_id limit p_most;
+  perform memory.set_scope(v_scope);
+end
+$$;
+
+-- Puts off the expiry of a user's items by the time each of them was stored for, unless that was done a moment ago:
+-- within a tenth of that time. What has expired stays so. The user's version afterwards.
+create function memory.refresh_items(p_user text, p_nodes uuid[]) returns bigint
+language plpgsql volatile
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_version bigint;
+begin
+  perform memory.bind_users(array[p_user]);
+  select version into v_version from memory.user_metadata where user_id = p_user for update;
+  update memory.nodes as n
+    set expires_at = v_now + (n.metadata #>> '{store,ttl}')::double precision * interval '1 minute',
+        metadata = jsonb_set(n.metadata, '{store,version}', to_jsonb(memory.item_version(n.metadata, n.version))),
+        version = v_version + 1
+    where n.user_id = p_user and n.node_id = any (p_nodes) and n.expires_at > v_now
+      and n.expires_at < v_now + (n.metadata #>> '{store,ttl}')::double precision * interval '0.9 minute';
+  if not found then
+    return v_version;
+  end if;
+  update memory.user_metadata set version = version + 1 where user_id = p_user;
+  return v_version + 1;
+end
+$$;
+
+revoke all on function memory.store_owners(text, integer) from public;
+revoke all on function memory.refresh_items(text, uuid[]) from public;
+
+insert into memory.schema_migrations (number, name, checksum) values (9, 'store', 'fce57c1087d8eb92c545340c975e41fb71c713b873cf387a182cdf9f0408b205');
 
 commit;

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.memory.content import JSON, encoded, text_of
-from hybrid_memory.memory.entity_index import ENTITY
 from hybrid_memory.memory.identity import new_id, node_id_of
 from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.postgres.batches import LARGEST_VECTOR
+from hybrid_memory.recall.entity_index import ENTITY
 from hybrid_memory.settings import Settings
 
 STORE_OWNERS = "store:"
