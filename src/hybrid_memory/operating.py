@@ -87,6 +87,7 @@ class Operating(Lifecycle):
             outbox_depth=waiting,
             outbox_oldest_seconds=oldest,
             quarantined=quarantined,
+            listener="off" if local or self._parts is None else self._parts.freshness.hearing,
         )
 
     async def flush(self, timeout: float = 5.0) -> bool:
@@ -105,6 +106,7 @@ class Operating(Lifecycle):
     def _begin(self, parts: Parts) -> None:
         parts.housekeeping.schedule(parts.background, self._notes)
         parts.delivery.schedule(parts.background)
+        parts.freshness.begin(parts.background)
 
     async def _close(self, timeout: float) -> None:
         try:

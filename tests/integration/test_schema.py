@@ -231,7 +231,9 @@ class TestRowSecurity:
         assert rows
         assert [row["name"] for row in rows if row["is_public"]] == []
         definers = {row["name"]: row["config"] for row in rows if row["definer"]}
-        assert definers.keys() == {"refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim"}
+        assert definers.keys() == {
+            "refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim", "renew_epoch", "versions_of"
+        }  # fmt: skip
         assert all(config == ["search_path=pg_catalog, pg_temp"] for config in definers.values())
 
 
