@@ -331,9 +331,17 @@ begin
     return false;
   end if;
   perform memory.set_scope('all');
-  refresh materialized view concurrently memory.user_stats;
-  refresh materialized view concurrently memory.context_type_stats;
-  refresh materialized view concurrently memory.entity_stats;
+  -- Views that a restored dump has left empty can only be filled at once.
+  if (select bool_and(v.relispopulated) from pg_class v join pg_class t on t.relnamespace = v.relnamespace
+      where t.oid = v_table and v.relkind = 'm') then
+    refresh materialized view concurrently memory.user_stats;
+    refresh materialized view concurrently memory.context_type_stats;
+    refresh materialized view concurrently memory.entity_stats;
+  else
+    refresh materialized view memory.user_stats;
+    refresh materialized view memory.context_type_stats;
+    refresh materialized view memory.entity_stats;
+  end if;
   perform memory.set_scope(v_scope);
   update memory.deployment set stats_refreshed_at = clock_timestamp();
   return true;
@@ -341,7 +349,7 @@ end
 $$;
 revoke all on function memory.refresh_stats() from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (4, 'statistics', 'c618143338ed7e32675cc778afc5b7e1b8b1cbca349672c582871ae1faecf2ae');
+insert into memory.schema_migrations (number, name, checksum) values (4, 'statistics', '1861173f7d6d888d0cb6e8861128cbc6fd143ff2cb9998d90ef49d178282eb33');
 
 -- 0005 administration
 -- For the administrator's hands.

@@ -70,7 +70,7 @@ class Listener:
         self._channel = channel_of(settings.schema_name)
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._said = ""
+        self._said: bool | None = None
         self.hearing: Hearing = "polling"
         """`listening` while notifications arrive; `polling` while changes have to be asked for."""
 
@@ -92,7 +92,7 @@ class Listener:
             try:
                 await self._listen()
             except (_Deaf, ConfigurationError, SchemaMismatch) as error:
-                self._lost(str(error))
+                self._lost(str(error), for_good=True)
                 pause = _PAUSE_OF_THE_DEAF_SECONDS
             except Exception as error:  # noqa: BLE001 - a listener that gives up would be missed by nobody
                 # One that was heard is missed at once; one that never was is looked for less and less often.
@@ -116,7 +116,7 @@ class Listener:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(self._channel, lambda *message: self._receive(message[-1], arrived))
             await self._test(arrived)
-            self.hearing, self._said = "listening", ""
+            self.hearing, self._said = "listening", None
             self._events.info("listener_connected", address=target.display)
             self._listening()
             await self._watch(connection, lost)
@@ -161,11 +161,11 @@ class Listener:
                 raise translate(error, "the connection that listens") from error
             raise
 
-    def _lost(self, reason: str) -> None:
-        """Say so once, until something is heard again."""
-        if self.hearing == "listening" or self._said != reason:
+    def _lost(self, reason: str, *, for_good: bool = False) -> None:
+        """Say so once, until something is heard again; and once more when it is known not to be for a moment only."""
+        if self._said is not for_good:
             self._events.warning("listener_lost", reason=reason)
-        self._said, self.hearing = reason, "polling"
+        self._said, self.hearing = for_good, "polling"
 
 
 class _Deaf(Exception):
