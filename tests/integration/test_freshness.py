@@ -228,13 +228,14 @@ class TestNotHearing:
     @pytest.mark.parametrize("bug", [None, "compares before it listens"])
     async def test_what_is_written_just_before_it_listens_is_not_missed(
         self,
-        writing: HybridMemoryManager,
+        instance: Make,
         reading: HybridMemoryManager,
         targets: Targets,
         monkeypatch: pytest.MonkeyPatch,
         bug: str | None,
     ) -> None:
-        await hears(writing, reading)
+        writing = instance(listen=False, **NEVER)
+        await hears(reading)
         memory = await reading.ensure_user_memories("nick")
         added, compared = asyncpg.Connection.add_listener, asyncio.Event()
 
@@ -244,6 +245,7 @@ class TestNotHearing:
             if not compared.is_set():
                 compared.set()
                 await writing.store_persistent_memory("nick", "in between")
+                await told(writing)
             await added(connection, *arguments)
 
         monkeypatch.setattr(asyncpg.Connection, "add_listener", write_and_listen)
@@ -295,6 +297,13 @@ class TestNotHearing:
                 assert reading.health().listener == "polling"
                 await writing.store_persistent_memory("nick", "news")
                 await until(lambda: texts(memory) == {"news"}, "the news are asked for")
+
+
+async def told(manager: HybridMemoryManager) -> None:
+    """Wait until everything has been told to whoever listens now."""
+    parts = manager._parts
+    assert parts is not None
+    await until(lambda: parts.freshness._invalidation._sending is None, "nothing is to be told any more")
 
 
 async def settled(manager: HybridMemoryManager) -> None:
