@@ -126,6 +126,13 @@ class Settings(BaseSettings):
     max_staleness_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=60, description="Age at which a cached memory is compared with Postgres again"
     )
+    poll_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=5, description="How often other processes' changes are asked for while they cannot be heard"
+    )
+    listen: bool = Field(
+        default=True,
+        description="Hear of other processes' changes on a connection of its own; `false`: ask for them",
+    )
     max_loaded_users: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="Users whose memory a process keeps at hand; the least recently used leave"
     )

@@ -16,6 +16,7 @@ from hybrid_memory.memory.delivery import Delivery, oldest_sent
 from hybrid_memory.memory.embedding import Embedding
 from hybrid_memory.memory.entities import Entities
 from hybrid_memory.memory.finding import Finding
+from hybrid_memory.memory.freshness import Freshness
 from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
 from hybrid_memory.memory.item_search import ItemSearch
@@ -35,8 +36,10 @@ from hybrid_memory.postgres.embeddings import Embeddings
 from hybrid_memory.postgres.housekeeping import Upkeep
 from hybrid_memory.postgres.items import ItemRows
 from hybrid_memory.postgres.link import Link
+from hybrid_memory.postgres.listener import channel_of
 from hybrid_memory.postgres.statistics import Statistics
 from hybrid_memory.replication.clock import HybridClock
+from hybrid_memory.replication.invalidation import Invalidation
 from hybrid_memory.replication.queue import Queue
 from hybrid_memory.replication.replay import Replay
 from hybrid_memory.replication.writer import Writer
@@ -64,6 +67,7 @@ class Parts:
     figures: Figures
     delivery: Delivery
     housekeeping: Housekeeping
+    freshness: Freshness
     background: Background
     instance_id: str
     closing: AsyncExitStack
@@ -116,10 +120,19 @@ async def opened(
         )
         queue = Queue(outbox, instance, answering=lambda: link.answering, now=utc_now)
         await queue.open()
-        upkeep = Upkeep(link)
+        invalidation = Invalidation(link, link.continuity, channel_of(settings.schema_name), instance)
+        stack.push_async_callback(invalidation.close)
+        upkeep = Upkeep(link, changed=invalidation.changed)
         accesses = Accesses(upkeep)
-        sessions = Sessions(Loader(link, clock), keeper, accesses, queue, settings, events)
-        writer = Writer(Batches(link, instance), instance, clock, queue=queue, shown=sessions.holds)
+        sessions = Sessions(Loader(link, clock, link.continuity), keeper, accesses, queue, settings, events)
+        own = Batches(
+            link,
+            instance,
+            changed=invalidation.changed,
+            lost=link.continuity.broken,
+            remembered_seconds=oldest_sent(settings.retention_days).total_seconds(),
+        )
+        writer = Writer(own, instance, clock, queue=queue, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
         queue.incarnation_of = sessions.incarnation_of
         leases = Leases(state.database())
@@ -127,7 +140,7 @@ async def opened(
         replay = Replay(
             outbox=outbox,
             leases=leases,
-            batches=lambda run: Batches(link, run),
+            batches=lambda run: Batches(link, run, changed=invalidation.changed),
             audience=sessions,
             owner=instance,
             events=events,
@@ -148,6 +161,8 @@ async def opened(
         finding = Finding(border, sessions, vectors, accesses)
         figures = Figures(Statistics(link), accesses, events)
         housekeeping = Housekeeping(border, upkeep, figures, sessions, accesses, settings, events)
+        freshness = Freshness(sessions, invalidation, link, settings, events)
+        stack.push_async_callback(freshness.close)
         return Parts(
             link=link,
             writer=writer,
@@ -163,6 +178,7 @@ async def opened(
             figures=figures,
             delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),
             housekeeping=housekeeping,
+            freshness=freshness,
             background=Background(events),
             instance_id=instance,
             closing=stack.pop_all(),

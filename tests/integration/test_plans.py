@@ -121,7 +121,7 @@ async def test_who_has_something_to_be_swept_is_told_from_the_index_of_what_expi
 
 
 async def test_who_has_items_is_told_from_their_index(filled: Targets) -> None:
-    text = (sql_root() / "postgres" / "migrations" / "0008_store.sql").read_text()
+    text = (sql_root() / "postgres" / "migrations" / "0009_store.sql").read_text()
     found = re.search(r"return query (select distinct .*? limit p_most)", text, re.DOTALL)
     assert found
     asked = found[1].replace("p_after", "''").replace("p_most", "1000")

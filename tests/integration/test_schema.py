@@ -233,7 +233,8 @@ class TestRowSecurity:
         assert [row["name"] for row in rows if row["is_public"]] == []
         definers = {row["name"]: row["config"] for row in rows if row["definer"]}
         assert definers.keys() == {
-            "refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim", "store_owners",
+            "refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim", "renew_epoch", "versions_of",
+            "store_owners",
         }  # fmt: skip
         assert all(config == ["search_path=pg_catalog, pg_temp"] for config in definers.values())
 

@@ -13,7 +13,7 @@ from hybrid_memory.memory.content import JSON, encoded, text_of
 from hybrid_memory.memory.identity import new_id, node_id_of
 from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.postgres.batches import LARGEST_VECTOR
-from hybrid_memory.recall.entity_index import ENTITY
+from hybrid_memory.recall.passage import ENTITY
 from hybrid_memory.settings import Settings
 
 STORE_OWNERS = "store:"

@@ -1,9 +1,11 @@
 """The write path: numbered operations of one or several users, applied exactly once in one round trip."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pgvector import HalfVector, Vector
@@ -101,12 +103,40 @@ class _Vectors:
         return len(self.half)
 
 
-class Batches:
-    """Applies batches for one instance, which is one run of one process."""
+class _Mark(NamedTuple):
+    """How far a user's operations had been applied, in which life of the user, and when."""
 
-    def __init__(self, database: Access, instance_id: str) -> None:
+    incarnation: UUID
+    number: int
+    at: float
+
+
+class Batches:
+    """Applies batches for one instance, which is one run of one process.
+
+    Args:
+        database: where.
+        instance_id: for whom.
+        changed: is told of each user who has a new version, and which.
+        lost: is told when the database has forgotten what this instance wrote.
+        remembered_seconds: for how long a user's watermark is kept for sure.
+    """
+
+    def __init__(
+        self,
+        database: Access,
+        instance_id: str,
+        *,
+        changed: Callable[[str, int], None] = lambda _user, _version: None,
+        lost: Callable[[str], None] = lambda _reason: None,
+        remembered_seconds: float = math.inf,
+    ) -> None:
         self._database = database
         self._instance = UUID(instance_id)
+        self._changed = changed
+        self._lost = lost
+        self._remembered_seconds = remembered_seconds
+        self._marks: dict[str, _Mark] = {}
 
     async def apply(
         self,
@@ -144,7 +174,23 @@ class Batches:
         except StorageRejected as error:
             error.operation = _operation_at_fault(error)
             raise
+        for row in rows:
+            self._note(row)
         return {row["user_id"]: _applied(row, batches[row["user_id"]]) for row in rows}
+
+    def _note(self, row: "asyncpg.Record") -> None:
+        user_id, now = row["user_id"], time.monotonic()
+        known = self._marks.get(user_id)
+        self._marks[user_id] = _Mark(row["incarnation"], row["mark"], now)
+        if (
+            known is not None
+            and known.incarnation == row["incarnation"]
+            and row["before"] < known.number
+            and now - known.at < self._remembered_seconds
+        ):
+            self._lost("a write that was committed is missing")
+        if row["mark"] > row["before"]:
+            self._changed(user_id, row["version"])
 
 
 def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:

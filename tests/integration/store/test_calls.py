@@ -64,7 +64,7 @@ class TestFromEverywhere:
 
     async def test_alone(self, targets: Targets, tmp_path: Path) -> None:
         settings = settings_for(targets, data_dir=tmp_path)
-        async with HybridStore(settings, fields=["title"], ttl={"default_ttl": 5.0}) as store:
+        async with HybridStore(settings, index={"fields": ["title"]}, ttl={"default_ttl": 5.0}) as store:
             await store.aput(NICK, "key", {"title": "green tea", "body": "rain"})
             found = await store.asearch(NICK, query="rain")
             assert [(item.key, item.score) for item in found] == [("key", 0.0)]
