@@ -60,6 +60,11 @@ class GraphView:
             self._memories = tuple(sorted((node for node in self.nodes() if not is_stub(node)), key=_by_age))
         return self._memories
 
+    @property
+    def edge_count(self) -> int:
+        """How many relationships there are."""
+        return self._rows.edge_count
+
     def edges(self) -> tuple[Relationship, ...]:
         """All relationships in the order of their keys."""
         if self._edges is None:

@@ -29,7 +29,7 @@ class Weights:
 
     words: float = 0.53
     vector: float = 0.47
-    graph: float = 0.4
+    graph: float = 0.8
     time: float = 0.9
     session: float = 0.24
     speaker: float = 0.19
@@ -43,9 +43,7 @@ class Weights:
     time_fades_days: float = 2.5
     saturation: float = 1.3
     length_share: float = 0.46
-    lending: Lending = field(
-        default_factory=lambda: Lending(before=0.23, after=0.46, second_before=0.05, second_after=0.5, answer=0.54)
-    )
+    lending: Lending = field(default_factory=lambda: Lending(before=0.23, after=0.46, second_after=0.5, answer=0.54))
 
 
 @dataclass(frozen=True, slots=True)
