@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -342,7 +341,7 @@ def test_an_index_that_followed_every_change_answers_like_a_new_one(rng: random.
     graph.apply(everything(version=0))
     memory = UserMemory(graph)
     words = ["tea", "milk", "honey", "lemon", "violin", "orchestra", "harbour", "tent"]
-    for version in range(1, 120):
+    for version in range(1, 60):
         nodes: list[MemoryNode] = []
         for number in rng.sample(range(1, 60), rng.randrange(12)):
             text = " ".join(rng.choices(words, k=rng.randrange(1, 6))) + rng.choice(["", "?", f" {number}"])
@@ -359,9 +358,10 @@ def test_an_index_that_followed_every_change_answers_like_a_new_one(rng: random.
             changes(version - 1, version, nodes, edges, deleted=[id_of(rng.randrange(1, 60)) for _ in range(4)])
         )
         cosines = near({number: rng.random() for number in rng.sample(range(1, 60), 30)})
+        fresh = UserMemory(graph)
         for text in ("tea", "Ann's honey lemon in May", "orchestra of the harbour?", "xyzzy"):
             for question in (Question(text=text), Question(text=text, similarities=cosines, limit=30)):
-                assert memory.ranked(question) == UserMemory(graph).ranked(question)
+                assert memory.ranked(question) == fresh.ranked(question)
 
 
 def test_slots_of_what_is_gone_are_given_back(graph: UserGraph, memory: UserMemory) -> None:
@@ -382,4 +382,3 @@ def test_equal_memories_have_one_order(clock: Clock) -> None:
         graph.apply(everything(arrangement))
         orders.append(found(UserMemory(graph), "tea", limit=5))
     assert orders[0] == orders[1]
-    assert replace(nodes[0]) == nodes[0]

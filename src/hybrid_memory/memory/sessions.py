@@ -257,7 +257,8 @@ class Sessions:
 
     def _entered(self, graph: UserGraph) -> _Session:
         """A session for a graph; the least recently used ones make room."""
-        session = _Session(graph, UserMemory(graph, self._accesses), Arrivals(graph.user_id, self._events))
+        memory = UserMemory(graph, self._accesses, self._settings.language)
+        session = _Session(graph, memory, Arrivals(graph.user_id, self._events))
         self._sessions[graph.user_id] = session
         self.on_entered(graph.user_id)
         for other in list(self._sessions):

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import Stemmer
 
-from hybrid_memory.errors import ConfigurationError
-
 _WORD = re.compile(r"[^\W_]+")
 # Words that are in every text and tell nothing apart, and what is left of "don't" or "it's".
 _EMPTY = {
@@ -41,15 +39,12 @@ _ENDINGS = {
         (re.compile(r"(?<=\w\w\w\w)ais$"), "al"),
     )
 }
-LANGUAGES = tuple(sorted(Stemmer.algorithms()))
 
 
 class Language:
     """One language's stems and empty words; one thread at a time. Languages without a list here have no empty words."""
 
     def __init__(self, name: str) -> None:
-        if name not in LANGUAGES:
-            raise ConfigurationError(f"no language {name!r}; there are {', '.join(LANGUAGES)}")
         self.name = name
         self._stemmer = Stemmer.Stemmer(name)
         self.empty = frozenset(_EMPTY.get(name, "").split())
