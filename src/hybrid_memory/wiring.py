@@ -19,6 +19,7 @@ from hybrid_memory.memory.finding import Finding
 from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
 from hybrid_memory.memory.keeping import opened_keeper
+from hybrid_memory.memory.large_users import LargeUsers
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.sessions import Sessions
@@ -30,6 +31,7 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.embeddings import Embeddings
 from hybrid_memory.postgres.housekeeping import Upkeep
+from hybrid_memory.postgres.large_owners import LargeOwners
 from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.statistics import Statistics
 from hybrid_memory.replication.clock import HybridClock
@@ -54,6 +56,7 @@ class Parts:
     tool_outputs: ToolOutputs
     conversations: Conversations
     finding: Finding
+    large_users: LargeUsers
     embedding: Embedding | None
     figures: Figures
     delivery: Delivery
@@ -130,9 +133,11 @@ async def opened(
         )
         link.on_recovery(sessions.recovered)
         cached = None if keeper is None else keeper.vectors
+        embeddings = Embeddings(link)
         vectors, embedding = vectors_and_pipeline(
-            Embeddings(link), embedder, sessions, queue.still_holds, cached, texts_of, settings, events
+            embeddings, embedder, sessions, queue.still_holds, cached, texts_of, settings, events
         )
+        large = LargeUsers(LargeOwners(link), embeddings, sessions, vectors, settings.max_held_memories)
         stack.push_async_callback(vectors.close)
         memories = Memories(border, clock, link, writer, sessions, accesses, vectors, events)
         entities = Entities(border, memories, sessions, events)
@@ -147,7 +152,8 @@ async def opened(
             entities=entities,
             tool_outputs=ToolOutputs(border, memories, entities, events),
             conversations=conversations,
-            finding=Finding(border, sessions, vectors, accesses),
+            finding=Finding(border, sessions, vectors, large, accesses),
+            large_users=large,
             embedding=embedding,
             figures=figures,
             delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),
