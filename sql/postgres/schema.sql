@@ -1277,7 +1277,7 @@ end
 $$;
 
 -- Whether a memory passes the filters of a question: `at` (what has expired by then does not), `types`, `tags` (in lower
--- case), `thread`, `metadata`, `since`, `until`.
+-- case), `thread`, `metadata`, `since`, `until`. Without a query inside it is put into the statement that calls it.
 create function memory.passes(p_node memory.nodes, p_filters jsonb) returns boolean
 language sql stable parallel safe
 as $$
@@ -1285,8 +1285,7 @@ as $$
     and (not p_filters ? 'types' or p_filters -> 'types' ? p_node.context_type)
     and (not p_filters ? 'thread' or p_node.thread_id = p_filters ->> 'thread')
     and (not p_filters ? 'metadata' or p_node.metadata @> (p_filters -> 'metadata'))
-    and (not p_filters ? 'tags'
-         or lower(p_node.tags::text)::text[] @> array(select jsonb_array_elements_text(p_filters -> 'tags')))
+    and (not p_filters ? 'tags' or to_jsonb(lower(p_node.tags::text)::text[]) @> (p_filters -> 'tags'))
     and (not p_filters ? 'since'
          or memory.happened_at(p_node.context_type, p_node.content, p_node.created_at)
             >= (p_filters ->> 'since')::timestamptz)
@@ -1447,7 +1446,7 @@ $$;
 -- Memories of a user whose vectors are nearest to a question, compared one by one.
 create function memory.nearest(
   p_user text, p_model text, p_dimensions integer, p_vector public.vector, p_half public.halfvec, p_filters jsonb,
-  p_after bigint, p_most integer
+  p_most integer
 ) returns table (o_node_id uuid, o_cosine double precision)
 language sql stable
 as $$
@@ -1456,7 +1455,6 @@ as $$
                                        e.embedding_half operator(public.<=>) p_half)) as cosine
     from memory.embeddings e
     where e.user_id = p_user and e.model = p_model and e.dimensions = p_dimensions
-      and (p_after is null or (e.version > p_after and not e.ann))
     group by e.node_id
   )
   select c.node_id, c.cosine
@@ -1467,6 +1465,23 @@ as $$
     limit 1
   ) as passing
   limit p_most
+$$;
+
+-- The same among those that came after a version and are not in the index. A statement of its own: one for both could not
+-- use the index of versions.
+create function memory.nearest_latest(
+  p_user text, p_model text, p_dimensions integer, p_vector public.vector, p_half public.halfvec, p_filters jsonb,
+  p_after bigint, p_most integer
+) returns table (o_node_id uuid, o_cosine double precision)
+language sql stable
+as $$
+  select e.node_id, 1 - min(coalesce(e.embedding operator(public.<=>) p_vector,
+                                     e.embedding_half operator(public.<=>) p_half)) as cosine
+  from memory.embeddings e
+  join memory.nodes n on n.user_id = p_user and n.node_id = e.node_id
+  where e.user_id = p_user and e.model = p_model and e.dimensions = p_dimensions
+    and e.version > p_after and not e.ann and memory.passes(n, p_filters)
+  group by e.node_id order by cosine desc, e.node_id limit p_most
 $$;
 
 -- The name of the index over large users' vectors of a model, given as `model/dimensions`.
@@ -1560,9 +1575,9 @@ begin
     ' from (select e.node_id, (e.%1$I::%2$s.%3$s(%4$s)) operator(%2$s.<=>) $2::%2$s.%3$s(%4$s) as distance'
     '       from %5$s.embeddings e'
     '       where e.ann and e.model = %6$L and e.dimensions = %4$s and e.user_id = $1'
-    '         and exists (select from %5$s.nodes n where n.user_id = $1 and n.node_id = e.node_id'
-    '                     and %5$s.passes(n, $3))'
     '       order by (e.%1$I::%2$s.%3$s(%4$s)) operator(%2$s.<=>) $2::%2$s.%3$s(%4$s) limit %7$s) as near'
+    ' join %5$s.nodes n on n.user_id = $1 and n.node_id = near.node_id'
+    ' where %5$s.passes(n, $3)'
     ' group by near.node_id order by 2 desc, 1',
     v_column, v_vectors, v_kind, p_dimensions, v_schema, p_model, p_most)
     using p_user, coalesce(p_vector::text, p_half::text), p_filters;
@@ -1604,6 +1619,8 @@ revoke all on function memory.words_of(regconfig, memory.nodes) from public;
 revoke all on function memory.index_words(text, text, integer) from public;
 revoke all on function memory.worded(text, text, text, jsonb, integer) from public;
 revoke all on function memory.nearest(
+  text, text, integer, public.vector, public.halfvec, jsonb, integer) from public;
+revoke all on function memory.nearest_latest(
   text, text, integer, public.vector, public.halfvec, jsonb, bigint, integer) from public;
 revoke all on function memory.ann_index(text) from public;
 revoke all on function memory.has_ann_index(text) from public;
@@ -1614,6 +1631,6 @@ revoke all on function memory.nearest_by_index(
   text, text, integer, public.vector, public.halfvec, jsonb, integer) from public;
 revoke all on function memory.large_users(text, bigint, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (9, 'large_owners', 'a95f9ff3eb195e31be5172a0a6f805830e0f3490431f143b6bafdb43e9a08a42');
+insert into memory.schema_migrations (number, name, checksum) values (9, 'large_owners', 'cd4d9155714a458ae917054942fc8a2a53d85e6c36d225d41b105d143d83ce30');
 
 commit;

@@ -83,7 +83,7 @@ class TestFinding:
 
 
 Clustered = tuple[LargeOwners, np.ndarray[Any, Any]]
-SIZE = 1200
+SIZE = 600
 
 
 @pytest.fixture

@@ -29,9 +29,14 @@ select o_node_id as node_id, o_score as score
 from memory.worded(:owner, :language, :question, :filters::jsonb, :most);
 
 -- name: nearest
--- Memories whose vectors are nearest, compared one by one: all of them, or those that the index does not hold.
+-- Memories whose vectors are nearest, compared one by one.
 select o_node_id as node_id, o_cosine as cosine
-from memory.nearest(:owner, :model, :dimensions, :vector, :half, :filters::jsonb, :after, :most);
+from memory.nearest(:owner, :model, :dimensions, :vector, :half, :filters::jsonb, :most);
+
+-- name: nearest_latest
+-- The same among those that the index does not hold yet.
+select o_node_id as node_id, o_cosine as cosine
+from memory.nearest_latest(:owner, :model, :dimensions, :vector, :half, :filters::jsonb, :after, :most);
 
 -- name: nearest_by_index
 -- The same through the index.

@@ -156,10 +156,10 @@ async def _nearest(
     marked = standing["marked"] if standing else None
     if marked is not None and await transaction.fetchval("large_owners.has_ann_index", mark=asked.space.mark):
         near = await transaction.fetch("large_owners.nearest_by_index", **question)
-        others = await transaction.fetch("large_owners.nearest", **question, after=marked)
+        others = await transaction.fetch("large_owners.nearest_latest", **question, after=marked)
         if len(near) + len(others) >= asked.most:
             best = sorted([*near, *others], key=lambda row: (-row["cosine"], row["node_id"]))
             return {str(row["node_id"]): row["cosine"] for row in best[: asked.most]}, "by index"
     # Nothing is marked, or so little passes the filters that the index gives up looking for it.
-    rows = await transaction.fetch("large_owners.nearest", **question, after=None)
+    rows = await transaction.fetch("large_owners.nearest", **question)
     return {str(row["node_id"]): row["cosine"] for row in rows}, "exactly"
