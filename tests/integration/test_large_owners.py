@@ -1,11 +1,14 @@
 """Users too large to be held: found in Postgres by the same call, completely, and through an index of their vectors."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from pgvector import Vector
+from pgvector.asyncpg import register_vector
 
 from hybrid_memory import HybridMemoryManager
 from hybrid_memory.memory.large_users import LARGE_OWNERS
@@ -84,35 +87,49 @@ class TestFinding:
 
 Clustered = tuple[LargeOwners, np.ndarray[Any, Any]]
 SIZE = 600
+_AT_ONCE = 10_000
 
 
 @pytest.fixture
 async def clustered(targets: Targets, database: Database) -> Clustered:
-    """Vectors of nick and as many of others, in clusters, as texts of people are."""
+    """Vectors of nick and as many of others."""
+    return LargeOwners(database), await fill(targets, SIZE, SIZE)
+
+
+async def fill(targets: Targets, size: int, others: int) -> np.ndarray[Any, Any]:
+    """Vectors of nick and of many others, in clusters, as texts of people are; those of nick."""
     rng = np.random.default_rng(7)
-    centres = rng.normal(size=(60, SPACE.dimensions))
-    noise = rng.normal(size=(2 * SIZE, SPACE.dimensions))
-    vectors = (centres[rng.integers(60, size=2 * SIZE)] + 0.6 * noise).astype(np.float32)
+    centres = rng.normal(size=(max(60, size // 200), SPACE.dimensions)).astype(np.float32)
+    of_nick = []
     async with administration(targets) as connection:
-        await connection.execute(
-            "insert into memory.nodes (user_id, node_id, content)"
-            " select case when i < $1::int then 'nick' else 'u' || i % 20 end, lpad(i::text, 32, '0')::uuid, '{}'"
-            " from generate_series(0, 2 * $1::int - 1) i",
-            SIZE,
-        )
+        await register_vector(connection)
+        for start in range(0, size + others, _AT_ONCE):
+            count = min(_AT_ONCE, size + others - start)
+            noise = rng.normal(size=(count, SPACE.dimensions)).astype(np.float32)
+            vectors = centres[rng.integers(len(centres), size=count)] + np.float32(0.6) * noise
+            of_nick.append(vectors[: max(0, size - start)])
+            await connection.execute(
+                "insert into memory.nodes (user_id, node_id, content)"
+                " select case when i < $3::int then 'nick' else 'u' || i % 20 end, lpad(i::text, 32, '0')::uuid, '{}'"
+                " from generate_series($1::int, $1::int + $2::int - 1) i",
+                start,
+                count,
+                size,
+            )
+            await connection.execute(
+                "insert into memory.embeddings (user_id, node_id, model, dimensions, embedding)"
+                " select n.user_id, n.node_id, 'm', 24, v.vector"
+                " from unnest($1::public.vector[]) with ordinality v (vector, i)"
+                " join memory.nodes n on n.node_id = lpad((v.i - 1 + $2::int)::text, 32, '0')::uuid",
+                [Vector(vector) for vector in vectors],
+                start,
+            )
         await connection.execute(
             "insert into memory.user_metadata (user_id, node_count)"
             " select user_id, count(*) from memory.nodes group by user_id"
         )
-        await connection.execute(
-            "insert into memory.embeddings (user_id, node_id, model, dimensions, embedding)"
-            " select n.user_id, n.node_id, 'm', 24, v.values::public.vector from memory.nodes n"
-            " join unnest($1::text[]) with ordinality v (values, i)"
-            " on n.node_id = lpad((v.i - 1)::text, 32, '0')::uuid",
-            [str(vector.tolist()) for vector in vectors],
-        )
         await connection.execute("analyze")
-    return LargeOwners(database), vectors[:SIZE]
+    return np.concatenate(of_nick)
 
 
 def nearest(vectors: np.ndarray[Any, Any], question: np.ndarray[Any, Any], most: int) -> set[str]:
@@ -203,3 +220,24 @@ class TestTheIndex:
         async with connection_to(targets.runtime) as connection, connection.transaction():
             await connection.execute("select memory.bind_users('{u1}')")
             assert await connection.fetchval("select count(*) from memory.postings") == 0
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+async def test_a_very_large_user_among_others(targets: Targets, database: Database, size: int) -> None:
+    vectors, rows = await fill(targets, size, 100_000), LargeOwners(database)
+    start = time.perf_counter()
+    assert await rows.index_vectors("nick", SPACE) == size
+    indexed = time.perf_counter() - start
+    shares, seconds = [], []
+    for vector in vectors[:: size // 200]:
+        question = vector + 0.1
+        start = time.perf_counter()
+        found = await rows.candidates("nick", asked(question))
+        seconds.append(time.perf_counter() - start)
+        assert found.compared == "by index"
+        shares.append(len({one.replace("-", "") for one in found.cosines} & nearest(vectors, question, 10)) / 10)
+    recall, p50 = sum(shares) / len(shares), sorted(seconds)[len(seconds) // 2]
+    print(f"{size} rows: indexed in {indexed:.0f} s; recall@10 {recall:.3f}, p50 {p50 * 1000:.1f} ms")
+    assert recall >= 0.95
