@@ -331,9 +331,17 @@ begin
     return false;
   end if;
   perform memory.set_scope('all');
-  refresh materialized view concurrently memory.user_stats;
-  refresh materialized view concurrently memory.context_type_stats;
-  refresh materialized view concurrently memory.entity_stats;
+  -- Views that a restored dump has left empty can only be filled at once.
+  if (select bool_and(v.relispopulated) from pg_class v join pg_class t on t.relnamespace = v.relnamespace
+      where t.oid = v_table and v.relkind = 'm') then
+    refresh materialized view concurrently memory.user_stats;
+    refresh materialized view concurrently memory.context_type_stats;
+    refresh materialized view concurrently memory.entity_stats;
+  else
+    refresh materialized view memory.user_stats;
+    refresh materialized view memory.context_type_stats;
+    refresh materialized view memory.entity_stats;
+  end if;
   perform memory.set_scope(v_scope);
   update memory.deployment set stats_refreshed_at = clock_timestamp();
   return true;
@@ -341,7 +349,7 @@ end
 $$;
 revoke all on function memory.refresh_stats() from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (4, 'statistics', 'c618143338ed7e32675cc778afc5b7e1b8b1cbca349672c582871ae1faecf2ae');
+insert into memory.schema_migrations (number, name, checksum) values (4, 'statistics', '1861173f7d6d888d0cb6e8861128cbc6fd143ff2cb9998d90ef49d178282eb33');
 
 -- 0005 administration
 -- For the administrator's hands.
@@ -503,6 +511,11 @@ as $$
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
 $$;
 
+-- The version of an item of a store: that of its last write, which stays the same while its expiry is put off.
+create function memory.item_version(p_metadata jsonb, p_version bigint) returns bigint
+language sql immutable parallel safe
+as $$ select coalesce((p_metadata #>> '{store,version}')::bigint, p_version) $$;
+
 -- Another id for a node, and for the ends of its relationships; its vectors are left to be made anew. One statement moves
 -- both: foreign keys are checked at its end.
 create function memory.rename_node(p_user text, p_from uuid, p_to uuid, p_version bigint) returns void
@@ -521,6 +534,36 @@ begin
 end
 $$;
 
+-- Operations without those that were written before the user was erased; `"erased": true` when none is left. They were
+-- if they were written for an incarnation that was erased. Written for the present one they were not; for one that
+-- nobody knows or that is over for another reason, the time decides.
+create function memory.unerased(p_user text, p_ops jsonb) returns jsonb
+language plpgsql volatile
+as $$
+declare
+  v_incarnation uuid := (p_ops ->> 'incarnation')::uuid;
+  v_erased_at timestamptz;
+  v_erased boolean;
+  v_list text;
+  v_left integer := 0;
+begin
+  select max(erased_at), coalesce(bool_or(incarnation = v_incarnation), false) into v_erased_at, v_erased
+    from memory.erasures where user_hash = encode(sha256(convert_to(p_user, 'UTF8')), 'hex');
+  if v_erased_at is null
+     or (not v_erased and exists (
+       select from memory.user_metadata where user_id = p_user and incarnation = v_incarnation)) then
+    return p_ops;
+  end if;
+  foreach v_list in array array['nodes', 'entities', 'edges', 'deletes'] loop
+    p_ops := jsonb_set(p_ops, array[v_list], (
+      select coalesce(jsonb_agg(o), '[]') from jsonb_array_elements(p_ops -> v_list) o
+      where not v_erased and (o ->> 'written_at')::timestamptz > v_erased_at));
+    v_left := v_left + jsonb_array_length(p_ops -> v_list);
+  end loop;
+  return p_ops || jsonb_build_object('erased', v_left = 0);
+end
+$$;
+
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds `user_id`, the `last` number and the `oldest` time of writing in
 -- it, and lists of operations by kind, each operation with its number `n`: `nodes`, `entities`, `edges`, `vectors`,
@@ -532,6 +575,10 @@ $$;
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
 -- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
 -- `deleted`.
+-- With `"guarded": true`, a node may carry `if_version`: the version it must have now, 0 for one that is not there. One
+-- that has another, or that would lose against what is there, raises 23V01 with the operation in DETAIL.
+-- `"replayed": true` says that the operations have waited, written for `incarnation` of the user as far as that is known:
+-- what was written before the user was erased is dropped, and so is a relationship to a memory that is gone by now.
 create function memory.apply_user_batch(
   p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[],
   out o_user_id text, out o_incarnation uuid, out o_version bigint, out o_before bigint, out o_mark bigint,
@@ -564,6 +611,8 @@ declare
   v_misplaced boolean := false;
   v_changed uuid[] := '{}';
   v_wanted boolean := p_ops -> 'echo' = 'true';
+  v_exists boolean;
+  v_replayed boolean := coalesce(p_ops -> 'replayed' = 'true', false);
   v_node_rows jsonb[] := '{}';
   v_edge_rows jsonb[] := '{}';
   v_nodes bigint := 0;
@@ -575,7 +624,21 @@ begin
   perform memory.bind_users(array[p_user]);
   select incarnation, version, last_deletion into o_incarnation, v_version, v_last_deletion
     from memory.user_metadata where user_id = p_user for update;
-  if not found then
+  v_exists := found;
+  -- After the lock, which whoever erases the user holds until it is done.
+  if v_replayed then
+    p_ops := memory.unerased(p_user, p_ops);
+    if p_ops -> 'erased' = 'true' then
+      -- Nothing of an erased user stays, and no row to remember the watermark in.
+      o_user_id := p_user;
+      o_version := coalesce(v_version, 0);
+      o_before := (p_ops ->> 'last')::bigint;
+      o_mark := o_before;
+      o_same := '{}';
+      return;
+    end if;
+  end if;
+  if not v_exists then
     insert into memory.user_metadata (user_id, last_deletion)
       values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
       on conflict (user_id) do nothing;
@@ -610,6 +673,25 @@ begin
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
       join memory.tombstones d on d.user_id = p_user and d.node_id = o.node_id and d.node_id = any (v_ids)
       where (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+  end if;
+
+  if p_ops -> 'guarded' = 'true' then
+    select min(o.n) into v_missing
+      from jsonb_to_recordset(p_ops -> 'nodes')
+             as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid, if_version bigint)
+      where o.n > v_mark and o.if_version is not null
+        and (o.n = any (v_dead)
+             or o.if_version <> coalesce((
+                  select memory.item_version(t.metadata, t.version) from memory.nodes t
+                  where t.user_id = p_user and t.node_id = o.node_id
+                    and (t.expires_at is null or t.expires_at > v_now)), 0)
+             or exists (select from memory.nodes t
+                        where t.user_id = p_user and t.node_id = o.node_id
+                          and (t.written_at, t.written_by) >= (least(o.written_at, v_cutoff), o.written_by)));
+    if v_missing is not null then
+      raise exception 'another version is there'
+        using errcode = '23V01', detail = jsonb_build_object('user_id', p_user, 'n', v_missing)::text;
+    end if;
   end if;
 
   if jsonb_array_length(p_ops -> 'nodes') > 0 then
@@ -804,15 +886,16 @@ begin
     select coalesce(array_agg(node_id), '{}') into v_known
       from memory.nodes where user_id = p_user and node_id = any (v_ids);
     v_dead := '{}';
-    if v_late then
-      -- An end that was deleted after the relationship was written takes the relationship with it.
+    if v_late or v_replayed then
+      -- An end that was deleted after the relationship was written takes the relationship with it. So does one that was
+      -- removed while the relationship waited, whose tombstone is as old as the memory was.
       select coalesce(array_agg(distinct o.n), '{}') into v_dead
         from jsonb_to_recordset(p_ops -> 'edges')
                as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
         join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
           and d.node_id = any (v_ids)
         where d.node_id <> all (v_known)
-          and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+          and (v_replayed or (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by));
     end if;
     select min(o.n) into v_missing
       from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
@@ -924,11 +1007,13 @@ revoke all on function memory.listed(jsonb, text) from public;
 revoke all on function memory.names_of(jsonb) from public;
 revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
+revoke all on function memory.item_version(jsonb, bigint) from public;
 revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
+revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '6bdeceaa6b6d4becd3f60f51249c4877e9d3ecbbf6d4b1305420395077180632');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '9217ead6361d56e6c11de1519c3221ecf25afa2682e81a817f23ed425f66f3fd');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
@@ -1239,7 +1324,119 @@ revoke all on function memory.users_to_embed(text, text, integer) from public;
 
 insert into memory.schema_migrations (number, name, checksum) values (8, 'embeddings', 'ed9f56ffa1f9e14f70ffd3c2ecedbfb9c5b7f01f0a3c0fb96f78e7b4c9152245');
 
--- 0009 large_owners
+-- 0009 store
+-- Items of a store: nodes with a namespace and a key.
+
+create index nodes_namespace on memory.nodes (user_id, namespace) where namespace is not null;
+
+-- Owners after `p_after` who have items; only their names.
+create function memory.store_owners(p_after text, p_most integer) returns setof text
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope text := coalesce(current_setting('memory.scope', true), '');
+begin
+  perform memory.set_scope('all');
+  return query select distinct user_id from memory.nodes
+               where user_id > p_after and namespace is not null order by user_id limit p_most;
+  perform memory.set_scope(v_scope);
+end
+$$;
+
+-- Puts off the expiry of a user's items by the time each of them was stored for, unless that was done a moment ago:
+-- within a tenth of that time. What has expired stays so. The user's version afterwards.
+create function memory.refresh_items(p_user text, p_nodes uuid[]) returns bigint
+language plpgsql volatile
+as $$
+declare
+  v_now timestamptz := clock_timestamp();
+  v_version bigint;
+begin
+  perform memory.bind_users(array[p_user]);
+  select version into v_version from memory.user_metadata where user_id = p_user for update;
+  update memory.nodes as n
+    set expires_at = v_now + (n.metadata #>> '{store,ttl}')::double precision * interval '1 minute',
+        metadata = jsonb_set(n.metadata, '{store,version}', to_jsonb(memory.item_version(n.metadata, n.version))),
+        version = v_version + 1
+    where n.user_id = p_user and n.node_id = any (p_nodes) and n.expires_at > v_now
+      and n.expires_at < v_now + (n.metadata #>> '{store,ttl}')::double precision * interval '0.9 minute';
+  if not found then
+    return v_version;
+  end if;
+  update memory.user_metadata set version = version + 1 where user_id = p_user;
+  return v_version + 1;
+end
+$$;
+
+revoke all on function memory.store_owners(text, integer) from public;
+revoke all on function memory.refresh_items(text, uuid[]) from public;
+
+insert into memory.schema_migrations (number, name, checksum) values (9, 'store', 'fce57c1087d8eb92c545340c975e41fb71c713b873cf387a182cdf9f0408b205');
+
+-- 0010 freshness
+-- What processes compare, so that all of them are fresh: which database this is, and where users stand.
+
+-- Which database this is. Another epoch or server means that it does not go on where it was: a backup was restored, or a
+-- standby took over. A position behind one already seen means the same. What a server does not tell stays out.
+create function memory.standing(out o_epoch uuid, out o_server text, out o_position bigint)
+language plpgsql volatile
+as $$
+declare
+  v_schema oid;
+  v_system text;
+  v_timeline text;
+begin
+  select d.epoch, c.relnamespace into o_epoch, v_schema
+    from memory.deployment d join pg_catalog.pg_class c on c.oid = d.tableoid;
+  begin
+    select system_identifier::text into v_system from pg_catalog.pg_control_system();
+    if not pg_catalog.pg_is_in_recovery() then
+      o_position := pg_catalog.pg_current_wal_flush_lsn() - '0/0'::pg_catalog.pg_lsn;
+      v_timeline := pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_flush_lsn()), 8);
+    end if;
+  exception when insufficient_privilege or undefined_function or feature_not_supported then
+    null;
+  end;
+  select pg_catalog.concat_ws('-', v_system, v_timeline, d.oid, c.relfilenode) into o_server
+    from pg_catalog.pg_database d, pg_catalog.pg_class c
+    where d.datname = pg_catalog.current_database() and c.relnamespace = v_schema and c.relname = 'user_metadata';
+end
+$$;
+
+-- Says that the database does not go on where it was, unless somebody has said so since `p_seen`; the epoch from now on.
+create function memory.renew_epoch(p_seen uuid) returns uuid
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_epoch uuid := gen_random_uuid();
+begin
+  update memory.deployment set epoch = v_epoch where epoch = p_seen;
+  select epoch into v_epoch from memory.deployment;
+  return v_epoch;
+end
+$$;
+
+-- Where each of these users stands; nothing for one who never wrote.
+create function memory.versions_of(p_users text[])
+returns table (o_user_id text, o_incarnation uuid, o_version bigint)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_scope text := coalesce(current_setting('memory.scope', true), '');
+begin
+  perform memory.set_scope('all');
+  return query select m.user_id, m.incarnation, m.version from memory.user_metadata m where m.user_id = any (p_users);
+  perform memory.set_scope(v_scope);
+end
+$$;
+
+revoke all on function memory.standing() from public;
+revoke all on function memory.renew_epoch(uuid) from public;
+revoke all on function memory.versions_of(text[]) from public;
+
+insert into memory.schema_migrations (number, name, checksum) values (10, 'freshness', '8b8a8ce0adb3931d51ecd37cc1b292fff355b0750360fe7e0414ccfcc249b71e');
+
+-- 0011 large_owners
 -- Finding in the memory of users that are too large for a process: which memories may be meant, by words and by vectors.
 -- A process takes those and ranks them as it ranks everything else.
 
@@ -1631,6 +1828,6 @@ revoke all on function memory.nearest_by_index(
   text, text, integer, public.vector, public.halfvec, jsonb, integer) from public;
 revoke all on function memory.large_users(text, bigint, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (9, 'large_owners', 'cd4d9155714a458ae917054942fc8a2a53d85e6c36d225d41b105d143d83ce30');
+insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', 'cd4d9155714a458ae917054942fc8a2a53d85e6c36d225d41b105d143d83ce30');
 
 commit;

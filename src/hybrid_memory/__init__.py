@@ -19,6 +19,7 @@ from hybrid_memory.models import (
 )
 from hybrid_memory.observability import configure_logging
 from hybrid_memory.settings import Settings
+from hybrid_memory.store import HybridStore
 
 __all__ = [
     "EntityRef",
@@ -27,6 +28,7 @@ __all__ = [
     "HybridCheckpointer",
     "HybridMemoryError",
     "HybridMemoryManager",
+    "HybridStore",
     "MemoryNode",
     "RecallHit",
     "Recogniser",

@@ -1,4 +1,4 @@
-"""What a manager offers to graphs: a checkpointer, and keeping of its checkpoints only what is wanted."""
+"""What a manager offers to graphs: a store, a checkpointer, and keeping of its checkpoints only what is wanted."""
 
 from collections.abc import Iterable
 from typing import cast
@@ -6,9 +6,11 @@ from typing import cast
 from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.langgraph.upstream import UpstreamCheckpointer
+from hybrid_memory.memory.namespaces import Namespaces
 from hybrid_memory.observability import Events
 from hybrid_memory.operating import Operating
 from hybrid_memory.settings import Settings
+from hybrid_memory.store import HybridStore, Reach
 from hybrid_memory.wiring import Parts
 
 CHECKPOINTS = "checkpoints"
@@ -24,6 +26,7 @@ class Checkpointing(Operating):
         self._checkpointer = HybridCheckpointer(
             settings=settings, allowed_types=allowed, state=self._state, events=events
         )
+        self._store = HybridStore(settings, reach=Reach(self._home, self._on_home))
         self._upstream: UpstreamCheckpointer | None = None
         if settings.checkpointer == "upstream":
             directory = settings.data_dir.expanduser()
@@ -39,6 +42,19 @@ class Checkpointing(Operating):
             ConfigurationError: it is the stock one, and the manager is not started.
         """
         return self._checkpointer if self._upstream is None else cast("HybridCheckpointer", self._upstream.saver)
+
+    @property
+    def store(self) -> HybridStore:
+        """What `graph.compile(store=...)` takes, also before the manager is started: its first call starts it."""
+        return self._store
+
+    def store_namespace(self, user_id: str, *rest: str) -> tuple[str, ...]:
+        """A namespace of the store whose items are memories of a user, whatever characters the id has.
+
+        Raises:
+            InvalidInput: the user id cannot be one.
+        """
+        return Namespaces(self._border).namespace_of(user_id, *rest)
 
     def _begin(self, parts: Parts) -> None:
         super()._begin(parts)

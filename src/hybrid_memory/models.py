@@ -83,7 +83,7 @@ class Health:
     outbox_oldest_seconds: float | None = None
     quarantined: int | None = None
     pending_embeddings: int | None = None
-    listener: str | None = None
+    listener: Literal["listening", "polling", "off"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

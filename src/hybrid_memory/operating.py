@@ -97,6 +97,7 @@ class Operating(Lifecycle):
             outbox_oldest_seconds=oldest,
             quarantined=quarantined,
             pending_embeddings=embedding.pending if embedding is not None else None,
+            listener="off" if local or self._parts is None else self._parts.freshness.hearing,
         )
 
     async def flush(self, timeout: float = 5.0) -> bool:
@@ -120,6 +121,7 @@ class Operating(Lifecycle):
         parts.large_users.schedule(parts.background)
         if parts.embedding is not None:
             parts.embedding.schedule(parts.background)
+        parts.freshness.begin(parts.background)
 
     async def _close(self, timeout: float) -> None:
         try:

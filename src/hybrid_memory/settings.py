@@ -126,6 +126,13 @@ class Settings(BaseSettings):
     max_staleness_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
         default=60, description="Age at which a cached memory is compared with Postgres again"
     )
+    poll_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=5, description="How often other processes' changes are asked for while they cannot be heard"
+    )
+    listen: bool = Field(
+        default=True,
+        description="Hear of other processes' changes on a connection of its own; `false`: ask for them",
+    )
     max_loaded_users: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="Users whose memory a process keeps at hand; the least recently used leave"
     )
@@ -188,6 +195,18 @@ class Settings(BaseSettings):
     )
     store_search: Literal["hybrid", "vector"] = Field(
         default="hybrid", description="`hybrid` (lexical and vector) or `vector` (cosine scores only)"
+    )
+    store_freshness: Literal["bounded", "strong"] = Field(
+        default="bounded",
+        description="`bounded`: a read of the store is at most `MAX_STALENESS_SECONDS` behind other processes; "
+        "`strong`: it asks Postgres first, and fails without it",
+    )
+    store_ttl_minutes: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="After how many minutes without being read an item of the store expires; never when not set",
+    )
+    store_across_owners: bool = Field(
+        default=True, description="Whether a search or list of the store may be about several owners at once"
     )
     max_content_bytes: Annotated[int, Field(ge=1, le=50_000_000)] = Field(
         default=1_000_000, description="Largest content of one memory"

@@ -16,14 +16,18 @@ from hybrid_memory.memory.delivery import Delivery, oldest_sent
 from hybrid_memory.memory.embedding import Embedding
 from hybrid_memory.memory.entities import Entities
 from hybrid_memory.memory.finding import Finding
+from hybrid_memory.memory.freshness import Freshness
 from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
+from hybrid_memory.memory.item_search import ItemSearch
 from hybrid_memory.memory.keeping import opened_keeper
 from hybrid_memory.memory.large_users import LargeUsers
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
+from hybrid_memory.memory.namespaces import Namespaces
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.statistics import Figures
+from hybrid_memory.memory.store_items import Items
 from hybrid_memory.memory.texts import texts_of
 from hybrid_memory.memory.tool_outputs import ToolOutputs
 from hybrid_memory.memory.vector_parts import vectors_and_pipeline
@@ -31,10 +35,13 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.embeddings import Embeddings
 from hybrid_memory.postgres.housekeeping import Upkeep
+from hybrid_memory.postgres.items import ItemRows
 from hybrid_memory.postgres.large_owners import LargeOwners
 from hybrid_memory.postgres.link import Link
+from hybrid_memory.postgres.listener import channel_of
 from hybrid_memory.postgres.statistics import Statistics
 from hybrid_memory.replication.clock import HybridClock
+from hybrid_memory.replication.invalidation import Invalidation
 from hybrid_memory.replication.queue import Queue
 from hybrid_memory.replication.replay import Replay
 from hybrid_memory.replication.writer import Writer
@@ -58,9 +65,12 @@ class Parts:
     finding: Finding
     large_users: LargeUsers
     embedding: Embedding | None
+    items: Items
+    item_search: ItemSearch
     figures: Figures
     delivery: Delivery
     housekeeping: Housekeeping
+    freshness: Freshness
     background: Background
     instance_id: str
     closing: AsyncExitStack
@@ -113,17 +123,27 @@ async def opened(
         )
         queue = Queue(outbox, instance, answering=lambda: link.answering, now=utc_now)
         await queue.open()
-        upkeep = Upkeep(link)
+        invalidation = Invalidation(link, link.continuity, channel_of(settings.schema_name), instance)
+        stack.push_async_callback(invalidation.close)
+        upkeep = Upkeep(link, changed=invalidation.changed)
         accesses = Accesses(upkeep)
-        sessions = Sessions(Loader(link, clock), keeper, accesses, queue, settings, events)
-        writer = Writer(Batches(link, instance), instance, clock, queue=queue, shown=sessions.holds)
+        sessions = Sessions(Loader(link, clock, link.continuity), keeper, accesses, queue, settings, events)
+        own = Batches(
+            link,
+            instance,
+            changed=invalidation.changed,
+            lost=link.continuity.broken,
+            remembered_seconds=oldest_sent(settings.retention_days).total_seconds(),
+        )
+        writer = Writer(own, instance, clock, queue=queue, shown=sessions.holds)
         stack.push_async_callback(sessions.close)
+        queue.incarnation_of = sessions.incarnation_of
         leases = Leases(state.database())
         stack.callback(leases.close)
         replay = Replay(
             outbox=outbox,
             leases=leases,
-            batches=lambda run: Batches(link, run),
+            batches=lambda run: Batches(link, run, changed=invalidation.changed),
             audience=sessions,
             owner=instance,
             events=events,
@@ -142,8 +162,12 @@ async def opened(
         memories = Memories(border, clock, link, writer, sessions, accesses, vectors, events)
         entities = Entities(border, memories, sessions, events)
         conversations = Conversations(border, memories, sessions)
+        rows = ItemRows(link)
+        finding = Finding(border, sessions, vectors, large, accesses)
         figures = Figures(Statistics(link), accesses, events)
         housekeeping = Housekeeping(border, upkeep, figures, sessions, accesses, settings, events)
+        freshness = Freshness(sessions, invalidation, link, settings, events)
+        stack.push_async_callback(freshness.close)
         return Parts(
             link=link,
             writer=writer,
@@ -152,12 +176,15 @@ async def opened(
             entities=entities,
             tool_outputs=ToolOutputs(border, memories, entities, events),
             conversations=conversations,
-            finding=Finding(border, sessions, vectors, large, accesses),
+            finding=finding,
             large_users=large,
             embedding=embedding,
+            items=Items(border, clock, rows, memories, sessions, accesses),
+            item_search=ItemSearch(Namespaces(border), rows, sessions, accesses, finding, settings),
             figures=figures,
             delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),
             housekeeping=housekeeping,
+            freshness=freshness,
             background=Background(events),
             instance_id=instance,
             closing=stack.pop_all(),

@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.benchmarks import checkpointer, manager, postgres, sqlite_writes, writers
+from tests.benchmarks import checkpointer, locomo, manager, postgres, sqlite_writes, writers
 from tests.benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
@@ -20,22 +20,33 @@ BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "writers": writers.run,
     "checkpointer": checkpointer.run,
 }
+# These are about a file, and run when they are named.
+OF_FILES = {"locomo": locomo.run, "locomo_held_out": locomo.run_held_out}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}; all by default")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"of {', '.join(BENCHMARKS)}; all by default; or {', '.join(OF_FILES)}, and FILE",
+    )
     parser.add_argument("--rounds", type=int, default=30, help="how often each contender runs (30)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32), help="order of the rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     options = parser.parse_args()
-    if unknown := set(options.names) - BENCHMARKS.keys():
-        parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
+    files = [Path(name) for name in options.names if Path(name).is_file()]
+    names = [name for name in options.names if not Path(name).is_file()]
+    if unknown := set(names) - BENCHMARKS.keys() - OF_FILES.keys():
+        parser.error(f"no benchmark or file is named {', '.join(sorted(unknown))}")
+    if OF_FILES.keys() & set(names) and not files:
+        parser.error(f"{', '.join(names)}: of which file?")
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{machine}, {options.rounds} rounds, --seed {options.seed}\n")
-    benchmark = Benchmark(rounds=options.rounds, seed=options.seed)
-    for name in options.names or BENCHMARKS:
-        asyncio.run(_run(BENCHMARKS[name], benchmark))
+    benchmark = Benchmark(rounds=options.rounds, seed=options.seed, files=files)
+    for name in names or BENCHMARKS:
+        asyncio.run(_run((BENCHMARKS | OF_FILES)[name], benchmark))
     if options.json:
         results = [dataclasses.asdict(result) for result in benchmark.results]
         options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))

@@ -44,6 +44,7 @@ LONGEST_BLOCK_SECONDS = 0.005
 IDLE = "a loop with nothing to do"
 SAMPLES = 500
 MOST_STEPS = 400
+SETTLING_STEPS = 25
 
 
 class Conversation:
@@ -136,6 +137,11 @@ class Comparison:
             name: [Conversation(saver, f"thread {next(self._numbers)}", payloads()) for _ in range(callers)]
             for name, saver in self._savers.items()
         }
+
+    async def settle(self) -> None:
+        """Write until each file has its usual size: while a log still grows, every commit in it takes much longer."""
+        for talks in self.conversations(lambda: small, 64).values():
+            await all_put(talks, SETTLING_STEPS)
 
     async def puts(
         self, title: str, payloads: Callable[[], Payload], callers: int, each: int, promised: float | None
@@ -244,6 +250,7 @@ async def run(benchmark: Benchmark) -> None:
 
 
 async def _measure(comparison: Comparison, commit: float) -> None:
+    await comparison.settle()
     print(f"bare commit, synchronous=FULL: {commit * 1000:.3f} ms\n")
     alone = 1.3 if commit < QUICK_COMMIT_SECONDS else 1.0
     await comparison.puts("put, small, 1 caller", lambda: small, 1, 40, alone)

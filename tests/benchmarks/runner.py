@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -32,8 +33,9 @@ class Result:
 class Benchmark:
     """One run of the package; collects the results of every comparison."""
 
-    def __init__(self, *, rounds: int, seed: int) -> None:
+    def __init__(self, *, rounds: int, seed: int, files: Sequence[Path] = ()) -> None:
         self.rounds = rounds
+        self.files = files
         self.results: list[Result] = []
         self._rng = random.Random(seed)
         self._console = Console(highlight=False, soft_wrap=True)
@@ -53,6 +55,15 @@ class Benchmark:
         self._show(result)
         return result
 
+    def show(self, table: Table) -> None:
+        """Print figures that are no times."""
+        self._console.print(table)
+        self._console.print()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text)
+
     def _show(self, result: Result) -> None:
         table = Table(title=result.title, title_justify="left", box=None, pad_edge=False)
         table.add_column("contender")
@@ -60,8 +71,7 @@ class Benchmark:
         table.add_column("time ratio", justify="right")
         for name, seconds in result.seconds.items():
             table.add_row(name, f"{seconds * 1000:.3f} ms", f"{result.ratios[name]:.2f}")
-        self._console.print(table)
-        self._console.print()
+        self.show(table)
 
 
 async def _timed(contender: Contender) -> float:

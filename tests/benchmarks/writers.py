@@ -32,10 +32,16 @@ async def run(benchmark: Benchmark) -> None:
 @contextlib.asynccontextmanager
 async def upstream_store(target: Target) -> AsyncIterator[AsyncPostgresStore]:
     """The published store with its pool, in the same database."""
-    address = f"host={target.hosts[0]} dbname={target.database} user={target.user}"
-    async with AsyncPostgresStore.from_conn_string(address, pool_config={"min_size": 2, "max_size": 20}) as store:
+    async with AsyncPostgresStore.from_conn_string(
+        address_of(target), pool_config={"min_size": 2, "max_size": 20}
+    ) as store:
         await store.setup()
         yield store
+
+
+def address_of(target: Target) -> str:
+    """As psycopg takes it."""
+    return f"host={target.hosts[0]} dbname={target.database} user={target.user}"
 
 
 async def _measure(

@@ -88,6 +88,18 @@ async def test_a_call_that_fails_alone_opens_nothing(link: Link, targets: Target
     assert not events.named("postgres_unavailable")
 
 
+async def test_connections_that_hang_are_met_once(link: Link, proxy: FaultProxy) -> None:
+    """A firewall has forgotten all of them; whoever meets the first one makes the others go."""
+    await asyncio.gather(*(link.call("server.ping") for _ in range(5)))
+    proxy.forget()
+    with pytest.raises(StorageUnavailable):
+        await link.call("server.ping", timeout=0.3)
+    await until(lambda: link._checking is not None and link._checking.done(), "the probe ends")
+    for _ in range(5):
+        await link.call("server.ping", timeout=0.3)
+    assert link.breaker == "closed"
+
+
 async def test_a_server_without_room_is_not_away(link: Link, targets: Targets) -> None:
     async with administration(targets) as other:
         await other.execute(f"alter role {targets.runtime.user} connection limit 0")

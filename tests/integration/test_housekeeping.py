@@ -433,7 +433,7 @@ class TestOldMarks:
         self, instance: Callable[..., HybridMemoryManager], targets: Targets
     ) -> None:
         seen, writer = Recorded(), instance()
-        reader = instance(events=seen)
+        reader = instance(events=seen, listen=False, poll_interval_seconds=3600)
         ids = [await writer.store_persistent_memory("nick", str(number)) for number in range(4)]
         memory = await reader.ensure_user_memories("nick")
         await writer.forget("nick", ids[0])

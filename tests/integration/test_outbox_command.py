@@ -148,7 +148,9 @@ def test_replay_sends_what_waits_and_says_what_does_not(
     async def fill(outbox: Outbox) -> None:
         await outbox.put(
             [
-                queued("nick", RUN, Operation(n, "nodes", fact_row(new_id(), f"fact {n}") | STAMP), datetime.now(UTC))
+                queued(
+                    "nick", None, RUN, Operation(n, "nodes", fact_row(new_id(), f"fact {n}") | STAMP), datetime.now(UTC)
+                )
                 for n in (1, 2, 3)
             ]
         )

@@ -61,6 +61,7 @@ def test_the_wheel_holds_types_and_licence_and_no_tests(wheel: Path) -> None:
     assert any(name.endswith("LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {
         "hybrid_memory",
+        "pytest_hybrid_memory.py",
         f"langgraph_hybrid_memory-{hybrid_memory.__version__}.dist-info",
     }
 

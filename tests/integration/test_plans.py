@@ -26,12 +26,13 @@ async def filled(each_server: Server) -> AsyncIterator[Targets]:
             await connection.execute(
                 """
                 insert into memory.nodes (user_id, node_id, context_type, content, tags, thread_id, seq, version,
-                                          created_at, expires_at)
+                                          created_at, expires_at, namespace, key)
                 select 'u' || u, md5(u || ':' || i)::uuid,
                        case when i % 10 = 0 then 'domain_entity' else 't' || i % 10 end,
                        jsonb_build_object('entity_system', 's', 'entity_id', i::text), array['tag' || i % 20],
                        'thread' || i / 50, i, i, now() - i * interval '1 minute',
-                       case when i % 50 = 0 then now() + i * interval '1 minute' end
+                       case when i % 50 = 0 then now() + i * interval '1 minute' end,
+                       case when i % 25 = 0 then array['docs', 'n' || i % 3] end, case when i % 25 = 0 then i::text end
                 from generate_series(1, $1::int) u, generate_series(1, $2::int) i
                 """,
                 USERS,
@@ -63,6 +64,9 @@ async def filled(each_server: Server) -> AsyncIterator[Targets]:
 ONE_ID = UUID("00000000-0000-0000-0000-000000000001")
 HOT: list[tuple[str, dict[str, object], str]] = [
     ("nodes.get", {"node_id": ONE_ID}, "nodes_pkey"),
+    ("nodes.several", {"node_ids": "{00000000-0000-0000-0000-000000000001}"}, "nodes_pkey"),
+    ("nodes.items", {"prefix": "{docs}", "at": "2026-01-01"}, "nodes_namespace"),
+    ("items.namespaces", {"at": "2026-01-01"}, "nodes_namespace"),
     ("nodes.changed_since", {"version": 490}, "nodes_version"),
     ("nodes.newest", {"context_type": None, "at": "2026-01-01", "most": 10}, "nodes_created"),
     ("nodes.newest", {"context_type": "t3", "at": "2026-01-01", "most": 10}, "nodes_type_created"),
@@ -117,6 +121,18 @@ async def test_who_has_something_to_be_swept_is_told_from_the_index_of_what_expi
         await connection.execute("set memory.scope = 'all'")
         plan = json.loads(await connection.fetchval(f"explain (format json) {asked}"))[0]["Plan"]
     assert indexes_of(plan) == {"nodes_expiry"}
+    assert "Seq Scan" not in json.dumps(plan)
+
+
+async def test_who_has_items_is_told_from_their_index(filled: Targets) -> None:
+    text = (sql_root() / "postgres" / "migrations" / "0009_store.sql").read_text()
+    found = re.search(r"return query (select distinct .*? limit p_most)", text, re.DOTALL)
+    assert found
+    asked = found[1].replace("p_after", "''").replace("p_most", "1000")
+    async with connection_to(filled.migration) as connection:
+        await connection.execute("set memory.scope = 'all'")
+        plan = json.loads(await connection.fetchval(f"explain (format json) {asked}"))[0]["Plan"]
+    assert indexes_of(plan) == {"nodes_namespace"}
     assert "Seq Scan" not in json.dumps(plan)
 
 

@@ -36,6 +36,7 @@ MAINTENANCE = (
     "select memory.users_to_embed('', 'm/3', 10)",
     "select memory.large_users('', 1, 10)",
     "select memory.missing_ann_indexes()",
+    "select memory.store_owners('', 10)",
 )
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -238,6 +239,8 @@ class TestRowSecurity:
         assert definers.keys() == {
             "refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim", "users_to_embed", "large_users",
             "missing_ann_indexes", "create_ann_index",
+            "renew_epoch", "versions_of",
+            "store_owners",
         }  # fmt: skip
         assert all(config == ["search_path=pg_catalog, pg_temp"] for config in definers.values())
 

@@ -35,6 +35,7 @@ _IMPORTED = (
     "pytest",
     "hybrid_memory.postgres.schema",
     "hybrid_memory.postgres.embedded",
+    "hybrid_memory.manager",
     "tests.support.probes",
     "tests.support.chats",
 )

@@ -50,6 +50,10 @@ class FaultProxy:
         """How many COMMITs the clients have sent."""
         self.swallowed = 0
         """How many bytes were lost in a black hole."""
+        self.commits_itself: bytes | None = None
+        """What a statement says that is a transaction of its own, and counts as a COMMIT."""
+        self.replies_dropped = 0
+        """How many COMMITs were answered and the client never heard of it."""
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -100,6 +104,11 @@ class FaultProxy:
         self._become(_Faults(reset=True))
         for link in list(self._links):
             link.cut()
+
+    def forget(self) -> None:
+        """Open connections never speak again, as behind a firewall that forgot them; new ones pass."""
+        for link in self._links:
+            link.die()
 
     def cut_after(self, count: int, direction: Direction) -> None:
         """Every connection, open or new, passes `count` more bytes in that direction and is reset then."""
@@ -166,6 +175,10 @@ class _Link:
         finally:
             self.cut()
 
+    def die(self) -> None:
+        """Pass nothing on from now on."""
+        self._dead.update(_BOTH)
+
     def cut(self) -> None:
         """End both connections with RST."""
         for writer in (self._client, self._server):
@@ -187,7 +200,7 @@ class _Link:
                 await asyncio.sleep(faults.delay)
             if direction in faults.swallow:
                 self._dead.add(direction)
-            if direction == "to_server" and self._messages.holds_commit(data):
+            if direction == "to_server" and self._messages.holds_commit(data, self._proxy.commits_itself):
                 self._proxy.commits += 1
                 self._commit_sent = True
             self._fail_at_commit(direction)
@@ -201,6 +214,8 @@ class _Link:
         if not self._commit_sent:
             return
         fault = self._proxy.faults.at_commit
+        if direction == "to_client" and fault in ("drop_reply", "swallow_reply"):
+            self._proxy.replies_dropped += 1
         if direction == "to_client" or fault in ("lose", "swallow"):
             if fault in ("drop_reply", "lose"):
                 raise ConnectionResetError
@@ -229,7 +244,7 @@ class _Messages:
         self._rest = b""
         self._started = False
 
-    def holds_commit(self, data: bytes) -> bool:
+    def holds_commit(self, data: bytes, commits_itself: bytes | None) -> bool:
         self._rest += data
         found = False
         while True:
@@ -244,8 +259,10 @@ class _Messages:
             if not self._started:
                 # Requests for TLS or a cancel come before the startup message, whose first number is the protocol.
                 self._started = struct.unpack_from("!h", body)[0] == _PROTOCOL_3
-            elif kind == b"Q" and body.rstrip(b"\0; ").lower() == b"commit":
-                found = True
+            elif kind == b"Q":
+                found = found or body.rstrip(b"\0; ").lower() == b"commit"
+            elif kind == b"B" and commits_itself is not None:
+                found = found or commits_itself in body
 
 
 async def connect_to(target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

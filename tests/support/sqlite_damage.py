@@ -21,10 +21,10 @@ def flipped_bits(path: Path, rng: random.Random) -> str:
 
 
 def flipped_in_a_value(path: Path, rng: random.Random) -> str:
-    """Bits inside something that was stored: SQLite itself cannot notice these."""
+    """Bits inside something that was stored, not in the checksum behind it: SQLite itself cannot notice these."""
     content = bytearray(path.read_bytes())
     marks = [place for place in range(len(content) - 8) if content[place : place + 6] == b"value-"]
-    places = [rng.choice(marks) + 6 + rng.randrange(8) for _ in range(rng.choice([1, 3, 30]))]
+    places = [rng.choice(marks) + len("value-") + rng.randrange(len("0000-")) for _ in range(rng.choice([1, 3, 30]))]
     for place in places:
         content[place] ^= 1 << rng.randrange(3)
     path.write_bytes(content)

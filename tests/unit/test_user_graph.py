@@ -46,6 +46,21 @@ def test_a_load_that_began_before_the_latest_change_is_ignored(graph: UserGraph)
     assert ids(graph.view()) == {id_of(1), id_of(2)}
 
 
+def test_after_a_restore_the_next_load_counts_whatever_its_version(graph: UserGraph) -> None:
+    graph.apply(everything([fact(1), fact(2)], version=7))
+    graph.apply(changes(8, 9, [fact(9, version=9)]))
+    graph.confirm()
+    graph.doubt()
+    assert (graph.loaded, graph.version, graph.stale) == (False, 0, True)
+    assert id_of(1) in ids(graph.view()), "until then it is shown, as stale"
+    assert not graph.apply(changes(3, 4, [fact(4, version=4)])), "an own write waits for the load"
+    assert id_of(4) in ids(graph.view())
+    assert graph.apply(everything([fact(1)], version=3))
+    assert graph.version == 4
+    assert ids(graph.view()) == {id_of(1), id_of(4)}
+    assert graph._ahead == []
+
+
 def test_a_load_at_the_same_version_shows_what_was_changed_by_hand(graph: UserGraph) -> None:
     graph.apply(everything([fact(1), fact(2)], version=3))
     graph.apply(everything([fact(1)], version=3))

@@ -70,9 +70,17 @@ begin
     return false;
   end if;
   perform memory.set_scope('all');
-  refresh materialized view concurrently memory.user_stats;
-  refresh materialized view concurrently memory.context_type_stats;
-  refresh materialized view concurrently memory.entity_stats;
+  -- Views that a restored dump has left empty can only be filled at once.
+  if (select bool_and(v.relispopulated) from pg_class v join pg_class t on t.relnamespace = v.relnamespace
+      where t.oid = v_table and v.relkind = 'm') then
+    refresh materialized view concurrently memory.user_stats;
+    refresh materialized view concurrently memory.context_type_stats;
+    refresh materialized view concurrently memory.entity_stats;
+  else
+    refresh materialized view memory.user_stats;
+    refresh materialized view memory.context_type_stats;
+    refresh materialized view memory.entity_stats;
+  end if;
   perform memory.set_scope(v_scope);
   update memory.deployment set stats_refreshed_at = clock_timestamp();
   return true;

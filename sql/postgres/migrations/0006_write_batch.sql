@@ -92,6 +92,11 @@ as $$
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
 $$;
 
+-- The version of an item of a store: that of its last write, which stays the same while its expiry is put off.
+create function memory.item_version(p_metadata jsonb, p_version bigint) returns bigint
+language sql immutable parallel safe
+as $$ select coalesce((p_metadata #>> '{store,version}')::bigint, p_version) $$;
+
 -- Another id for a node, and for the ends of its relationships; its vectors are left to be made anew. One statement moves
 -- both: foreign keys are checked at its end.
 create function memory.rename_node(p_user text, p_from uuid, p_to uuid, p_version bigint) returns void
@@ -110,6 +115,36 @@ begin
 end
 $$;
 
+-- Operations without those that were written before the user was erased; `"erased": true` when none is left. They were
+-- if they were written for an incarnation that was erased. Written for the present one they were not; for one that
+-- nobody knows or that is over for another reason, the time decides.
+create function memory.unerased(p_user text, p_ops jsonb) returns jsonb
+language plpgsql volatile
+as $$
+declare
+  v_incarnation uuid := (p_ops ->> 'incarnation')::uuid;
+  v_erased_at timestamptz;
+  v_erased boolean;
+  v_list text;
+  v_left integer := 0;
+begin
+  select max(erased_at), coalesce(bool_or(incarnation = v_incarnation), false) into v_erased_at, v_erased
+    from memory.erasures where user_hash = encode(sha256(convert_to(p_user, 'UTF8')), 'hex');
+  if v_erased_at is null
+     or (not v_erased and exists (
+       select from memory.user_metadata where user_id = p_user and incarnation = v_incarnation)) then
+    return p_ops;
+  end if;
+  foreach v_list in array array['nodes', 'entities', 'edges', 'deletes'] loop
+    p_ops := jsonb_set(p_ops, array[v_list], (
+      select coalesce(jsonb_agg(o), '[]') from jsonb_array_elements(p_ops -> v_list) o
+      where not v_erased and (o ->> 'written_at')::timestamptz > v_erased_at));
+    v_left := v_left + jsonb_array_length(p_ops -> v_list);
+  end loop;
+  return p_ops || jsonb_build_object('erased', v_left = 0);
+end
+$$;
+
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds `user_id`, the `last` number and the `oldest` time of writing in
 -- it, and lists of operations by kind, each operation with its number `n`: `nodes`, `entities`, `edges`, `vectors`,
@@ -121,6 +156,10 @@ $$;
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
 -- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
 -- `deleted`.
+-- With `"guarded": true`, a node may carry `if_version`: the version it must have now, 0 for one that is not there. One
+-- that has another, or that would lose against what is there, raises 23V01 with the operation in DETAIL.
+-- `"replayed": true` says that the operations have waited, written for `incarnation` of the user as far as that is known:
+-- what was written before the user was erased is dropped, and so is a relationship to a memory that is gone by now.
 create function memory.apply_user_batch(
   p_user text, p_instance uuid, p_ops jsonb, p_vectors public.vector[], p_halves public.halfvec[],
   out o_user_id text, out o_incarnation uuid, out o_version bigint, out o_before bigint, out o_mark bigint,
@@ -153,6 +192,8 @@ declare
   v_misplaced boolean := false;
   v_changed uuid[] := '{}';
   v_wanted boolean := p_ops -> 'echo' = 'true';
+  v_exists boolean;
+  v_replayed boolean := coalesce(p_ops -> 'replayed' = 'true', false);
   v_node_rows jsonb[] := '{}';
   v_edge_rows jsonb[] := '{}';
   v_nodes bigint := 0;
@@ -164,7 +205,21 @@ begin
   perform memory.bind_users(array[p_user]);
   select incarnation, version, last_deletion into o_incarnation, v_version, v_last_deletion
     from memory.user_metadata where user_id = p_user for update;
-  if not found then
+  v_exists := found;
+  -- After the lock, which whoever erases the user holds until it is done.
+  if v_replayed then
+    p_ops := memory.unerased(p_user, p_ops);
+    if p_ops -> 'erased' = 'true' then
+      -- Nothing of an erased user stays, and no row to remember the watermark in.
+      o_user_id := p_user;
+      o_version := coalesce(v_version, 0);
+      o_before := (p_ops ->> 'last')::bigint;
+      o_mark := o_before;
+      o_same := '{}';
+      return;
+    end if;
+  end if;
+  if not v_exists then
     insert into memory.user_metadata (user_id, last_deletion)
       values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
       on conflict (user_id) do nothing;
@@ -199,6 +254,25 @@ begin
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
       join memory.tombstones d on d.user_id = p_user and d.node_id = o.node_id and d.node_id = any (v_ids)
       where (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+  end if;
+
+  if p_ops -> 'guarded' = 'true' then
+    select min(o.n) into v_missing
+      from jsonb_to_recordset(p_ops -> 'nodes')
+             as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid, if_version bigint)
+      where o.n > v_mark and o.if_version is not null
+        and (o.n = any (v_dead)
+             or o.if_version <> coalesce((
+                  select memory.item_version(t.metadata, t.version) from memory.nodes t
+                  where t.user_id = p_user and t.node_id = o.node_id
+                    and (t.expires_at is null or t.expires_at > v_now)), 0)
+             or exists (select from memory.nodes t
+                        where t.user_id = p_user and t.node_id = o.node_id
+                          and (t.written_at, t.written_by) >= (least(o.written_at, v_cutoff), o.written_by)));
+    if v_missing is not null then
+      raise exception 'another version is there'
+        using errcode = '23V01', detail = jsonb_build_object('user_id', p_user, 'n', v_missing)::text;
+    end if;
   end if;
 
   if jsonb_array_length(p_ops -> 'nodes') > 0 then
@@ -393,15 +467,16 @@ begin
     select coalesce(array_agg(node_id), '{}') into v_known
       from memory.nodes where user_id = p_user and node_id = any (v_ids);
     v_dead := '{}';
-    if v_late then
-      -- An end that was deleted after the relationship was written takes the relationship with it.
+    if v_late or v_replayed then
+      -- An end that was deleted after the relationship was written takes the relationship with it. So does one that was
+      -- removed while the relationship waited, whose tombstone is as old as the memory was.
       select coalesce(array_agg(distinct o.n), '{}') into v_dead
         from jsonb_to_recordset(p_ops -> 'edges')
                as o (n bigint, from_node_id uuid, to_node_id uuid, written_at timestamptz, written_by uuid)
         join memory.tombstones d on d.user_id = p_user and d.node_id in (o.from_node_id, o.to_node_id)
           and d.node_id = any (v_ids)
         where d.node_id <> all (v_known)
-          and (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by);
+          and (v_replayed or (d.written_at, d.written_by) >= (least(o.written_at, v_cutoff), o.written_by));
     end if;
     select min(o.n) into v_missing
       from jsonb_to_recordset(p_ops -> 'edges') as o (n bigint, from_node_id uuid, to_node_id uuid)
@@ -513,6 +588,8 @@ revoke all on function memory.listed(jsonb, text) from public;
 revoke all on function memory.names_of(jsonb) from public;
 revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
+revoke all on function memory.item_version(jsonb, bigint) from public;
 revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
+revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;

@@ -6,6 +6,23 @@ select node_id, context_type, content, content_kind, summary, tags, metadata, im
 from memory.nodes
 where user_id = :user_id and node_id = :node_id;
 
+-- name: several
+-- Some memories.
+select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+       access_count, expires_at
+from memory.nodes
+where user_id = :user_id and node_id = any (:node_ids);
+
+-- name: items
+-- The items of a store whose namespace begins with some labels.
+select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+       access_count, expires_at
+from memory.nodes
+where user_id = :user_id and namespace is not null and namespace[1:cardinality(:prefix::text[])] = :prefix
+  and (expires_at is null or expires_at > :at);
+
 -- name: changed_since
 -- What a cache at `version` is missing, in no order, which would cost a large user as much as reading; at -1 everything.
 select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,

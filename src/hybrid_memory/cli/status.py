@@ -58,7 +58,7 @@ async def _postgres(settings: Settings) -> Report:
         if chosen is None:
             return {"state": "off"}
         if isinstance(chosen, Targets):
-            return await _server(chosen.runtime, settings) | {"kind": "configured"}
+            return await _server(chosen.runtime, settings, pooled=chosen.pooled) | {"kind": "configured"}
         return await _embedded(chosen, settings) | {"kind": "embedded", "directory": str(chosen.directory)}
     except HybridMemoryError as error:
         return {"state": "failing", "error": str(error)}
@@ -71,10 +71,10 @@ async def _embedded(chosen: Embedded, settings: Settings) -> Report:
     return await _server(embedded_targets(running).runtime, settings)
 
 
-async def _server(target: Target, settings: Settings) -> Report:
+async def _server(target: Target, settings: Settings, *, pooled: bool = False) -> Report:
     report: Report = {"state": "up", "dsn": target.display}
     try:
-        async with connected(target, settings) as connection:
+        async with connected(target, settings, pooled=pooled) as connection:
             state = await inspect(connection, settings.schema_name)
             report |= _described(state)
             state.check_server()

@@ -102,6 +102,16 @@ class UserGraph:
         """Postgres was asked and did not answer."""
         self._stale = True
 
+    def doubt(self) -> None:
+        """What is here is of a database that was replaced: it is shown as stale until the next load takes its place.
+
+        What is written until then waits for that load, which counts whatever its version.
+        """
+        with self._lock:
+            self._loaded, self._incarnation, self._version = False, None, 0
+            self._ahead.clear()
+            self._stale = True
+
     def apply(self, delta: Delta) -> bool:
         """Bring the graph to a delta; one that brings nothing new changes nothing.
 

@@ -129,9 +129,9 @@ class HybridCheckpointer(ThreadCalls):
     ) -> RunnableConfig:
         """Store a checkpoint; it is durable when this returns. Errors as in `put`."""
         put = StoredPut(self._serialisation, self._memory, self._elements, config, checkpoint, metadata, new_versions)
-        if not put.is_heavy:
+        if light := not put.is_heavy:
             put.prepare()
-        await (await self._database()).write(put.job, durable=self._durable)
+        await (await self._database()).write(put.job, durable=self._durable, light=light)
         put.done()
         return config_of(put.address, checkpoint["id"])
 
@@ -148,9 +148,9 @@ class HybridCheckpointer(ThreadCalls):
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
         stored = StoredWrites(self._serialisation, self._memory, config, writes, task_id, task_path)
-        if not stored.is_heavy:
+        if light := not stored.is_heavy:
             stored.prepare()
-        await (await self._database()).write(stored.job, durable=self._durable)
+        await (await self._database()).write(stored.job, durable=self._durable, light=light)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

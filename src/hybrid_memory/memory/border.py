@@ -13,6 +13,7 @@ from hybrid_memory.memory.content import JSON, encoded, text_of
 from hybrid_memory.memory.identity import new_id, node_id_of
 from hybrid_memory.memory.summaries import summary_of
 from hybrid_memory.postgres.batches import LARGEST_VECTOR
+from hybrid_memory.recall.passage import ENTITY
 from hybrid_memory.settings import Settings
 
 STORE_OWNERS = "store:"
@@ -88,6 +89,23 @@ class Border:
         """A name or id given by the world outside, as long as a key may be."""
         return text_of(value, path, most_bytes=self._settings.max_key_bytes)
 
+    def address(self, labels_and_key: str) -> str:
+        """The labels of a namespace with the key, as one text."""
+        return text_of(labels_and_key, "key with its namespace", most_bytes=self._settings.max_key_bytes, empty=True)
+
+    def item(self, value: object) -> tuple[dict[str, Any], str]:
+        """The value of an item of a store, which has to come back as it is, and its text."""
+        if not isinstance(value, Mapping):
+            raise InvalidInput(f"value must be a mapping, not {type(value).__name__}")
+        plain, text = encoded(
+            value,
+            "value",
+            most_bytes=self._settings.max_content_bytes,
+            most_depth=self._settings.max_depth,
+            unchanged=True,
+        )
+        return (plain if isinstance(plain, dict) else {}), text
+
     def content(self, value: object, path: str = "content") -> tuple[JSON, str, bytes]:
         """What is stored, its kind, and a hash of both. A string is stored as `{"text": ...}`."""
         if value is None:
@@ -107,8 +125,9 @@ class Border:
             return {}
         if not isinstance(value, Mapping):
             raise InvalidInput(f"{path} must be a mapping, not {type(value).__name__}")
-        limits = {"most_bytes": self._settings.max_content_bytes, "most_depth": self._settings.max_depth}
-        plain, _ = encoded(value, path, **limits)
+        plain, _ = encoded(
+            value, path, most_bytes=self._settings.max_content_bytes, most_depth=self._settings.max_depth
+        )
         return plain if isinstance(plain, dict) else {}
 
     def tags(self, value: Iterable[str] | None) -> list[str]:
@@ -207,6 +226,8 @@ class Border:
             own_id, name = node_id_of(owner, node_id, most_bytes=self._settings.max_key_bytes)
         plain, kind, content_hash = self.content(content)
         kept_type = self.name(context_type, "context_type")
+        if kept_type == ENTITY:
+            raise InvalidInput(f"context_type {ENTITY!r} is that of entities, which store_entity stores and merges")
         expires_at = self.expiry(expires_in, now)
         row = {
             "node_id": own_id,

@@ -24,15 +24,16 @@ _LONGEST_PATH = 60
 _INTEGRAL_FROM = 1e16
 
 
-def encoded(value: object, path: str, *, most_bytes: int, most_depth: int) -> tuple[JSON, str]:
+def encoded(value: object, path: str, *, most_bytes: int, most_depth: int, unchanged: bool = False) -> tuple[JSON, str]:
     """`value` as plain JSON values and as text.
 
-    Datetimes with a time zone, UUIDs, enums, dataclasses and pydantic models become what JSON has for them.
+    Datetimes with a time zone, UUIDs, enums, dataclasses, pydantic models and sets become what JSON has for them; where
+    the value has to come back `unchanged`, they are refused.
 
     Raises:
         InvalidInput: naming the path to what cannot be stored.
     """
-    plain = _plain(value, path, most_depth)
+    plain = _plain(value, path, most_depth, unchanged=unchanged)
     text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     size = len(text.encode())
     if size > most_bytes:
@@ -63,16 +64,20 @@ def text_of(value: object, path: str, *, most_bytes: int | None = None, empty: b
     return str(value)
 
 
-def _plain(value: object, path: str, depth: int) -> JSON:
+def _plain(value: object, path: str, depth: int, *, unchanged: bool) -> JSON:
     if depth < 0:
         raise InvalidInput(f"{path[:_LONGEST_PATH]}... is nested too deeply, or holds itself (HYBRID_MEMORY_MAX_DEPTH)")
-    value = _unwrapped(value, path)
+    if not unchanged:
+        value = _unwrapped(value, path)
     if isinstance(value, Mapping):
-        return {_key(key, path): _plain(item, f"{path}.{key}", depth - 1) for key, item in value.items()}
-    if isinstance(value, AbstractSet):
-        return sorted((_plain(item, f"{path}{{}}", depth - 1) for item in value), key=json.dumps)
+        return {
+            _key(key, path): _plain(item, f"{path}.{key}", depth - 1, unchanged=unchanged)
+            for key, item in value.items()
+        }
+    if isinstance(value, AbstractSet) and not unchanged:
+        return sorted((_plain(item, f"{path}{{}}", depth - 1, unchanged=False) for item in value), key=json.dumps)
     if isinstance(value, Sequence) and not isinstance(value, (str, *_BYTES)):
-        return [_plain(item, f"{path}[{place}]", depth - 1) for place, item in enumerate(value)]
+        return [_plain(item, f"{path}[{place}]", depth - 1, unchanged=unchanged) for place, item in enumerate(value)]
     return _scalar(value, path)
 
 

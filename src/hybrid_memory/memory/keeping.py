@@ -127,6 +127,14 @@ class Keeper:
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_behind())
 
+    def start_anew(self) -> None:
+        """What is noted is of a database that is not there any more."""
+        self._unwritten.clear()
+
+    async def remember_database(self) -> None:
+        """How far the database is, for the next process to compare."""
+        await self._attempted(self._deployment.remember())
+
     async def written(self) -> None:
         """Wait until everything noted is written."""
         while self._writing is not None:
@@ -138,6 +146,7 @@ class Keeper:
         with suppress(TimeoutError):
             async with asyncio.timeout(_SECONDS_TO_CLOSE):
                 await self.written()
+                await self.remember_database()
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
@@ -225,7 +234,8 @@ async def opened_keeper(
                 await users.make_room(unused_seconds=0, most_bytes=0)
                 await vectors.make_room(unused_seconds=0, most_bytes=0)
             else:
-                deployment = Deployment(link, settings.schema_name, CachedValues(cache))
+                address = f"{link.address} {settings.schema_name}"
+                deployment = Deployment(link.continuity, address, CachedValues(cache))
                 keeper = Keeper(users, deployment, stamps, settings, events, vectors)
         except StorageUnavailable as error:
             events.warning("cache_unavailable", error=str(error))

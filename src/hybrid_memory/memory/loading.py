@@ -7,6 +7,7 @@ from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.models import MemoryNode, Relationship
 from hybrid_memory.postgres.access import Access
+from hybrid_memory.postgres.continuity import Continuity
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.relationships import Relationships
 from hybrid_memory.postgres.users import Users, UserState
@@ -29,11 +30,15 @@ async def taken_in(graph: UserGraph, delta: Delta) -> bool:
 
 
 class Loader:
-    """Reads all rows of one moment, in one transaction of one user."""
+    """Reads all rows of one moment, in one transaction of one user.
 
-    def __init__(self, database: Access, stamps: HybridClock) -> None:
+    `continuity` is shown which database they came from, and told when that is not as far as it was.
+    """
+
+    def __init__(self, database: Access, stamps: HybridClock, continuity: Continuity) -> None:
         self._database = database
         self._stamps = stamps
+        self._continuity = continuity
 
     async def everything(self, user_id: str, arrived: Arrived) -> Delta:
         """All rows. Rows that somebody changed by hand are counted anew, and every cache is told."""
@@ -48,12 +53,16 @@ class Loader:
         """What changed since a version of one incarnation; None when only a load can tell."""
         async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
             users = Users(transaction, user_id)
+            if counting:
+                await self._continuity.check(lambda: transaction.fetchrow("deployment.standing"))
             state = await users.state(since)
             expected = (state.node_count, state.relationship_count) if state else (0, 0)
             if counting and await users.row_counts() != expected:
                 return None
             if state is None:
                 return Delta(incarnation=None, version=0, since=0) if since == 0 else None
+            if state.incarnation == incarnation and state.version < since:
+                self._continuity.broken("a user's version is behind one that was seen")
             if state.incarnation != incarnation or not state.tombstone_floor <= since <= state.version:
                 return None
             if state.version == since:

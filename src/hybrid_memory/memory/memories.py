@@ -8,6 +8,7 @@ from uuid import UUID
 from hybrid_memory.errors import InvalidInput, StorageRejected, StorageUnavailable, UnknownMemory
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.graph.view import is_stub
+from hybrid_memory.items import is_item, with_metadata
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border, Draft
 from hybrid_memory.memory.sessions import Sessions
@@ -122,7 +123,10 @@ class Memories:
     async def found(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
         """One memory, from the user's graph when it is here, else from Postgres, or from what is known without it."""
         owner = self._border.user_id(user_id)
-        wanted = self._border.node_id(owner, node_id)
+        return await self.known(owner, self._border.node_id(owner, node_id))
+
+    async def known(self, owner: str, wanted: str) -> MemoryNode | None:
+        """The same for whoever has checked already whose memory it is and which."""
         memory = self._sessions.loaded(owner)
         if memory is not None:
             return memory.peek(wanted)
@@ -163,6 +167,8 @@ class Memories:
             )
         )
         row = dict(draft.row) | {"external_id": node.external_id}
+        if is_item(node):
+            row |= _address_kept(node, row)
         if node.expires_at is not None and "expires_in" not in fields:
             row["expires_at"] = node.expires_at.isoformat()
         await self.write(draft.user_id, writes_of(replace(draft, row=row)))
@@ -238,6 +244,18 @@ def writes_of(draft: Draft) -> list[Write]:
     writes += [edge_write(draft.node_id, target, "relates_to") for target in dict.fromkeys(draft.relates_to)]
     writes += [edge_write(draft.node_id, target, "depends_on") for target in dict.fromkeys(draft.depends_on)]
     return writes
+
+
+def _address_kept(node: MemoryNode, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes an item of a store stay one."""
+    if row["content_kind"] != "json" or not isinstance(row["content"], dict):
+        raise InvalidInput("content of an item of a store must be a mapping")
+    return {
+        "namespace": list(node.namespace or ()),
+        "key": node.key,
+        "context_type": node.context_type,
+        "metadata": with_metadata(node, row["metadata"]),
+    }
 
 
 def _without_twins(drafts: Sequence[Draft]) -> tuple[list[Draft], list[str]]:

@@ -18,6 +18,7 @@ from hybrid_memory.memory.progress import Arrivals, Progress
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied, Written
+from hybrid_memory.postgres.users import Version
 from hybrid_memory.replication.pending import Pending
 from hybrid_memory.replication.queue import Queue, Queued
 from hybrid_memory.settings import Settings
@@ -30,6 +31,7 @@ class _Session:
     """One user's graph and its read face, when it was last compared with Postgres, and the comparison under way.
 
     Counting rows, which tells what was done by hand, takes longer the more there are: not after every own write.
+    `databases` counts how often the database was found to be another one.
     """
 
     graph: UserGraph
@@ -39,6 +41,7 @@ class _Session:
     refreshing: "asyncio.Task[None] | None" = None
     counting: bool = False
     pending: Pending | None = None
+    databases: int = 0
 
 
 class Sessions:
@@ -66,6 +69,8 @@ class Sessions:
         self._clock = clock
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._held: WeakValueDictionary[str, UserGraph] = WeakValueDictionary()
+        self.on_entered: Callable[[str], None] = lambda _: None
+        """Called when the memory of a user comes here."""
 
     async def opened(self, user_id: str, progress: Progress | None = None) -> UserMemory:
         """The user's memory, no older than the settings allow; callers that come together share one load.
@@ -79,9 +84,33 @@ class Sessions:
                 await self._refreshed(session)
         return session.memory
 
+    async def current(self, user_id: str) -> UserMemory:
+        """The user's memory with everything that was committed before this call, by whomever.
+
+        Raises:
+            StorageUnavailable: Postgres does not answer.
+        """
+        session = self._session(user_id)
+        if session.refreshing is not None:
+            # It may have begun before what has to be seen was committed.
+            await asyncio.shield(session.refreshing)
+        await self._refreshed(session, counting=False)
+        if session.graph.stale:
+            raise StorageUnavailable(f"Postgres cannot be asked what is new of {user_id!r}")
+        return session.memory
+
+    def awaiting(self) -> Iterable[str]:
+        """Of whom something waits in the outbox, as far as this process knows."""
+        return () if self._queue is None else self._queue.users
+
     def holds(self, user_id: str) -> bool:
         """Whether the user's memory is here, or on its way."""
         return user_id in self._sessions or user_id in self._held
+
+    def incarnation_of(self, user_id: str) -> str | None:
+        """Which incarnation of the user the memory that is here belongs to, if one is here."""
+        session = self._sessions.get(user_id)
+        return None if session is None else session.graph.incarnation
 
     async def show(self, applied: Applied) -> None:
         """Bring a loaded graph to what this process has written; one that is not loaded needs nothing."""
@@ -143,11 +172,57 @@ class Sessions:
                 await self.dropped(session.graph.user_id)
 
     def recovered(self) -> None:
-        """Postgres answers again: whatever is shown as stale is completed, the rest is compared when it is opened."""
+        """Postgres answers again: what was not loaded is completed, the rest is compared when it is opened."""
         for session in list(self._sessions.values()):
             session.checked_at = _NEVER
-            if session.graph.stale and session.refreshing is None:
+            if session.graph.stale and not session.graph.loaded and session.refreshing is None:
                 self._start_refreshing(session, counting=True)
+
+    @property
+    def users(self) -> list[str]:
+        """Whose memory is here."""
+        return list(dict.fromkeys((*self._sessions, *self._held)))
+
+    def versions(self) -> dict[str, Version]:
+        """Where the memories stand that are here."""
+        graphs = [*(session.graph for session in self._sessions.values()), *self._held.values()]
+        return {graph.user_id: (graph.incarnation, graph.version) for graph in graphs if graph.loaded}
+
+    def confirm(self, users: Iterable[str]) -> None:
+        """Postgres was asked, and these memories were what it held."""
+        for user_id in users:
+            graph = self._graph(user_id)
+            if graph is not None and graph.loaded:
+                graph.confirm()
+
+    def mark_stale(self) -> None:
+        """Postgres does not answer: nobody can say what has changed."""
+        for user_id in self.users:
+            if (graph := self._graph(user_id)) is not None:
+                graph.mark_stale()
+
+    def start_anew(self) -> list[str]:
+        """The database was replaced: what is here is stale until it has been loaded from the one there is; whose."""
+        if self._keeper is not None:
+            self._keeper.start_anew()
+        users = self.users
+        for user_id in users:
+            session = self._session(user_id)
+            self._events.info("user_cache_invalidated", user_id=user_id, version=session.graph.version)
+            session.databases += 1
+            session.checked_at = _NEVER
+            session.graph.doubt()
+        return users
+
+    async def changed(self, user_id: str, version: int | None) -> None:
+        """Another process has brought a user to a version; what is here follows, to whatever there is if None."""
+        graph = self._graph(user_id)
+        if graph is None:
+            return
+        if version is None:
+            await self._refreshed(self._session(user_id), counting=False)
+        elif graph.version < version:
+            await self.caught_up(user_id, version)
 
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""
@@ -165,6 +240,10 @@ class Sessions:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._sessions.clear()
 
+    def _graph(self, user_id: str) -> UserGraph | None:
+        session = self._sessions.get(user_id)
+        return self._held.get(user_id) if session is None else session.graph
+
     def _session(self, user_id: str) -> _Session:
         return self._known(user_id) or self._entered(UserGraph(user_id))
 
@@ -180,6 +259,7 @@ class Sessions:
         """A session for a graph; the least recently used ones make room."""
         session = _Session(graph, UserMemory(graph, self._accesses), Arrivals(graph.user_id, self._events))
         self._sessions[graph.user_id] = session
+        self.on_entered(graph.user_id)
         for other in list(self._sessions):
             if len(self._sessions) <= self._settings.max_loaded_users:
                 break
@@ -216,12 +296,16 @@ class Sessions:
         graph, started = session.graph, self._clock()
         try:
             await self._recall(session)
-            if graph.loaded:
-                await self._compare(session, counting=counting)
-            else:
-                with self._events.timed("user_memories_loaded", user_id=graph.user_id) as report:
-                    report["source"] = await self._filled(session)
-                    report |= {"nodes": graph.node_count, "relationships": graph.edge_count, "version": graph.version}
+            databases = None
+            while databases != session.databases:
+                if databases is not None:
+                    # What was read meanwhile was still of the one before.
+                    graph.doubt()
+                databases = session.databases
+                if graph.loaded:
+                    await self._compare(session, counting=counting)
+                else:
+                    await self._begin(session)
             if counting:
                 session.checked_at = started
             graph.confirm()
@@ -231,6 +315,12 @@ class Sessions:
             self._events.warning("postgres_unavailable", user_id=graph.user_id, age=graph.age, error=str(error))
         finally:
             session.refreshing = None
+
+    async def _begin(self, session: _Session) -> None:
+        graph = session.graph
+        with self._events.timed("user_memories_loaded", user_id=graph.user_id) as report:
+            report["source"] = await self._filled(session)
+            report |= {"nodes": graph.node_count, "relationships": graph.edge_count, "version": graph.version}
 
     async def _filled(self, session: _Session) -> Literal["cache", "postgres"]:
         """Fill an empty graph: with the copy that was kept and what changed since, or with everything."""

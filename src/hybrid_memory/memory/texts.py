@@ -5,11 +5,11 @@ the same, so does its vector.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from hybrid_memory.items import WHOLE, searched_texts
 from hybrid_memory.models import MemoryNode
 
 CONTENT = "content"
@@ -20,8 +20,11 @@ _LONGEST_NAME = 200
 
 def texts_of(node: MemoryNode) -> dict[str, str]:
     """The texts of a memory by the field they stand for; none when there is nothing to compare."""
-    text = _text_of(node)[:_LONGEST].strip()
-    return {CONTENT: text} if text else {}
+    texts = searched_texts(node)
+    if texts is None:
+        texts = {CONTENT: _text_of(node)}
+    shortened = {CONTENT if path == WHOLE else path: text[:_LONGEST].strip() for path, text in texts.items()}
+    return {field: text for field, text in shortened.items() if text}
 
 
 def hash_of(text: str) -> bytes:
@@ -37,9 +40,6 @@ def _text_of(node: MemoryNode) -> str:
         return _said(content)
     if node.context_type == "domain_entity" and isinstance(content, Mapping):
         return "\n".join(_entity(content))
-    if node.namespace is not None:
-        # As LangGraph's stores do, so that vectors of the same item are the same.
-        return json.dumps(content, sort_keys=True, ensure_ascii=False)
     return "\n".join([node.summary, *_lines(content)])
 
 

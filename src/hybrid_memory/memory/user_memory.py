@@ -99,6 +99,10 @@ class UserMemory:
         """All that is called so and by what, best first; among them stubs, which are called by their ids."""
         return self._entities.called(self._graph.view(), text)
 
+    def snapshot(self) -> GraphView:
+        """What there is now, for an index that follows it."""
+        return self._graph.view()
+
     def retrieve_relevant(
         self,
         query_text: str,

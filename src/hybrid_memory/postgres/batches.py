@@ -1,9 +1,11 @@
 """The write path: numbered operations of one or several users, applied exactly once in one round trip."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pgvector import HalfVector, Vector
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     import asyncpg
 
 Kind = Literal["nodes", "entities", "edges", "deletes"]
+# The column of an operation that is refused unless the row has this version, and the state it is refused with.
+IF_VERSION = "if_version"
+ANOTHER_VERSION = "23V01"
 # Vectors of more dimensions are kept at half precision.
 LARGEST_VECTOR = 2000
 
@@ -46,6 +51,14 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
+class Waited:
+    """Of operations that waited: which incarnation of their user they were written for, as far as that is known."""
+
+    incarnation: str | None
+    replayed: Literal[True] = True
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What a batch made different: rows as they are now, and the memories that are gone."""
 
@@ -59,12 +72,13 @@ class Applied:
     """What became of a user's operations: consumed up to `mark`, visible from `version` on.
 
     `same` names, for each memory that was to be stored only once and was there already, the one that is there.
+    The incarnation is None when the user was erased in the meantime, and nothing was applied.
     `written` is all that is different between `version` and the one before, if it was asked for and anything is.
     `vectors` are those that came with the operations, by the memory they were sent for; None: nobody knows.
     """
 
     user_id: str
-    incarnation: str
+    incarnation: str | None
     version: int
     mark: int
     numbers: tuple[int, ...]
@@ -89,24 +103,54 @@ class _Vectors:
         return len(self.half)
 
 
-class Batches:
-    """Applies batches for one instance, which is one run of one process."""
+class _Mark(NamedTuple):
+    """How far a user's operations had been applied, in which life of the user, and when."""
 
-    def __init__(self, database: Access, instance_id: str) -> None:
+    incarnation: UUID
+    number: int
+    at: float
+
+
+class Batches:
+    """Applies batches for one instance, which is one run of one process.
+
+    Args:
+        database: where.
+        instance_id: for whom.
+        changed: is told of each user who has a new version, and which.
+        lost: is told when the database has forgotten what this instance wrote.
+        remembered_seconds: for how long a user's watermark is kept for sure.
+    """
+
+    def __init__(
+        self,
+        database: Access,
+        instance_id: str,
+        *,
+        changed: Callable[[str, int], None] = lambda _user, _version: None,
+        lost: Callable[[str], None] = lambda _reason: None,
+        remembered_seconds: float = math.inf,
+    ) -> None:
         self._database = database
         self._instance = UUID(instance_id)
+        self._changed = changed
+        self._lost = lost
+        self._remembered_seconds = remembered_seconds
+        self._marks: dict[str, _Mark] = {}
 
     async def apply(
         self,
         batches: Mapping[str, Sequence[Operation]],
         *,
         echo: Collection[str] = (),
+        waited: Waited | None = None,
         timeout: float | None = None,
     ) -> dict[str, Applied]:
         """Apply each user's operations, all or none of them, and say how far each user is.
 
         Within a user's batch a key appears once per kind, and a node that is deleted is not put again. For the users
-        in `echo` it also says what was written.
+        in `echo` it also says what was written. Of operations that have `waited`, those are dropped that what happened
+        meanwhile has made void.
 
         Raises:
             StorageUnavailable: sending the same batches again is safe, whatever became of them.
@@ -114,7 +158,8 @@ class Batches:
         """
         vectors = _Vectors()
         payloads = [
-            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo)) for user_id, ops in batches.items()
+            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo) | (asdict(waited) if waited else {}))
+            for user_id, ops in batches.items()
         ]
         # Taking one user's batch out of an array of one would cost a tenth of the call.
         name, what = (
@@ -129,7 +174,23 @@ class Batches:
         except StorageRejected as error:
             error.operation = _operation_at_fault(error)
             raise
+        for row in rows:
+            self._note(row)
         return {row["user_id"]: _applied(row, batches[row["user_id"]]) for row in rows}
+
+    def _note(self, row: "asyncpg.Record") -> None:
+        user_id, now = row["user_id"], time.monotonic()
+        known = self._marks.get(user_id)
+        self._marks[user_id] = _Mark(row["incarnation"], row["mark"], now)
+        if (
+            known is not None
+            and known.incarnation == row["incarnation"]
+            and row["before"] < known.number
+            and now - known.at < self._remembered_seconds
+        ):
+            self._lost("a write that was committed is missing")
+        if row["mark"] > row["before"]:
+            self._changed(user_id, row["version"])
 
 
 def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
@@ -137,7 +198,7 @@ def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
     fresh = [operation for operation in operations if operation.n > row["before"]]
     return Applied(
         user_id,
-        str(row["incarnation"]),
+        None if row["incarnation"] is None else str(row["incarnation"]),
         row["version"],
         row["mark"],
         tuple(operation.n for operation in fresh),
@@ -182,6 +243,7 @@ def _payload(user_id: str, operations: Sequence[Operation], vectors: _Vectors, *
                 }
             )
     return lists | {
+        "guarded": any(IF_VERSION in operation.row for operation in operations),
         "user_id": user_id,
         "last": operations[-1].n,
         "oldest": min(operation.row["written_at"] for operation in operations),

@@ -9,7 +9,7 @@ goes back to the pool if it answers within a second.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -29,14 +29,17 @@ from hybrid_memory.settings import Settings
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-    Connection = PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]
-
+Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
 _ROLLBACK_SECONDS = 1.0
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
 _FETCHED_AT_ONCE = 1000
 _HANDED_OVER_AT_ONCE = 250
 # While the server is away the pool logs every attempt; without any handler Python would print them.
 logging.getLogger("asyncpg.pool").addHandler(logging.NullHandler())
+
+
+async def _as_it_is(_: "Connection") -> None:
+    """Nothing to look at."""
 
 
 class Transaction:
@@ -141,9 +144,22 @@ class Database:
 
     @classmethod
     async def open(
-        cls, targets: Targets, settings: Settings, events: Events, *, vector_schema: str = "public"
+        cls,
+        targets: Targets,
+        settings: Settings,
+        events: Events,
+        *,
+        vector_schema: str = "public",
+        opened: Callable[["Connection"], Awaitable[None]] = _as_it_is,
     ) -> "Database":
         """Connect; the schema must be there (see `hybrid_memory.postgres.schema`).
+
+        Args:
+            targets: where the database is.
+            settings: deadlines, and how many connections.
+            events: where to report.
+            vector_schema: where pgvector is.
+            opened: looks at each connection before it is used.
 
         Raises:
             StorageUnavailable: the server did not answer within the connect timeout.
@@ -158,6 +174,7 @@ class Database:
                     await register_vector(connection, schema=vector_schema)
                     if not targets.pooled:
                         await connection.execute(known["server.notice_lost_clients"].text)
+                    await opened(connection)
             except BaseException as error:
                 # asyncpg would say goodbye to the server and wait for its answer, without a deadline.
                 connection.terminate()
@@ -251,6 +268,10 @@ class Database:
         for deadline in self._deadlines:
             if not deadline.expired():
                 deadline.reschedule(now)
+        await self.distrust()
+
+    async def distrust(self) -> None:
+        """Use none of the present connections for another call: one was lost, and others may hang the same way."""
         await self._pool.expire_connections()
 
     @asynccontextmanager

@@ -43,8 +43,9 @@ class Reads:
 class Upkeep:
     """The statements of housekeeping, each a transaction of its own."""
 
-    def __init__(self, database: Access) -> None:
+    def __init__(self, database: Access, *, changed: Callable[[str, int], None] = lambda _user, _version: None) -> None:
         self._database = database
+        self._changed = changed
 
     async def claim(self, chore: Chore, seconds: float) -> bool:
         """Whether this process is to do a chore that one of all processes does every so many seconds."""
@@ -75,6 +76,7 @@ class Upkeep:
             )
             swept = Swept(**dict(row))
             if swept.removed:
+                self._changed(user_id, swept.version)
                 yield swept
             if swept.removed < MOST_ROWS:
                 return

@@ -11,15 +11,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Literal
+from uuid import UUID
 
 from hybrid_memory import queries
 from hybrid_memory.errors import HybridMemoryError, StorageUnavailable
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres import schema
-from hybrid_memory.postgres.database import Database, Isolation, Transaction
-from hybrid_memory.postgres.deployment import deployment_of
+from hybrid_memory.postgres.continuity import Continuity
+from hybrid_memory.postgres.database import Connection, Database, Isolation, Transaction
 from hybrid_memory.postgres.reach import embedded_server_crashed, reached, restart_embedded
-from hybrid_memory.postgres.target import Targets, resolve
+from hybrid_memory.postgres.target import Target, Targets, resolve
 from hybrid_memory.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 _SUSPICIOUS_SECONDS = 0.75
 _PROBE_SECONDS = 2.0
 _FIRST_PAUSE_SECONDS = 0.25
-_LONGEST_PAUSE_SECONDS = 4.0
+# A probe that hangs, the pause after it and what waits until then are over within five seconds.
+_LONGEST_PAUSE_SECONDS = 1.5
 # The server answered: it has no room for one more connection, which those that are open do not need.
 _ALIVE = "53"
+# The connection is gone, or nothing came on it.
+_LOST = "08"
 
 Breaker = Literal["closed", "open", "half-open"]
 
@@ -41,18 +45,19 @@ class Link:
     def __init__(self, settings: Settings, events: Events) -> None:
         self._settings = settings
         self._events = events
-        self._ping = queries.load("postgres", settings.schema_name)["server.ping"].text
+        self._queries = queries.load("postgres", settings.schema_name)
         self._closing = AsyncExitStack()
         self._targets: Targets | None = None
         self._database: Database | None = None
         self._checking: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
+        self._lost = False
         self._recovered: list[Callable[[], None]] = []
         chosen = resolve(settings)
         self.address = chosen.runtime.display if isinstance(chosen, Targets) else str(chosen)
         """Where the server is meant to be."""
-        self.deployment: str | None = None
-        """Which database it is; None until it has answered once."""
+        self.continuity = Continuity(self._renew_epoch, events)
+        """Which database it is, looked at on every new connection."""
         self.breaker: Breaker = "closed"
         """`closed` while calls pass, `open` while they fail at once, `half-open` during a probe."""
 
@@ -73,6 +78,7 @@ class Link:
 
     async def close(self) -> None:
         """End the probes, close the connections, and leave the embedded server."""
+        await self.continuity.close()
         tasks = [task for task in (self._checking, self._recovering) if task is not None]
         for task in tasks:
             task.cancel()
@@ -83,6 +89,13 @@ class Link:
     def on_recovery(self, call: Callable[[], None]) -> None:
         """Call this each time the server answers again."""
         self._recovered.append(call)
+
+    @property
+    def direct(self) -> tuple[Target, bool] | None:
+        """Where notifications can be received, and whether that goes through a pooler; None before it was reached."""
+        if self._targets is None:
+            return None
+        return self._targets.direct, self._targets.pooled and self._targets.direct == self._targets.runtime
 
     @property
     def answering(self) -> bool:
@@ -114,7 +127,8 @@ class Link:
         slow = asyncio.get_running_loop().call_later(_SUSPICIOUS_SECONDS, self._suspect)
         try:
             yield self._database
-        except StorageUnavailable:
+        except StorageUnavailable as error:
+            self._lost = self._lost or (error.sqlstate or _LOST).startswith(_LOST)
             self._suspect()
             raise
         finally:
@@ -125,8 +139,11 @@ class Link:
             self._checking = asyncio.create_task(self._check())
 
     async def _check(self) -> None:
+        lost, self._lost = self._lost, False
         try:
             await self._probe()
+            if lost and self._database is not None:
+                await self._database.distrust()
         except StorageUnavailable as error:
             if self._database is not None:
                 self._open(error)
@@ -174,9 +191,9 @@ class Link:
         try:
             async with (
                 asyncio.timeout(_PROBE_SECONDS),
-                schema.connected(self._targets.runtime, self._settings) as connection,
+                schema.connected(self._targets.runtime, self._settings, pooled=self._targets.pooled) as connection,
             ):
-                await connection.fetchval(self._ping)
+                await connection.fetchval(self._queries["server.ping"].text)
         except TimeoutError:
             raise StorageUnavailable("no answer from Postgres to a probe") from None
         except StorageUnavailable as error:
@@ -188,8 +205,19 @@ class Link:
             self._targets = await self._closing.enter_async_context(reached(self._settings, self._events))
         state = await schema.ensure(self._targets, self._settings, self._events)
         database = await Database.open(
-            self._targets, self._settings, self._events, vector_schema=state.vector_schema or "public"
+            self._targets,
+            self._settings,
+            self._events,
+            vector_schema=state.vector_schema or "public",
+            opened=self._look_at,
         )
         self._closing.push_async_callback(database.close)
-        self.deployment = await deployment_of(database)
         self._database = database
+
+    async def _look_at(self, connection: Connection) -> None:
+        """A connection that replaces a lost one may lead to another database."""
+        await self.continuity.check(lambda: connection.fetchrow(self._queries["deployment.standing"].text))
+
+    async def _renew_epoch(self, seen: UUID) -> UUID:
+        ((epoch,),) = await self.call("deployment.renew", epoch=seen)
+        return UUID(str(epoch))

@@ -35,6 +35,16 @@ class Nodes:
         row = await self._transaction.fetchrow("nodes.get", user_id=self._user_id, node_id=UUID(node_id))
         return self._node(row) if row else None
 
+    async def several(self, node_ids: Iterable[str]) -> list[MemoryNode]:
+        """Those that are there, in no order."""
+        ids = [UUID(node_id) for node_id in node_ids]
+        return self.nodes(await self._transaction.fetch("nodes.several", user_id=self._user_id, node_ids=ids))
+
+    async def items(self, prefix: Iterable[str], at: datetime) -> list[MemoryNode]:
+        """The items of a store whose namespace begins so, without those that have expired at `at`, in no order."""
+        rows = await self._transaction.fetch("nodes.items", user_id=self._user_id, prefix=list(prefix), at=at)
+        return self.nodes(rows)
+
     async def entity(self, entity_system: str, entity_id: str) -> MemoryNode | None:
         """An entity by the identity it has in its own system."""
         row = await self._transaction.fetchrow(

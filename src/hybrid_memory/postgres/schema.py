@@ -23,11 +23,17 @@ from hybrid_memory.settings import Settings
 
 _POLL_SECONDS = 0.05
 _LOCK_ATTEMPTS = 40
+_NOT_THROUGH_A_POOLER = (
+    "the schema has to be brought up to date, and a pooler that shares sessions cannot hold the lock for it: set "
+    "POSTGRES_LISTEN_URL or HYBRID_MEMORY_MIGRATION_URL to a direct connection, or run `hybrid-memory init` with one."
+)
 
 
 @asynccontextmanager
-async def connected(target: Target, settings: Settings) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
-    """A single direct connection, closed within its deadline.
+async def connected(
+    target: Target, settings: Settings, *, pooled: bool = False
+) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A single connection, direct or through a pooler, closed within its deadline.
 
     Raises:
         StorageUnavailable: the server did not answer.
@@ -37,7 +43,7 @@ async def connected(target: Target, settings: Settings) -> AsyncIterator["asyncp
     try:
         async with asyncio.timeout(settings.connect_timeout_seconds):
             connection = await Connector()(
-                **connection_arguments(target, settings, pooled=False)
+                **connection_arguments(target, settings, pooled=pooled)
                 | {"command_timeout": settings.command_timeout_seconds}
             )
         yield connection
@@ -72,10 +78,13 @@ async def ensure(
         StorageUnavailable: the server did not answer, or another process migrates for too long.
     """
     shipped = migrations.load("postgres") if shipped is None else shipped
-    async with connected(targets.migration, settings) as connection:
+    pooled = targets.pooled and targets.migration == targets.runtime
+    async with connected(targets.migration, settings, pooled=pooled) as connection:
         state = await inspect(connection, settings.schema_name)
         state.check_server()
         if state.pending(shipped) or state.vector_version is None:
+            if pooled:
+                raise ConfigurationError(_NOT_THROUGH_A_POOLER)
             async with _migrating(connection, settings):
                 await _prepare(connection, settings.schema_name)
                 await _apply_pending(connection, shipped, settings, events)

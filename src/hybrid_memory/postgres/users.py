@@ -1,9 +1,25 @@
 """The table `user_metadata`: versions, counters and what a cache compares itself with."""
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.database import Transaction
+
+_USERS_AT_ONCE = 1000
+# Another incarnation means that nothing of the one before counts any more; None stands for a user who never wrote.
+Version = tuple[str | None, int]
+NOTHING: Version = (None, 0)
+
+
+async def versions_of(access: Access, users: Collection[str]) -> Mapping[str, Version]:
+    """Where users stand at this moment, without binding them."""
+    found = dict.fromkeys(users, NOTHING)
+    for some in _portions(users):
+        rows = await access.call("changes.versions", users=some)
+        found |= {row["user_id"]: (str(row["incarnation"]), row["version"]) for row in rows}
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +61,8 @@ class Users:
         """Count anew and make every cache load the user afresh; the new version."""
         version: int = await self._transaction.fetchval("users.touch", user_id=self._user_id)
         return version
+
+
+def _portions(users: Iterable[str]) -> Iterable[list[str]]:
+    names = list(users)
+    return (names[start : start + _USERS_AT_ONCE] for start in range(0, len(names), _USERS_AT_ONCE))

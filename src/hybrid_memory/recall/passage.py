@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hybrid_memory.items import indexed_content
 from hybrid_memory.models import MemoryNode
 
 MESSAGE = "conversation_message"
@@ -61,7 +62,7 @@ def _places(node: MemoryNode) -> Iterator[tuple[float, str]]:
         yield from ((_NAME, said) for key in ("entity_name", "aliases") for said in _said(node.content.get(key)))
     yield from ((_TAG, tag) for tag in node.tags)
     yield _SUMMARY, node.summary
-    yield from ((TEXT, said) for said in _said(node.content))
+    yield from ((TEXT, said) for said in _said(indexed_content(node)))
 
 
 def _said(content: Any) -> Iterator[str]:

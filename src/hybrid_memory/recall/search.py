@@ -102,7 +102,7 @@ class Search:
         started = perf_counter()
         w = self._weights
         found = Bm25(w.saturation, w.length_share, w.lending).scores(self._corpus, self._terms)
-        self._arms["words"] = Arm(normalised(found.own), w.words if self._near() else 1.0)
+        self._arms["words"] = Arm(normalised(found.own), w.words if self._near() else float(w.words > 0))
         self._sure = max(self._sure, float(found.covered.max(initial=0.0)))
         self._took("words", started)
         return found.session

@@ -12,8 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hybrid_memory.errors import StorageRejected
+from hybrid_memory.items import item_version
 from hybrid_memory.models import MemoryNode, Relationship
-from hybrid_memory.postgres.batches import Operation, Written
+from hybrid_memory.postgres.batches import ANOTHER_VERSION, IF_VERSION, Operation, Written
 from hybrid_memory.replication.checks import complaint_about
 from hybrid_memory.replication.known import ENTITY, Known, Overlay
 from hybrid_memory.replication.merging import clock_of, clocks_of, is_stub, merged_entity, reported_content
@@ -115,7 +116,7 @@ class _Batch:
         return min(_moment(row["written_at"]), self._now + _FARTHEST_AHEAD), row["written_by"]
 
     def _put_all(self, operations: Sequence[_Fresh]) -> None:
-        puts = [one for one in operations if not self._is_misplaced(one)]
+        puts = [one for one in operations if not self._is_misplaced(one) and not self._meets_another_version(one)]
         self._same = {one.row["node_id"]: twin for one in puts if (twin := self._twin(one.row)) is not None}
         twins = {self._same[one.row["node_id"]]: one.row for one in puts if one.row["node_id"] in self._same}
         for node_id, row in twins.items():
@@ -131,6 +132,19 @@ class _Batch:
         if misplaced:
             self._refuse(operation, "22023", "an entity is merged, not put")
         return misplaced
+
+    def _meets_another_version(self, operation: _Fresh) -> bool:
+        """Whether it depends on a version that is not there, or would lose against what is."""
+        expected = operation.row.get(IF_VERSION)
+        if expected is None:
+            return False
+        there = self._known.node(operation.row["node_id"])
+        expired = there is not None and there.node.expires_at is not None and there.node.expires_at <= self._now
+        version = 0 if there is None or expired else item_version(there.node)
+        late = self._is_dead(operation) or (there is not None and there.stamp >= operation.stamp)
+        if version != expected or late:
+            self._refuse(operation, ANOTHER_VERSION, "another version is there")
+        return version != expected or late
 
     def _twin(self, row: Mapping[str, Any]) -> str | None:
         """The memory with the same content that is there already, if this one is to be stored only once."""

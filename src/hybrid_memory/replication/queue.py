@@ -34,11 +34,18 @@ class Queue:
         """Whether Postgres takes writes, as far as is known."""
         self.on_put: Callable[[], object] = lambda: None
         """Called when something has been kept."""
+        self.incarnation_of: Callable[[str], str | None] = lambda _: None
+        """Which incarnation of a user this process knows, if it knows one."""
         self._users: set[str] = set()
 
     async def open(self) -> None:
         """See what earlier processes have left."""
         self._users = await self._outbox.users_with_queued()
+
+    @property
+    def users(self) -> frozenset[str]:
+        """Of whom something waits, as far as this process knows."""
+        return frozenset(self._users)
 
     def may_hold(self, user_id: str) -> bool:
         """Whether something of the user waits, as far as this process knows."""
@@ -72,7 +79,11 @@ class Queue:
         # Before they are durable: what is written meanwhile goes behind them in any case.
         self._users.update(operations)
         await self._outbox.put(
-            [queued(user_id, self._instance_id, one, now) for user_id, many in operations.items() for one in many]
+            [
+                queued(user_id, self.incarnation_of(user_id), self._instance_id, one, now)
+                for user_id, many in operations.items()
+                for one in many
+            ]
         )
         self.on_put()
 
@@ -91,11 +102,13 @@ class Queue:
         return [(one.instance_id, operation_of(one)) for one in await self._outbox.of_user(user_id)]
 
 
-def queued(user_id: str, instance_id: str, operation: Operation, now: datetime) -> QueuedOperation:
+def queued(
+    user_id: str, incarnation: str | None, instance_id: str, operation: Operation, now: datetime
+) -> QueuedOperation:
     """An operation as the outbox keeps it."""
     return QueuedOperation(
         user_id=user_id,
-        incarnation=None,
+        incarnation=incarnation,
         instance_id=instance_id,
         n=operation.n,
         kind=operation.kind,

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hybrid_memory.errors import StorageRejected, StorageUnavailable
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.batches import Applied, Batches, Operation
+from hybrid_memory.postgres.batches import Applied, Batches, Operation, Waited
 from hybrid_memory.replication.batching import MOST_OPERATIONS, Batch
 from hybrid_memory.replication.queue import operation_of
 from hybrid_memory.sqlite.leases import Leases
@@ -102,7 +102,7 @@ class Replay:
         return await self.leases.take(LEASE, self.owner, LEASE_SECONDS, self.now())
 
     async def _deliver(self, operations: Sequence[QueuedOperation]) -> None:
-        """Send operations of one user and run, in as few statements as they fit into."""
+        """Send operations of one user, incarnation and run, in as few statements as they fit into."""
         while operations:
             count = _fitting(operations)
             if not await self._send(operations[:count]):
@@ -115,7 +115,8 @@ class Replay:
         try:
             batch: list[Operation] = [operation_of(one) for one in operations]
             echo = [user_id] if self.audience.holds(user_id) else []
-            applied = (await self.batches(instance_id).apply({user_id: batch}, echo=echo))[user_id]
+            waited = Waited(operations[0].incarnation)
+            applied = (await self.batches(instance_id).apply({user_id: batch}, echo=echo, waited=waited))[user_id]
         except StorageUnavailable as error:
             if self.answering():
                 await self._postpone(operations, str(error))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from hybrid_memory.errors import HybridMemoryError, StorageRejected, StorageUnavailable
-from hybrid_memory.postgres.batches import Applied, Batches, Operation
+from hybrid_memory.postgres.batches import IF_VERSION, Applied, Batches, Operation
 from hybrid_memory.replication.batching import Batch, Write
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.queue import Queue, Queued, stored_for_sure
@@ -225,9 +225,12 @@ class Writer:
                     _answer(request, applied[user])
 
     async def _keep(self, chosen: Mapping[str, list[_Request]], *, unknown: bool) -> None:
-        """Put requests into the outbox."""
+        """Put requests into the outbox, but not those that depend on what is there now."""
         if self._queue is None:
             return
+        error = StorageUnavailable("Postgres cannot compare versions now", outcome_unknown=unknown)
+        chosen = {user: _waitable(requests, error) for user, requests in chosen.items()}
+        chosen = {user: requests for user, requests in chosen.items() if requests}
         if not unknown:
             self._number(chosen)
         operations = {
@@ -286,6 +289,13 @@ def _without(chosen: Mapping[str, list[_Request]], error: StorageRejected) -> li
         last = first + 1
     parts = (requests[:first], requests[first:last], requests[last:])
     return [{user: part} for part in parts if part]
+
+
+def _waitable(requests: Sequence[_Request], error: StorageUnavailable) -> list[_Request]:
+    """The requests that may be written later, too; the others get the error."""
+    guarded = [one for one in requests if any(IF_VERSION in write.row for write in one.writes)]
+    _fail({one.user_id: guarded for one in guarded}, error)
+    return [one for one in requests if one not in guarded]
 
 
 def _fail(chosen: Mapping[str, list[_Request]], error: HybridMemoryError) -> None:

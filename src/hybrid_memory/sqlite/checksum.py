@@ -10,16 +10,18 @@ A row that is not intact ends the statement with SQLite's own error for a corrup
 are handled in one place.
 """
 
-import struct
 from hashlib import sha256
+from sys import getsizeof
 from typing import Any
 
 import apsw
+import ormsgpack
 
 Value = str | bytes | int | float | None
 
 _BYTES = 8
 _LARGE = 50_000
+_WHOLE_BELOW = 2.0**63
 
 
 def row_checksum(table: str, *values: Value) -> int:
@@ -27,24 +29,24 @@ def row_checksum(table: str, *values: Value) -> int:
 
     Every value comes with its kind and length, so that no two rows run together into the same bytes.
     """
-    parts: list[bytes] = []
-    for value in (table, *values):
-        if value is None:
-            parts.append(b"n")
-        elif isinstance(value, (str, bytes)):
-            content = value if isinstance(value, bytes) else value.encode()
-            parts += (b"b%d:" if content is value else b"t%d:") % len(content), content
-        elif isinstance(value, float) and not value.is_integer():
-            parts.append(b"f" + struct.pack(">d", value))
-        else:
-            parts.append(b"i%d;" % int(value))
-    if sum(map(len, parts)) < _LARGE:
-        digest = sha256(b"".join(parts))
-    else:  # a copy of it all would cost as much as the hashing
-        digest = sha256()
-        for part in parts:
-            digest.update(part)
-    return int.from_bytes(digest.digest()[:_BYTES], "big", signed=True)
+    parts: list[object] | tuple[object, ...] = values
+    if float in map(type, parts):
+        parts = [_whole(part) if isinstance(part, float) else part for part in parts]
+    if sum(map(getsizeof, parts)) > _LARGE:  # a copy of it all would cost as much as the hashing
+        parts = [_hashed(part) for part in parts]
+    digest = sha256(ormsgpack.packb((table, parts))).digest()
+    return int.from_bytes(digest[:_BYTES], "big", signed=True)
+
+
+def _whole(number: float) -> float | int:
+    return int(number) if number.is_integer() and -_WHOLE_BELOW <= number < _WHOLE_BELOW else number
+
+
+def _hashed(part: object) -> object:
+    """Its hash in place of a large value."""
+    if not isinstance(part, (str, bytes)) or len(part) < _LARGE:
+        return part
+    return [isinstance(part, str), sha256(part.encode() if isinstance(part, str) else part).digest()]
 
 
 def row_is_intact(checksum: Value, table: str, *values: Value) -> bool:

@@ -11,7 +11,7 @@ together with whatever else was waiting. A job must do nothing but work on the d
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar
@@ -23,6 +23,7 @@ from hybrid_memory.observability import Events
 from hybrid_memory.sqlite import failures, files
 from hybrid_memory.sqlite.connection import Connection, Patience, Statements, connect_reader
 from hybrid_memory.sqlite.files import Kind
+from hybrid_memory.sqlite.gathering import Gathering
 from hybrid_memory.sqlite.inbox import Inbox
 from hybrid_memory.sqlite.opening import Opener
 from hybrid_memory.sqlite.presence import Presence
@@ -57,6 +58,7 @@ class Database:
         self._events = events
         self._timeout = timeout
         self._inbox = Inbox(queue_limit)
+        self._gathering = Gathering(self._hand_over)
         self._presence = Presence(self.path, timeout)
         self._readers = Readers(lambda: connect_reader(self.path, kind, Patience(timeout)))
         self._threads = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix=f"hybrid-memory {kind.name} reader")
@@ -112,10 +114,18 @@ class Database:
             self._presence.leave()
         return done
 
-    async def write(self, job: Callable[[Statements], T], *, timeout: float | None = None, durable: bool = True) -> T:
+    async def write(
+        self,
+        job: Callable[[Statements], T],
+        *,
+        timeout: float | None = None,
+        durable: bool = True,
+        light: bool = False,
+    ) -> T:
         """Run `job` in the writer and wait for the commit, from any event loop.
 
-        What need not be `durable` is written without waiting for the disk: a loss of power may undo it.
+        What need not be `durable` is written without waiting for the disk: a loss of power may undo it. A `light` job
+        takes microseconds: when it comes alone, and commits are quick here, it is done without asking a thread.
 
         A cancelled caller has either nothing committed or all of it; a job that had not begun is dropped.
 
@@ -125,21 +135,43 @@ class Database:
             StorageRejected: SQLite refused the data.
             StateDamaged: the file is damaged.
         """
-        self._check_usable()
-        ticket = LoopTicket(job, durable=durable)
-        self._inbox.put(ticket)
+        writer = self._check_usable()
+        if light and self._gathering.quiet:
+            lone = Ticket(job, durable=durable)
+            if writer.run_quickly(lone):
+                await self._gathering.one_turn()
+                return lone.outcome()
+        ticket = LoopTicket(job, durable=durable, light=light)
+        self._gathering.put(ticket)
         # One timer is a fraction of what asyncio.timeout costs, and this is the path of every checkpoint.
         deadline = ticket.loop.call_later(self._timeout if timeout is None else timeout, ticket.end_wait)
         try:
             in_time = await ticket.settled
         except asyncio.CancelledError:
-            self._inbox.withdraw(ticket)
+            self._withdraw(ticket)
             raise
         finally:
             deadline.cancel()
         if not in_time:
             self._raise_too_late(ticket)
         return ticket.outcome()
+
+    def _hand_over(self, tickets: Sequence[LoopTicket[Any]]) -> None:
+        """In the thread of an event loop: give its jobs to the writer."""
+        try:
+            if len(tickets) == 1 and tickets[0].light and self._check_usable().run_quickly(tickets[0]):
+                tickets[0].end_wait(in_time=True)
+            else:
+                self._inbox.put(*tickets)
+        except StorageUnavailable as error:  # it was closed in this turn
+            for ticket in tickets:
+                ticket.settle(None, error)
+                ticket.end_wait(in_time=True)
+
+    def _withdraw(self, ticket: Ticket[Any]) -> bool:
+        """Take a job back that nobody waits for any more; False when it may have begun."""
+        gathered = isinstance(ticket, LoopTicket) and self._gathering.withdraw(ticket)
+        return gathered or self._inbox.withdraw(ticket)
 
     def write_blocking(
         self, job: Callable[[Statements], T], *, timeout: float | None = None, durable: bool = True
@@ -224,7 +256,7 @@ class Database:
         return self._writer
 
     def _raise_too_late(self, ticket: Ticket[Any]) -> NoReturn:
-        begun = not self._inbox.withdraw(ticket)
+        begun = not self._withdraw(ticket)
         how = "it may still be committed" if begun else "it had not begun and was dropped"
         raise StorageUnavailable(
             f"{self.kind.name} did not take a write in time; {how}", outcome_unknown=begun

@@ -37,16 +37,17 @@ class Inbox:
         """Whether it is closed and empty."""
         return self._closed and not self._queued
 
-    def put(self, ticket: Ticket[Any]) -> None:
-        """Queue a job, or its caller when the queue is full.
+    def put(self, *tickets: Ticket[Any]) -> None:
+        """Queue jobs, or their callers when the queue is full.
 
         Raises:
             StorageUnavailable: the database is closed.
         """
         with self._changed:
             self.check_open()
-            full = len(self._queued) >= self._limit
-            (self._in_line if full else self._queued)[ticket] = None
+            for ticket in tickets:
+                full = len(self._queued) >= self._limit
+                (self._in_line if full else self._queued)[ticket] = None
             self._changed.notify()
 
     def withdraw(self, ticket: Ticket[Any]) -> bool:

@@ -280,8 +280,9 @@ class Outbox:
 
 
 def _of_one_run(queue: Sequence[QueuedOperation]) -> tuple[QueuedOperation, ...]:
-    """The beginning of a queue, as far as it belongs to the run of the first."""
-    end = next((place for place, one in enumerate(queue) if one.instance_id != queue[0].instance_id), len(queue))
+    """The beginning of a queue, as far as it belongs to the run of the first, and to the same life of the user."""
+    lives = [(one.instance_id, one.incarnation) for one in queue]
+    end = next((place for place, life in enumerate(lives) if life != lives[0]), len(queue))
     return tuple(queue[:end])
 
 

@@ -59,19 +59,20 @@ class ThreadTicket(Ticket[T]):
 
 
 class LoopTicket(Ticket[T]):
-    """A ticket whose caller waits in an event loop, for `settled`."""
+    """A ticket whose caller waits in an event loop, for `settled`. A `light` one takes no time that would be felt."""
 
-    __slots__ = ("loop", "settled")
+    __slots__ = ("light", "loop", "settled")
 
-    def __init__(self, job: Callable[[Statements], T], *, durable: bool = True) -> None:
+    def __init__(self, job: Callable[[Statements], T], *, durable: bool = True, light: bool = False) -> None:
         super().__init__(job, durable=durable)
+        self.light = light
         self.loop = asyncio.get_running_loop()
         self.settled: asyncio.Future[bool] = self.loop.create_future()
 
-    def end_wait(self) -> None:
-        """Let the caller go on without an outcome: `settled` is False then."""
+    def end_wait(self, *, in_time: bool = False) -> None:
+        """In the loop's thread: let the caller go on. `settled` says whether with an outcome."""
         if not self.settled.done():
-            self.settled.set_result(False)
+            self.settled.set_result(in_time)
 
 
 def tell(tickets: Iterable[Ticket[Any]]) -> None:

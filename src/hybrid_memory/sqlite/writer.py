@@ -5,6 +5,7 @@ for that thread while nothing else is going on takes the turn itself and saves b
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -19,7 +20,13 @@ from hybrid_memory.sqlite.inbox import Inbox
 from hybrid_memory.sqlite.tickets import Ticket, tell
 
 _MOST_JOBS_PER_COMMIT = 1000
-_BYTES_BEFORE_CHECKPOINT = 8 * 1024 * 1024
+# An event loop may do itself what usually takes less than this, and no more after one that took long.
+_QUICK_SECONDS = 0.001
+_COMMITS_REMEMBERED = 8
+# What is thought of a disk before it was seen at work.
+_SLOW_SECONDS = 0.01
+# An append makes the WAL longer, which the disk takes much longer to keep than a page written over.
+_BYTES_BEFORE_CHECKPOINT = 4 * 1024 * 1024
 # Longer than this, the WAL grew behind a long reader: it is cut as soon as no reader needs it.
 _BYTES_BEFORE_TRUNCATE = 16 * 1024 * 1024
 
@@ -44,6 +51,7 @@ class Writer:
         self._working = 0
         self._wal_pages = 0
         self._flushes = True
+        self._usual_seconds = _SLOW_SECONDS
         self._pages_per_checkpoint = _BYTES_BEFORE_CHECKPOINT // kind.page_bytes
         self._checkpoint_at = self._pages_per_checkpoint
         self._use(connection)
@@ -67,6 +75,23 @@ class Writer:
             self._turn.release()
         return True
 
+    def run_quickly(self, ticket: Ticket[Any]) -> bool:
+        """Run and commit a job in an event loop's thread, if that will hardly hold the loop up; False when not done."""
+        if self._usual_seconds > _QUICK_SECONDS or self._wal_pages >= self._checkpoint_at or self._inbox.queued:
+            return False
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            self._inbox.check_open()
+            with self._connection.patience.at_most(0):
+                verdicts = self._verdicts([ticket])
+        finally:
+            self._turn.release()
+        if isinstance(verdicts[0][1], apsw.BusyError):  # another process writes; waiting is for threads
+            return False
+        self._settle([ticket], verdicts)
+        return True
+
     def stop(self, timeout: float) -> bool:
         """Commit what is queued, then end; whether that was done in time. The inbox is closed already."""
         self._thread.join(timeout)
@@ -85,18 +110,25 @@ class Writer:
         """Run jobs, commit them, tell their callers: in this order."""
         if not tickets:
             return
-        self._working = threading.get_ident()
-        try:
-            verdicts = self._commit(tickets)
-        except BaseException as error:  # noqa: BLE001 - no caller may wait for an answer that never comes
-            verdicts = [(None, error)] * len(tickets)
-        finally:
-            self._working = 0
-        for ticket, (result, error_of_job) in zip(tickets, verdicts, strict=True):
-            ticket.settle(result, None if error_of_job is None else failures.translate(error_of_job, self._kind))
+        self._settle(tickets, self._verdicts(tickets))
         tell(tickets)
         if self._wal_pages >= self._checkpoint_at:
             self._checkpoint()
+
+    def _verdicts(self, tickets: Sequence[Ticket[Any]]) -> Sequence[Verdict]:
+        """Run and commit jobs; what became of each."""
+        self._working, begun = threading.get_ident(), time.perf_counter()
+        try:
+            return self._commit(tickets)
+        except BaseException as error:  # noqa: BLE001 - no caller may wait for an answer that never comes
+            return [(None, error)] * len(tickets)
+        finally:
+            self._working = 0
+            self._usual_seconds += (time.perf_counter() - begun - self._usual_seconds) / _COMMITS_REMEMBERED
+
+    def _settle(self, tickets: Sequence[Ticket[Any]], verdicts: Sequence[Verdict]) -> None:
+        for ticket, (result, error) in zip(tickets, verdicts, strict=True):
+            ticket.settle(result, None if error is None else failures.translate(error, self._kind))
 
     def _commit(self, tickets: Sequence[Ticket[Any]]) -> Sequence[Verdict]:
         """Run jobs and commit them: what this returns is durable."""

@@ -21,6 +21,7 @@ from hybrid_memory.sqlite.schema import shipped
 from hybrid_memory.sqlite.status import status
 from tests.support.recording import Recorded
 from tests.support.sqlite_files import ROOT, note_row, noting, state_in, stored_ids
+from tests.support.waiting import until
 
 DEADLINE = 10.0
 
@@ -45,6 +46,11 @@ class Busy:
         self._end.set()
         self._thread.join(DEADLINE)
         assert not self._thread.is_alive()
+
+
+async def taken(database: Database, jobs: int) -> None:
+    """Wait until the writer's line holds as many."""
+    await until(lambda: database.queued + database._inbox.in_line == jobs, f"{jobs} jobs in line")
 
 
 def commits(database: Database) -> list[str]:
@@ -86,10 +92,80 @@ async def test_what_waits_is_committed_together(tmp_path: Path) -> None:
         seen = commits(database)
         with Busy(database):
             tasks = [asyncio.create_task(database.write(noting("t", str(i)))) for i in range(50)]
-            await asyncio.sleep(0)
-            assert database.queued == 50
+            await taken(database, 50)
         await asyncio.gather(*tasks)
         assert len(seen) == 2
+
+
+async def test_what_comes_in_one_turn_of_a_loop_is_committed_together(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+        seen = commits(database)
+        await asyncio.gather(*(database.write(noting("t", str(i)), light=i % 2 == 0) for i in range(50)))
+        assert len(seen) == 1
+
+
+async def test_a_light_job_that_comes_alone_is_done_in_the_thread_of_its_loop(tmp_path: Path) -> None:
+    def where(sql: Statements) -> int:
+        note_row(sql, "t", str(time.monotonic_ns()))
+        return threading.get_ident()
+
+    with state_in(tmp_path) as (database, _):
+        writer = database._writer
+        assert writer is not None
+
+        async def in_this_thread(usual_seconds: float, *, light: bool = True) -> bool:
+            await until(lambda: not writer._turn.locked(), "the writer is idle")
+            writer._usual_seconds = usual_seconds
+            return await database.write(where, light=light) == threading.get_ident()
+
+        assert not await in_this_thread(writer._usual_seconds), "nobody knows yet whether it is quick"
+        assert not await in_this_thread(0.0, light=False)
+        assert await in_this_thread(0.0)
+        assert not await in_this_thread(0.01), "a slow disk is for threads"
+        with Busy(database):
+            writer._usual_seconds = 0.0
+            waiting = asyncio.create_task(database.write(where, light=True))
+            await taken(database, 1)
+        assert await waiting != threading.get_ident()
+
+
+async def test_an_event_loop_never_waits_for_the_lock_of_another_process(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+        assert database._writer is not None
+        database._writer._usual_seconds = 0.0
+        other = apsw.Connection(str(database.path))
+        other.execute("begin immediate")
+        waiting = asyncio.create_task(database.write(noting("t", "1"), light=True))
+        begun = time.monotonic()
+        await asyncio.sleep(0.05)
+        assert time.monotonic() - begun < 1
+        assert not waiting.done()
+        other.execute("rollback")
+        other.close()
+        await waiting
+        assert database.read_blocking(stored_ids) == ["1"]
+
+
+async def test_a_light_job_that_fails_tells_its_caller(tmp_path: Path) -> None:
+    def refused(sql: Statements) -> None:
+        sql.connection.execute("insert into transient_memories (thread_id) values (null)")
+
+    with state_in(tmp_path) as (database, _):
+        assert database._writer is not None
+        database._writer._usual_seconds = 0.0
+        with pytest.raises(StorageRejected):
+            await database.write(refused, light=True)
+        await database.write(noting("t", "1"), light=True)
+        assert database.read_blocking(stored_ids) == ["1"]
+
+
+async def test_what_was_asked_for_in_the_turn_of_the_end_is_refused(tmp_path: Path) -> None:
+    database = Database(STATE, tmp_path, Recorded())
+    database.open()
+    late = [asyncio.create_task(database.write(noting("t", str(i)), light=True)) for i in range(2)]
+    asyncio.get_running_loop().call_soon(database.close)
+    answers = await asyncio.wait_for(asyncio.gather(*late, return_exceptions=True), DEADLINE)
+    assert all(isinstance(answer, StorageUnavailable) for answer in answers)
 
 
 async def test_a_failing_job_fails_alone(tmp_path: Path) -> None:
@@ -108,7 +184,7 @@ async def test_a_failing_job_fails_alone(tmp_path: Path) -> None:
         with Busy(database):
             jobs = [noting("t", "1"), fails, refused, noting("t", "2")]
             tasks = [asyncio.create_task(database.write(job)) for job in jobs]
-            await asyncio.sleep(0)
+            await taken(database, len(jobs))
         first, own, rejected, second = await asyncio.gather(*tasks, return_exceptions=True)
         assert (first, second) == (None, None)
         assert isinstance(own, OwnError)
@@ -127,7 +203,7 @@ async def test_a_job_that_ends_the_transaction_takes_nobody_along(tmp_path: Path
         with Busy(database):
             jobs = [noting("t", "1"), gives_up, noting("t", "2")]
             tasks = [asyncio.create_task(database.write(job)) for job in jobs]
-            await asyncio.sleep(0)
+            await taken(database, len(jobs))
         first, full, second = await asyncio.gather(*tasks, return_exceptions=True)
         assert (first, second) == (None, None)
         assert isinstance(full, StorageUnavailable)
@@ -138,7 +214,7 @@ async def test_the_queue_is_bounded_and_those_in_line_come_next(tmp_path: Path) 
     with Database(STATE, tmp_path, Recorded(), queue_limit=5) as database:
         with Busy(database):
             tasks = [asyncio.create_task(database.write(noting("t", str(i)))) for i in range(12)]
-            await asyncio.sleep(0)
+            await taken(database, 12)
             assert (database.queued, database._inbox.in_line) == (5, 7)
             with pytest.raises(StorageUnavailable) as waiting:
                 await database.write(noting("t", "late"), timeout=0.05)
@@ -171,7 +247,7 @@ async def test_closing_commits_what_is_queued(tmp_path: Path) -> None:
     database.open()
     with Busy(database):
         tasks = [asyncio.create_task(database.write(noting("t", str(i)))) for i in range(20)]
-        await asyncio.sleep(0)
+        await taken(database, 20)
         closing = asyncio.create_task(asyncio.to_thread(database.close))
         await asyncio.sleep(0)
     assert await closing

@@ -1,0 +1,95 @@
+"""What makes a memory an item of a store: its address, and what is kept with it about expiry and search."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from langgraph.store.base import get_text_at_path
+
+from hybrid_memory.models import MemoryNode
+
+STORE_ITEM = "store_item"
+# Where in a memory's metadata that is: `ttl` in minutes, `index`, and `version`, see `item_version`.
+STORE = "store"
+# A reader puts off an expiry that has come nearer by this share of the time the item was stored for.
+_REFRESHED_AFTER = 0.1
+WHOLE = "$"
+
+Index = Literal[False] | list[str] | None
+
+
+def is_item(node: MemoryNode) -> bool:
+    """Whether it has an address in a store."""
+    return node.namespace is not None and node.key is not None
+
+
+def store_metadata(ttl: float | None, index: Index) -> dict[str, Any]:
+    """What an item keeps about itself: for how many minutes it was stored, and what of it is searched."""
+    kept = {"ttl": ttl} if ttl is not None else {}
+    return {STORE: kept if index is None else kept | {"index": index}}
+
+
+def item_version(node: MemoryNode) -> int | None:
+    """The version of an item's last write, which stays the same while its expiry is put off; None while it waits."""
+    version = _about(node).get("version")
+    return version if isinstance(version, int) else node.version
+
+
+def refresh_is_due(node: MemoryNode, now: datetime) -> bool:
+    """Whether reading an item is to put off its expiry; it is written at most once per tenth of its time."""
+    if node.expires_at is None:
+        return False
+    ttl = _about(node).get("ttl")
+    return isinstance(ttl, (int, float)) and node.expires_at - now < (1 - _REFRESHED_AFTER) * timedelta(minutes=ttl)
+
+
+def is_searched(node: MemoryNode) -> bool:
+    """Whether words and vectors can find it: an item stored with `index=False`, or with paths to nothing, is listed."""
+    return _about(node).get("index") is None or bool(searched_texts(node))
+
+
+def searched_texts(node: MemoryNode) -> dict[str, str] | None:
+    """The texts of an item that words and vectors find, by the path they are at; None for a memory that is no item.
+
+    Paths are those of LangGraph; a path with several texts has one entry for each, `path.0`, `path.1`.
+    """
+    if not is_item(node):
+        return None
+    index = _about(node).get("index")
+    if index is False:
+        return {}
+    found: dict[str, str] = {}
+    for path in index or [WHOLE]:
+        texts = get_text_at_path(node.content, path)
+        found |= {path: texts[0]} if len(texts) == 1 else {f"{path}.{place}": text for place, text in enumerate(texts)}
+    return found
+
+
+def indexed_content(node: MemoryNode) -> Any:
+    """What of a memory's content is searched by its words: all of it, unless it is an item that says what."""
+    index = _about(node).get("index") if is_item(node) else None
+    if index is None:
+        return node.content
+    return list((searched_texts(node) or {}).values())
+
+
+def value_of(node: MemoryNode) -> Any:
+    """A copy of an item's value, which the caller may change."""
+    return _copied(node.content)
+
+
+def with_metadata(node: MemoryNode, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """New metadata of an item, without losing what it keeps about itself."""
+    return {**metadata, STORE: dict(_about(node))} if is_item(node) else dict(metadata)
+
+
+def _copied(value: Any) -> Any:
+    # JSON has no cycles and few types; copy.deepcopy takes several times as long.
+    if isinstance(value, dict):
+        return {key: _copied(one) for key, one in value.items()}
+    return [_copied(one) for one in value] if isinstance(value, list) else value
+
+
+def _about(node: MemoryNode) -> Mapping[str, Any]:
+    about = node.metadata.get(STORE) if is_item(node) else None
+    return about if isinstance(about, Mapping) else {}

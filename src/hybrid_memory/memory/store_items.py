@@ -1,0 +1,216 @@
+"""Items of a store: memories with an address, written through like any other, read by their address."""
+
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, Protocol
+
+from hybrid_memory.errors import InvalidInput, StorageRejected, StorageUnavailable
+from hybrid_memory.graph.user_graph import utc_now
+from hybrid_memory.items import STORE_ITEM, Index, refresh_is_due, store_metadata
+from hybrid_memory.memory.accesses import Accesses
+from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.memories import Memories
+from hybrid_memory.memory.namespaces import ItemAddress, Namespace
+from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.summaries import summary_of
+from hybrid_memory.models import MemoryNode
+from hybrid_memory.postgres.batches import ANOTHER_VERSION, IF_VERSION
+from hybrid_memory.replication.batching import Write
+from hybrid_memory.replication.clock import HybridClock
+from hybrid_memory.replication.queue import Queued
+
+MOST_INDEX_PATHS = 100
+
+
+class StoredItems(Protocol):
+    """What is asked of the database itself; see `postgres.items.ItemRows`."""
+
+    async def several(self, owner: str, node_ids: Collection[str]) -> list[MemoryNode]:
+        """Items of an owner, expired or not."""
+
+    async def under(self, owner: str, prefix: Sequence[str], at: datetime) -> list[MemoryNode]:
+        """The items of an owner whose namespace begins so."""
+
+    async def namespaces(self, owner: str, at: datetime) -> list[Namespace]:
+        """In which namespaces an owner has items."""
+
+    def owners(self) -> AsyncIterator[str]:
+        """Everybody who has items."""
+
+    async def refresh(self, owner: str, node_ids: Collection[str]) -> int:
+        """Put off the expiry of items that were read; the owner's version afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDraft:
+    """A checked item, ready to be written."""
+
+    address: ItemAddress
+    row: Mapping[str, Any]
+
+
+class Items:
+    """The items of all stores, one call at a time."""
+
+    def __init__(
+        self,
+        border: Border,
+        clock: HybridClock,
+        rows: StoredItems,
+        memories: Memories,
+        sessions: Sessions,
+        accesses: Accesses,
+    ) -> None:
+        self._border = border
+        self._clock = clock
+        self._rows = rows
+        self._memories = memories
+        self._sessions = sessions
+        self._accesses = accesses
+
+    async def get(self, owner: str, node_ids: Collection[str], *, strong: bool) -> dict[str, MemoryNode]:
+        """The items of one owner that are there, by their ids; being asked for counts as an access.
+
+        An owner who is not loaded is not loaded for it.
+
+        Raises:
+            StorageUnavailable: `strong`, and Postgres does not answer.
+        """
+        memory = self._sessions.loaded(owner)
+        if strong:
+            found = await self._now(owner, node_ids)
+        elif memory is not None:
+            found = [node for node_id in node_ids if (node := memory.peek(node_id)) is not None]
+        elif len(node_ids) == 1:
+            (node_id,) = node_ids
+            one = await self._memories.known(owner, node_id)
+            found = [] if one is None else [one]
+        else:
+            found = await self._known(owner, node_ids)
+        if found:
+            self._accesses.count(owner, (node.node_id for node in found))
+        return {node.node_id: node for node in found}
+
+    async def put(self, draft: ItemDraft) -> None:
+        """Store an item, in place of the one that has its address."""
+        answer = await self._memories.write(draft.address.owner, [Write("nodes", draft.row)])
+        self._memories.acknowledged(answer, draft.address.node_id)
+
+    async def put_if_version(self, draft: ItemDraft, version: int | None) -> int | None:
+        """Store an item if the one that has its address is of this version, or if there is none for None.
+
+        Returns:
+            Its new version; None when another version is there.
+
+        Raises:
+            StorageUnavailable: Postgres does not answer, or writes of this owner wait for it.
+        """
+        owner = draft.address.owner
+        try:
+            answer = await self._memories.write(owner, [Write("nodes", {**draft.row, IF_VERSION: version or 0})])
+        except StorageRejected as error:
+            if error.sqlstate == ANOTHER_VERSION:
+                return None
+            raise
+        if isinstance(answer, Queued):
+            raise StorageUnavailable(f"writes of {owner!r} wait for Postgres, so versions cannot be compared")
+        self._memories.acknowledged(answer, draft.address.node_id)
+        return answer.version
+
+    async def delete(self, address: ItemAddress) -> None:
+        """Delete an item; one that is not there is no error."""
+        await self._memories.write(address.owner, [Write("deletes", {"node_id": address.node_id})])
+
+    async def put_off_expiry(self, owner: str, nodes: Iterable[MemoryNode]) -> None:
+        """Items were read: those that expire after a time without being read have it before them again.
+
+        While Postgres does not answer, this is left out.
+        """
+        now = utc_now()
+        due = [node.node_id for node in nodes if refresh_is_due(node, now)]
+        if due:
+            with suppress(StorageUnavailable):
+                await self._sessions.caught_up(owner, await self._rows.refresh(owner, due))
+
+    def draft(self, address: ItemAddress, value: object, index: object, ttl: object) -> ItemDraft:
+        """Check everything about an item.
+
+        Args:
+            address: where it is.
+            value: a mapping of JSON values.
+            index: what of it is searched: all for None, nothing for False, or LangGraph's paths.
+            ttl: for how many minutes, counted anew when it is read; for good when None.
+
+        Raises:
+            InvalidInput: naming the field.
+        """
+        content, text = self._border.item(value)
+        paths, minutes = self._index(index), self._minutes(ttl)
+        expires_at = None if minutes is None else self._border.expiry(timedelta(minutes=minutes), utc_now())
+        # Another index makes other vectors of the same content.
+        hashed = f"json:{text}" if paths is None else f"json:{text}:{paths}"
+        row = {
+            "node_id": address.node_id,
+            "external_id": None,
+            "context_type": STORE_ITEM,
+            "content": content,
+            "content_kind": "json",
+            "content_hash": sha256(hashed.encode()).hexdigest(),
+            "only_once": False,
+            "summary": summary_of(content, "json", STORE_ITEM) if paths is None else "",
+            "tags": [],
+            "metadata": store_metadata(minutes, paths),
+            "importance": 0.5,
+            "confidence": 1.0,
+            "thread_id": None,
+            "expires_at": expires_at.isoformat() if expires_at else None,
+            "namespace": list(address.namespace),
+            "key": address.key,
+        }
+        return ItemDraft(address, row)
+
+    def _index(self, index: object) -> Index:
+        if index is None:
+            return None
+        if index is False:
+            return False
+        if not isinstance(index, (list, tuple)) or not all(isinstance(path, str) for path in index):
+            raise InvalidInput("index must be None, False or a list of paths")
+        if len(index) > MOST_INDEX_PATHS:
+            raise InvalidInput(f"index has {len(index)} paths, {MOST_INDEX_PATHS} are allowed")
+        return [self._border.line(path, f"index[{place}]") for place, path in enumerate(index)]
+
+    def _minutes(self, ttl: object) -> float | None:
+        if ttl is None:
+            return None
+        if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
+            raise InvalidInput(f"ttl must be a number of minutes, not {ttl!r}")
+        try:
+            self._border.span(timedelta(minutes=ttl), "ttl")
+        except (OverflowError, ValueError):
+            raise InvalidInput(f"ttl must be a positive number of minutes, not {ttl!r}") from None
+        return float(ttl)
+
+    async def _now(self, owner: str, node_ids: Collection[str]) -> list[MemoryNode]:
+        """With everything that was committed before this call."""
+        if self._sessions.holds(owner) or self._sessions.awaits_delivery(owner):
+            memory = await self._sessions.current(owner)
+            return [node for node_id in node_ids if (node := memory.peek(node_id)) is not None]
+        return self._alive(await self._rows.several(owner, node_ids))
+
+    async def _known(self, owner: str, node_ids: Collection[str]) -> list[MemoryNode]:
+        """In one call, or from what is known without Postgres."""
+        if not self._sessions.awaits_delivery(owner):
+            with suppress(StorageUnavailable):
+                return self._alive(await self._rows.several(owner, node_ids))
+        memory = await self._sessions.opened(owner)
+        return [node for node_id in node_ids if (node := memory.peek(node_id)) is not None]
+
+    def _alive(self, nodes: Iterable[MemoryNode]) -> list[MemoryNode]:
+        now = utc_now()
+        alive = [node for node in nodes if node.expires_at is None or node.expires_at > now]
+        self._clock.observe(*(node.written_at for node in alive))
+        return alive
