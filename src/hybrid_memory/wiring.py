@@ -153,7 +153,7 @@ async def opened(
         )
         link.on_recovery(sessions.recovered)
         cached = None if keeper is None else keeper.vectors
-        embeddings = Embeddings(link)
+        embeddings = Embeddings(link, changed=invalidation.changed)
         vectors, embedding = vectors_and_pipeline(
             embeddings, embedder, sessions, queue.still_holds, cached, texts_of, settings, events
         )
