@@ -118,6 +118,7 @@ class Operating(Lifecycle):
     def _begin(self, parts: Parts) -> None:
         parts.housekeeping.schedule(parts.background, self._notes)
         parts.delivery.schedule(parts.background)
+        parts.large_users.schedule(parts.background)
         if parts.embedding is not None:
             parts.embedding.schedule(parts.background)
         parts.freshness.begin(parts.background)

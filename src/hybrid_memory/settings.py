@@ -137,9 +137,12 @@ class Settings(BaseSettings):
     max_loaded_users: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="Users whose memory a process keeps at hand; the least recently used leave"
     )
+    max_held_memories: Annotated[int, Field(ge=1)] = Field(
+        default=100_000, description="A user with more memories is not loaded for a question: Postgres is asked"
+    )
     max_cache_bytes: Annotated[int, Field(ge=0, le=10**12)] = Field(
         default=1_000_000_000,
-        description="Size of users' copies in `cache.db`; the least recently used leave, and 0 keeps none",
+        description="Size of users' copies in `cache.db`, and of vectors; the least recently used leave, 0 keeps none",
     )
     max_cache_days: Annotated[float, Field(gt=0, le=3650)] = Field(
         default=30, description="Days after which the copy of a user that nobody used leaves `cache.db`"

@@ -21,6 +21,7 @@ from hybrid_memory.memory.housekeeping import Housekeeping
 from hybrid_memory.memory.identity import new_id
 from hybrid_memory.memory.item_search import ItemSearch
 from hybrid_memory.memory.keeping import opened_keeper
+from hybrid_memory.memory.large_users import LargeUsers
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.namespaces import Namespaces
@@ -35,6 +36,7 @@ from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.embeddings import Embeddings
 from hybrid_memory.postgres.housekeeping import Upkeep
 from hybrid_memory.postgres.items import ItemRows
+from hybrid_memory.postgres.large_owners import LargeOwners
 from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.listener import channel_of
 from hybrid_memory.postgres.statistics import Statistics
@@ -61,6 +63,7 @@ class Parts:
     tool_outputs: ToolOutputs
     conversations: Conversations
     finding: Finding
+    large_users: LargeUsers
     embedding: Embedding | None
     items: Items
     item_search: ItemSearch
@@ -150,15 +153,17 @@ async def opened(
         )
         link.on_recovery(sessions.recovered)
         cached = None if keeper is None else keeper.vectors
+        embeddings = Embeddings(link, changed=invalidation.changed)
         vectors, embedding = vectors_and_pipeline(
-            Embeddings(link), embedder, sessions, queue.still_holds, cached, texts_of, settings, events
+            embeddings, embedder, sessions, queue.still_holds, cached, texts_of, settings, events
         )
+        large = LargeUsers(LargeOwners(link), embeddings, sessions, vectors, settings.max_held_memories)
         stack.push_async_callback(vectors.close)
         memories = Memories(border, clock, link, writer, sessions, accesses, vectors, events)
         entities = Entities(border, memories, sessions, events)
         conversations = Conversations(border, memories, sessions)
         rows = ItemRows(link)
-        finding = Finding(border, sessions, vectors, accesses)
+        finding = Finding(border, sessions, vectors, large, accesses)
         figures = Figures(Statistics(link), accesses, events)
         housekeeping = Housekeeping(border, upkeep, figures, sessions, accesses, settings, events)
         freshness = Freshness(sessions, invalidation, link, settings, events)
@@ -172,6 +177,7 @@ async def opened(
             tool_outputs=ToolOutputs(border, memories, entities, events),
             conversations=conversations,
             finding=finding,
+            large_users=large,
             embedding=embedding,
             items=Items(border, clock, rows, memories, sessions, accesses),
             item_search=ItemSearch(Namespaces(border), rows, sessions, accesses, finding, settings),

@@ -7,7 +7,7 @@ import pytest
 from hybrid_memory import migrations, queries
 from hybrid_memory.queries import sql_root
 
-USER_TABLES = "user_metadata|nodes|relationships|embeddings|tombstones|applied_watermarks|erasures|entities"
+USER_TABLES = "user_metadata|nodes|relationships|embeddings|postings|tombstones|applied_watermarks|erasures|entities"
 # Counting what is about to be dropped, for the owner with the maintenance scope set.
 ACROSS_USERS = {"schema.row_counts"}
 _OUTER_JOIN_OF_UNNEST = (

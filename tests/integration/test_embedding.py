@@ -73,6 +73,19 @@ class TestFollowing:
             (hit, *_) = await one.recall("nick", "puppy", limit=1)
             assert hit.score < 0.3
 
+    async def test_a_vector_made_elsewhere_arrives_like_everything_else(self, instance: Instance, words: Words) -> None:
+        told = {"max_staleness_seconds": 3600, "poll_interval_seconds": 3600}
+        manager, other = instance(embedder=words, **told), instance(embedder=words, **told)
+        await other.store_persistent_memory("nick", "tea is nice")
+        assert await found(other, "puppy", limit=9) == ["tea is nice"]
+        await manager.store_persistent_memory("nick", "Rex is a dog")
+        assert await manager.flush()
+
+        async def arrived() -> bool:
+            return await found(other, "puppy") == ["Rex is a dog"]
+
+        await until(arrived, "what another process has made")
+
     async def test_what_does_not_change_the_text_keeps_the_vector(self, instance: Instance, words: Words) -> None:
         manager = instance(embedder=words)
         node_id = await manager.store_persistent_memory("nick", "Rex is a dog")
@@ -152,7 +165,7 @@ class TestCatchingUp:
         service.refused_text = "dog 7"
         manager = instance(embedder="openai:text-embedding-3-small", openai_api_key="right-key", events=events)
         await manager.store_many("nick", [{"content": f"dog {number}"} for number in range(20)])
-        assert await manager.flush()
+        assert await manager.flush(timeout=20)
         assert len(events.named("embedding_refused")) == 1
         assert (await manager.user_stats("nick")).pending_embeddings == 0
         assert len(await found(manager, "puppy", limit=30)) == 19

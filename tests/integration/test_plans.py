@@ -52,6 +52,10 @@ async def filled(each_server: Server) -> AsyncIterator[Targets]:
                 "insert into memory.tombstones (user_id, node_id, version, written_at, written_by)"
                 " select user_id, node_id, version, now(), written_by from memory.nodes"
             )
+            await connection.execute(
+                "insert into memory.embeddings (user_id, node_id, model, dimensions, embedding, version)"
+                " select user_id, node_id, 'm', 3, '[1,2,3]', version from memory.nodes"
+            )
             await connection.execute("insert into memory.user_metadata select 'u' || u from generate_series(1, 2000) u")
             await connection.execute("vacuum analyze")
         yield targets
@@ -73,6 +77,7 @@ HOT: list[tuple[str, dict[str, object], str]] = [
     ("relationships.leading_to", {"node_id": ONE_ID}, "relationships_reverse"),
     ("users.state", {"version": 0}, "user_metadata_pkey"),
     ("users.deleted_since", {"version": 490}, "tombstones_version"),
+    ("embeddings.changed_since", {"version": 490, "models": "{m}"}, "embeddings_version"),
 ]
 
 
@@ -90,9 +95,8 @@ async def test_each_hot_query_uses_its_index_and_each_index_has_its_query(filled
             " where c.relnamespace = 'memory'::regnamespace and c.relkind = 'r'"
         )
     existing = {row["index"].removeprefix("memory.") for row in rows}
-    # Keys without a hot query: uniqueness is what they are for. Contents are looked up by the write path, and vectors
-    # by the part that will read them.
-    keys = {name for name in existing if name.endswith("_pkey")} | {"embeddings_version", "nodes_content"}
+    # Keys without a hot query: uniqueness is what they are for. Contents are looked up by the write path.
+    keys = {name for name in existing if name.endswith("_pkey")} | {"nodes_content"}
     assert existing - keys == used.keys() - keys
 
 

@@ -21,6 +21,7 @@ USER_TABLES = (
     "nodes",
     "relationships",
     "embeddings",
+    "postings",
     "tombstones",
     "applied_watermarks",
     "erasures",
@@ -32,6 +33,9 @@ MAINTENANCE = (
     "select memory.users_to_sweep('', null, 10)",
     "select memory.users_to_sweep('', now(), 10)",
     "select memory.users_to_trim('', now(), 10)",
+    "select memory.users_to_embed('', 'm/3', 10)",
+    "select memory.large_users('', 1, 10)",
+    "select memory.missing_ann_indexes()",
     "select memory.store_owners('', 10)",
 )
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -180,7 +184,7 @@ class TestRowSecurity:
         await fill(each_targets, "nick", "eve")
         async with connection_to(each_targets.runtime) as connection:
             await connection.execute("set memory.scope = 'all'")
-            assert [await count(connection, table) for table in (*USER_TABLES, "entities")] == [0] * 8
+            assert [await count(connection, table) for table in (*USER_TABLES, "entities")] == [0] * 9
             async with connection.transaction():
                 for call in MAINTENANCE:
                     await connection.execute(call)
@@ -233,7 +237,9 @@ class TestRowSecurity:
         assert [row["name"] for row in rows if row["is_public"]] == []
         definers = {row["name"]: row["config"] for row in rows if row["definer"]}
         assert definers.keys() == {
-            "refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim", "renew_epoch", "versions_of",
+            "refresh_stats", "totals", "claim", "users_to_sweep", "users_to_trim", "users_to_embed", "large_users",
+            "missing_ann_indexes", "create_ann_index",
+            "renew_epoch", "versions_of",
             "store_owners",
         }  # fmt: skip
         assert all(config == ["search_path=pg_catalog, pg_temp"] for config in definers.values())

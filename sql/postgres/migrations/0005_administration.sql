@@ -20,7 +20,7 @@ begin
     from memory.nodes where user_id = p_user;
   select count(*) into v_relationships from memory.relationships where user_id = p_user;
   update memory.user_metadata
-    set incarnation = v_incarnation, version = version + 1, last_activity = now(), metadata = metadata - 'embedded',
+    set incarnation = v_incarnation, version = version + 1, last_activity = now(), metadata = metadata - '{embedded, words}'::text[],
         node_count = v_nodes, entity_count = v_entities, relationship_count = v_relationships
     where user_id = p_user
     returning version into v_version;
@@ -40,7 +40,7 @@ declare
   v_function regprocedure;
 begin
   execute format('grant usage on schema %s to %I', v_schema, p_role);
-  foreach v_table in array array['user_metadata', 'nodes', 'relationships', 'embeddings', 'tombstones',
+  foreach v_table in array array['user_metadata', 'nodes', 'relationships', 'embeddings', 'postings', 'tombstones',
                                  'applied_watermarks', 'erasures'] loop
     execute format('grant select, insert, update, delete on %s.%I to %I', v_schema, v_table, p_role);
   end loop;

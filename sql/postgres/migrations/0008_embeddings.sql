@@ -15,7 +15,7 @@ declare
   v_ann boolean;
 begin
   perform memory.bind_users(array[p_user]);
-  select incarnation, version, coalesce(metadata -> 'ann' ? p_model, false) into o_incarnation, o_before, v_ann
+  select incarnation, version, coalesce(metadata -> 'ann' ? p_mark, false) into o_incarnation, o_before, v_ann
     from memory.user_metadata where user_id = p_user for update;
   if not found then
     return;

@@ -22,6 +22,10 @@ from hybrid_memory.postgres.target import Embedded, Target, Targets, embedded_ta
 from hybrid_memory.settings import Settings, misspelled
 from hybrid_memory.sqlite.version import is_vulnerable, sqlite_version
 
+_MISSING_INDEX = (
+    "The index over vectors of {} is missing: a process makes it again; until then they are compared one by one."
+)
+
 Report = dict[str, Any]
 
 
@@ -85,6 +89,8 @@ async def _server(target: Target, settings: Settings, *, pooled: bool = False) -
                 if not pending:
                     totals = await connection.fetchrow(known["statistics.totals"].text)
                     report["totals"] = dict(totals or {})
+                    missing = await connection.fetch(known["large_owners.missing_ann_indexes"].text)
+                    report["warnings"] += [_MISSING_INDEX.format(row["mark"]) for row in missing]
     except HybridMemoryError as error:
         report |= {"state": "failing", "error": str(error)}
     return report

@@ -1,12 +1,15 @@
 """Finding the memories a question is about: words and vectors of one user, filters before both."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
-from hybrid_memory.errors import InvalidInput
+from hybrid_memory.errors import InvalidInput, StorageUnavailable
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.large_users import LargeUsers
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.memory.vectors import Vectors
@@ -19,10 +22,13 @@ MOST_HITS = 1000
 class Finding:
     """What `recall` does. Belongs to the manager's loop."""
 
-    def __init__(self, border: Border, sessions: Sessions, vectors: Vectors, accesses: Accesses) -> None:
+    def __init__(
+        self, border: Border, sessions: Sessions, vectors: Vectors, large: LargeUsers | None, accesses: Accesses
+    ) -> None:
         self._border = border
         self._sessions = sessions
         self._vectors = vectors
+        self._large = large
         self._accesses = accesses
 
     async def recall(
@@ -56,15 +62,12 @@ class Finding:
             until=None if until is None else self._border.moment(until, "until"),
         )
         given = None if vector is None else self._border.vector(vector, "vector")
-        memory = await self._sessions.opened(owner)
-        question = Question(
-            text=text,
-            similarities=await self._similarities(memory, text, given),
-            filters=filters,
-            limit=limit,
-            explain=explain,
-        )
-        hits = memory.ranked(question)
+        question = Question(text=text, filters=filters, limit=limit, explain=explain)
+        hits = await self._found_in_postgres(owner, question, given)
+        if hits is None:
+            memory = await self._sessions.opened(owner)
+            alike = await self._similarities(memory, text, given)
+            hits = memory.ranked(replace(question, similarities=alike))
         self._accesses.count(owner, (hit.node.node_id for hit in hits))
         return hits
 
@@ -99,6 +102,15 @@ class Finding:
             near_copies=True,
         )
         return [(hit.node, hit.score) for hit in memory.ranked(question)]
+
+    async def _found_in_postgres(
+        self, owner: str, question: Question, vector: Sequence[float] | None
+    ) -> list[RecallHit] | None:
+        """What is found for a user who is too large to be held; None for everybody else, and without Postgres."""
+        with suppress(StorageUnavailable):
+            if self._large is not None and await self._large.includes(owner):
+                return await self._large.hits(owner, question, vector)
+        return None
 
     async def _similarities(self, memory: UserMemory, text: str, vector: Sequence[float] | None) -> Similarities | None:
         alike = await self._vectors.cosines(memory, text, vector)

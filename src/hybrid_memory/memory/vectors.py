@@ -168,6 +168,10 @@ class Vectors:
         sizes = {name: sum(vectors.sizes(name).values()) for name in self.held.models(user_id)}
         return max(sizes, key=lambda name: (sizes[name], name == self.model), default=self.model)
 
+    async def question(self, user_id: str, text: str) -> Vector | None:
+        """A question as a vector of the present model; None when there is none."""
+        return await self._question(user_id, self.model, text) if text.strip() else None
+
     async def _question(self, user_id: str, model: str, text: str) -> Vector | None:
         key = (user_id, model, text)
         if key not in self._questions:

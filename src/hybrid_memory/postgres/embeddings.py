@@ -1,6 +1,6 @@
 """The table `embeddings`: keeping vectors, finding the memories that have none, and reading what is new."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -86,10 +86,16 @@ class NewVectors:
 
 
 class Embeddings:
-    """The vectors of all users, one user per call."""
+    """The vectors of all users, one user per call.
 
-    def __init__(self, database: Access) -> None:
+    Args:
+        database: where they are.
+        changed: told of a user's new version.
+    """
+
+    def __init__(self, database: Access, *, changed: Callable[[str, int], None] = lambda _user, _version: None) -> None:
         self._database = database
+        self._changed = changed
 
     async def keep(
         self, user_id: str, space: Space, made: Sequence[Made], *, done: int | None = None
@@ -115,6 +121,8 @@ class Embeddings:
         row = rows[0]
         if row["incarnation"] is None:
             return None
+        if row["version"] > row["before"]:
+            self._changed(user_id, row["version"])
         return KeptVectors(str(row["incarnation"]), row["before"], row["version"], frozenset(map(str, row["kept"])))
 
     async def mark(self, user_id: str, space: Space, incarnation: str, version: int) -> None:

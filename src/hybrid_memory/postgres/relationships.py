@@ -36,22 +36,23 @@ class Relationships:
 
     async def changed_since(self, version: int = -1) -> list[Relationship]:
         """What came or changed after `version`, in no order; everything by default."""
-        return self._edges(
+        return self.edges(
             await self._transaction.fetch("relationships.changed_since", user_id=self._user_id, version=version)
         )
 
     async def arriving(self) -> AsyncIterator[list[Relationship]]:
         """Everything, in no order, portion by portion."""
         async for rows in self._transaction.stream("relationships.changed_since", user_id=self._user_id, version=-1):
-            yield self._edges(rows)
+            yield self.edges(rows)
 
     async def leading_to(self, node_id: str) -> list[Relationship]:
         """The relationships that end at a memory."""
-        return self._edges(
+        return self.edges(
             await self._transaction.fetch("relationships.leading_to", user_id=self._user_id, node_id=UUID(node_id))
         )
 
-    def _edges(self, rows: Iterable[asyncpg.Record]) -> list[Relationship]:
+    def edges(self, rows: Iterable[asyncpg.Record]) -> list[Relationship]:
+        """The relationships in rows of a query that selects what the queries of this table select."""
         return [
             Relationship(
                 user_id=self._user_id,

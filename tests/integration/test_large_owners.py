@@ -1,0 +1,243 @@
+"""Users too large to be held: found in Postgres by the same call, completely, and through an index of their vectors."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from pgvector import Vector
+from pgvector.asyncpg import register_vector
+
+from hybrid_memory import HybridMemoryManager
+from hybrid_memory.memory.large_users import LARGE_OWNERS
+from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.embeddings import Space
+from hybrid_memory.postgres.large_owners import Asked, LargeOwners
+from hybrid_memory.postgres.target import Targets
+from tests.support.embedders import Words
+from tests.support.managers import run_job
+from tests.support.recording import Recorded
+from tests.support.servers import administration, connection_to
+
+Instance = Callable[..., HybridMemoryManager]
+SPACE = Space("m", 24)
+
+
+async def texts(manager: HybridMemoryManager, query: str, **keywords: Any) -> list[str | None]:
+    return [hit.node.text for hit in await manager.recall("nick", query, **keywords)]
+
+
+@pytest.fixture
+async def filled(instance: Instance) -> None:
+    """Two hundred memories of nick, some of eve."""
+    writer = instance(embedder=Words())
+    items: list[dict[str, Any]] = [{"content": f"note {number} about tea"} for number in range(200)]
+    items[17] |= {"content": "Rex is a dog", "tags": ["Pets"]}
+    items[40] |= {"content": "she drives a lorry", "thread_id": "t1", "metadata": {"source": "crm"}}
+    await writer.store_many("nick", items)
+    await writer.store_many("eve", [{"content": "a secret dog"}, {"content": "a secret lorry"}])
+    assert await writer.flush()
+
+
+@pytest.mark.usefixtures("filled")
+class TestFinding:
+    async def test_nothing_is_loaded_and_everything_is_found(self, instance: Instance, events: Recorded) -> None:
+        manager = instance(embedder=Words(), max_held_memories=50, events=events)
+        for _ in range(2):
+            assert (await texts(manager, "puppy", limit=1)) == ["Rex is a dog"]
+            assert (await texts(manager, "who drives?", limit=1)) == ["she drives a lorry"]
+            assert (await texts(manager, "note 123", limit=1)) == ["note 123 about tea"]
+            assert len(await texts(manager, "tea", limit=150)) == 150
+            assert await run_job(manager, LARGE_OWNERS)
+        assert events.named("loading_user_memories_from_postgres") == []
+        (hit,) = await manager.recall("nick", "who drives?", limit=1, explain=True)
+        assert hit.explanation is not None
+        assert "drive" in str(hit.explanation)
+
+    async def test_filters_come_before_the_ranking(self, instance: Instance) -> None:
+        manager = instance(embedder=Words(), max_held_memories=50)
+        for _ in range(2):
+            assert (await texts(manager, "tea", tags=["pets"])) == ["Rex is a dog"]
+            assert (await texts(manager, "tea", thread_id="t1", metadata={"source": "crm"})) == ["she drives a lorry"]
+            assert (await texts(manager, "tea", context_types="tool_output")) == []
+            await run_job(manager, LARGE_OWNERS)
+
+    async def test_changes_count_at_once(self, instance: Instance) -> None:
+        manager = instance(max_held_memories=50)
+        await run_job(manager, LARGE_OWNERS)
+        new = await manager.store_persistent_memory("nick", "an umbrella")
+        assert (await texts(manager, "umbrella")) == ["an umbrella"]
+        await run_job(manager, LARGE_OWNERS)
+        await manager.update_memory("nick", new, content="a parasol")
+        for _ in range(2):
+            assert (await texts(manager, "umbrella")) == []
+            assert (await texts(manager, "parasols")) == ["a parasol"]
+            await run_job(manager, LARGE_OWNERS)
+        await manager.forget("nick", new)
+        assert (await texts(manager, "parasol")) == []
+
+    async def test_the_same_for_small_and_large(self, instance: Instance) -> None:
+        large, small = instance(embedder=Words(), max_held_memories=50), instance(embedder=Words())
+        await run_job(large, LARGE_OWNERS)
+        for question in ("puppy", "which car does she drive", "note 7"):
+            assert (await texts(large, question, limit=1)) == (await texts(small, question, limit=1))
+
+
+Clustered = tuple[LargeOwners, np.ndarray[Any, Any]]
+SIZE = 600
+_AT_ONCE = 10_000
+
+
+@pytest.fixture
+async def clustered(targets: Targets, database: Database) -> Clustered:
+    """Vectors of nick and as many of others."""
+    return LargeOwners(database), await fill(targets, SIZE, SIZE)
+
+
+async def fill(targets: Targets, size: int, others: int) -> np.ndarray[Any, Any]:
+    """Vectors of nick and of many others, in clusters, as texts of people are; those of nick."""
+    rng = np.random.default_rng(7)
+    centres = rng.normal(size=(max(60, size // 200), SPACE.dimensions)).astype(np.float32)
+    of_nick = []
+    async with administration(targets) as connection:
+        await register_vector(connection)
+        for start in range(0, size + others, _AT_ONCE):
+            count = min(_AT_ONCE, size + others - start)
+            noise = rng.normal(size=(count, SPACE.dimensions)).astype(np.float32)
+            vectors = centres[rng.integers(len(centres), size=count)] + np.float32(0.6) * noise
+            of_nick.append(vectors[: max(0, size - start)])
+            await connection.execute(
+                "insert into memory.nodes (user_id, node_id, content)"
+                " select case when i < $3::int then 'nick' else 'u' || i % 20 end, lpad(i::text, 32, '0')::uuid, '{}'"
+                " from generate_series($1::int, $1::int + $2::int - 1) i",
+                start,
+                count,
+                size,
+            )
+            await connection.execute(
+                "insert into memory.embeddings (user_id, node_id, model, dimensions, embedding)"
+                " select n.user_id, n.node_id, 'm', 24, v.vector"
+                " from unnest($1::public.vector[]) with ordinality v (vector, i)"
+                " join memory.nodes n on n.node_id = lpad((v.i - 1 + $2::int)::text, 32, '0')::uuid",
+                [Vector(vector) for vector in vectors],
+                start,
+            )
+        await connection.execute(
+            "insert into memory.user_metadata (user_id, node_count)"
+            " select user_id, count(*) from memory.nodes group by user_id"
+        )
+        await connection.execute("analyze")
+    return np.concatenate(of_nick)
+
+
+def nearest(vectors: np.ndarray[Any, Any], question: np.ndarray[Any, Any], most: int) -> set[str]:
+    cosines = vectors @ question / np.linalg.norm(vectors, axis=1)
+    return {f"{number:032d}" for number in np.argsort(-cosines)[:most]}
+
+
+def asked(question: np.ndarray[Any, Any], most: int = 10, filters: str = "{}") -> Asked:
+    return Asked(text="", language="english", space=SPACE, vector=question, filters=filters, most=most)
+
+
+class TestTheIndex:
+    async def test_it_finds_nearly_everything_and_other_users_do_not_matter(self, clustered: Clustered) -> None:
+        rows, vectors = clustered
+        questions = [vector + 0.1 for vector in vectors[::60]]
+        before = [await rows.candidates("nick", asked(one)) for one in questions]
+        assert {one.compared for one in before} == {"exactly"}
+        assert await rows.index_vectors("nick", SPACE) == SIZE
+        assert await rows.index_vectors("nick", SPACE) == 0
+        shares = []
+        for question, exact in zip(questions, before, strict=True):
+            wanted = nearest(vectors, question, 10)
+            assert {one.replace("-", "") for one in exact.cosines} == wanted
+            found = await rows.candidates("nick", asked(question))
+            assert found.compared == "by index"
+            shares.append(len({one.replace("-", "") for one in found.cosines} & wanted) / 10)
+        assert sum(shares) / len(shares) >= 0.95
+
+    async def test_the_statement_is_that_of_the_index(self, clustered: Clustered, targets: Targets) -> None:
+        rows, _ = clustered
+        await rows.index_vectors("nick", SPACE)
+        text = (
+            "select e.node_id from memory.embeddings e where e.ann and e.model = 'm' and e.dimensions = 24"
+            " and e.user_id = 'nick' order by e.embedding::public.vector(24) operator(public.<=>)"
+            f" '{[1] * 24}'::public.vector(24) limit 10"
+        )
+        async with connection_to(targets.runtime) as connection, connection.transaction():
+            await connection.execute("select memory.bind_users('{nick}')")
+            plan = json.loads(await connection.fetchval(f"explain (format json) {text}"))
+        assert "embeddings_ann_" in json.dumps(plan)
+
+    async def test_what_is_not_in_it_yet_is_compared_too(self, clustered: Clustered, targets: Targets) -> None:
+        rows, _ = clustered
+        await rows.index_vectors("nick", SPACE)
+        async with administration(targets) as connection:
+            await connection.execute(
+                "update memory.embeddings set ann = false, version = 1, embedding = $1::text::public.vector"
+                " where node_id = lpad('5', 32, '0')::uuid",
+                str([-9.0] * 24),
+            )
+        found = await rows.candidates("nick", asked(np.full(24, -1, dtype=np.float32), most=1))
+        assert [one[-1] for one in found.cosines] == ["5"]
+
+    async def test_without_it_everything_is_compared(self, clustered: Clustered, targets: Targets) -> None:
+        rows, vectors = clustered
+        await rows.index_vectors("nick", SPACE)
+        async with administration(targets) as connection:
+            name = await connection.fetchval("select memory.ann_index('m/24')")
+            await connection.execute(f"drop index memory.{name}")
+            missing = await connection.fetch("select * from memory.missing_ann_indexes()")
+        assert [row[0] for row in missing] == ["m/24"]
+        found = await rows.candidates("nick", asked(vectors[5]))
+        assert found.compared == "exactly"
+        assert {one.replace("-", "") for one in found.cosines} == nearest(vectors, vectors[5], 10)
+        await rows.index_vectors("nick", SPACE)
+        assert (await rows.candidates("nick", asked(vectors[5]))).compared == "by index"
+
+    async def test_a_filter_that_lets_little_through_is_answered_completely(
+        self, clustered: Clustered, targets: Targets
+    ) -> None:
+        rows, vectors = clustered
+        await rows.index_vectors("nick", SPACE)
+        async with administration(targets) as connection:
+            await connection.execute(
+                "update memory.nodes set tags = '{Rare}' where user_id = 'nick' and node_id::text like '%7777'"
+                " or node_id::text like '%0042'"
+            )
+        found = await rows.candidates("nick", asked(vectors[5], filters='{"tags": ["rare"]}'))
+        assert {one[-4:] for one in found.cosines} == {"0042"}
+
+    async def test_nobody_finds_anything_of_somebody_else(self, clustered: Clustered, targets: Targets) -> None:
+        rows, vectors = clustered
+        await rows.index_vectors("nick", SPACE)
+        await rows.index_words("nick", "english")
+        found = await rows.candidates("u1", asked(vectors[5], most=1000))
+        assert {node.user_id for node in found.nodes} == {"u1"}
+        assert len(found.nodes) == SIZE / 20
+        async with connection_to(targets.runtime) as connection, connection.transaction():
+            await connection.execute("select memory.bind_users('{u1}')")
+            assert await connection.fetchval("select count(*) from memory.postings") == 0
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("size", [100_000, 1_000_000])
+async def test_a_very_large_user_among_others(targets: Targets, database: Database, size: int) -> None:
+    vectors, rows = await fill(targets, size, 100_000), LargeOwners(database)
+    start = time.perf_counter()
+    assert await rows.index_vectors("nick", SPACE) == size
+    indexed = time.perf_counter() - start
+    shares, seconds = [], []
+    for vector in vectors[:: size // 200]:
+        question = vector + 0.1
+        start = time.perf_counter()
+        found = await rows.candidates("nick", asked(question))
+        seconds.append(time.perf_counter() - start)
+        assert found.compared == "by index"
+        shares.append(len({one.replace("-", "") for one in found.cosines} & nearest(vectors, question, 10)) / 10)
+    recall, p50 = sum(shares) / len(shares), sorted(seconds)[len(seconds) // 2]
+    print(f"{size} rows: indexed in {indexed:.0f} s; recall@10 {recall:.3f}, p50 {p50 * 1000:.1f} ms")
+    assert recall >= 0.95
