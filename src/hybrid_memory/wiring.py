@@ -173,7 +173,7 @@ async def opened(
             conversations=conversations,
             finding=finding,
             embedding=embedding,
-            items=Items(border, clock, rows, memories, sessions, accesses),
+            items=Items(clock, rows, memories, sessions, accesses),
             item_search=ItemSearch(Namespaces(border), rows, sessions, accesses, finding, settings),
             figures=figures,
             delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),
