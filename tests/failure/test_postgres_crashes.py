@@ -23,6 +23,7 @@ from tests.support.servers import Server, running_server
 from tests.support.waiting import until
 
 WRITERS = 12
+PAUSE = 0.005
 USERS = 4
 CRASHES_PER_USERS = 3
 DRAIN_STARTS_WITHIN = 5.0
@@ -51,15 +52,18 @@ class Load:
     manager: HybridMemoryManager
     notes: Notes
     era: int = 0
+    scribes: dict[tuple[int, int], Scribe] = field(default_factory=dict)
     going: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     resting: int = 0
 
     async def write_on(self, number: int) -> None:
         while not self.ended:
-            era, scribe = self.era, self.scribe(number)
+            era = self.era
+            scribe = self.scribes.setdefault((era, number), self.scribe(number))
             while self.going.is_set() and era == self.era:
                 await scribe.step()
+                await asyncio.sleep(PAUSE)
             self.resting += 1
             await self.going.wait()
             self.resting -= 1
