@@ -14,6 +14,7 @@ import pytest
 
 from hybrid_memory import HybridMemoryManager, MemoryNode, Settings
 from hybrid_memory.errors import OutboxFull, UnknownMemory
+from hybrid_memory.memory import delivery
 from hybrid_memory.memory.delivery import OUTBOX
 from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.target import Targets
@@ -266,6 +267,18 @@ class TestDelivering:
             await first.ensure_user_memories("nick")
             assert {version for _, version in shown(memory.get_all_nodes())} == {True}
             assert len(memory.get_all_nodes()) == 10
+
+    async def test_what_waits_is_sent_when_postgres_is_there_again(
+        self, through: Settings, proxy: FaultProxy, targets: Targets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not only now and then, and not only when somebody writes."""
+        monkeypatch.setattr(delivery, "_EVERY_SECONDS", 3600.0)
+        async with HybridMemoryManager(through) as manager:
+            await away(proxy, manager)
+            await manager.store_persistent_memory("nick", "waiting")
+            proxy.heal()
+            await until(lambda: manager.health().outbox_depth == 0, "all is sent")
+        assert await stored(targets) == {"waiting": 1}
 
     async def test_a_server_that_is_down_at_the_start(
         self, through: Settings, proxy: FaultProxy, targets: Targets
