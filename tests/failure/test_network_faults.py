@@ -128,6 +128,7 @@ class Lane:
     timed: Timed
     rng: random.Random
     era: int = 0
+    numbers: "count[int]" = field(default_factory=count)
 
     async def run(self, faults: int) -> None:
         known = f"{self.name}, known"
@@ -159,10 +160,10 @@ class Lane:
         rng.choice(faults)()
 
     async def is_healthy(self) -> bool:
-        """Whether a write reaches Postgres at once."""
+        """Whether a write reaches Postgres at once; for somebody of whom nothing waits."""
         if self.manager.health().breaker != "closed":
             return False
-        user = f"{self.name}, healthy"
+        user = f"{self.name}, healthy {next(self.numbers)}"
         node = await self.manager.get_node(user, await self.manager.store_persistent_memory(user, f"{self.era}"))
         return node is not None and node.version is not None
 

@@ -208,6 +208,24 @@ class TestDelivering:
         assert await manager.flush(20)
         assert (await stored(targets) == {"earlier": 1, "later": 1}) == (bug is None)
 
+    async def test_a_write_that_goes_behind_others_waits_for_no_answer(
+        self, manager: HybridMemoryManager, proxy: FaultProxy
+    ) -> None:
+        """It looks for what it relates to, and for twins, but not for longer than a moment."""
+        first = await manager.store_persistent_memory("nick", "first")
+        await away(proxy, manager)
+        await manager.store_persistent_memory("nick", "earlier")
+        leases = (await manager._ready()).delivery._leases
+        assert await leases.take(LEASE, "somebody-else", 60, datetime.now(UTC) + timedelta(seconds=60))
+        proxy.heal()
+        await until(lambda: manager.health().breaker == "closed", "the breaker closes")
+        proxy.black_hole()
+        with Deadline(0.5):
+            await manager.store_persistent_memory("nick", "later", relates_to=[first])
+        proxy.heal()
+        assert await leases.release(LEASE, "somebody-else")
+        assert await manager.flush(20)
+
     async def test_a_user_who_is_stuck_holds_up_nobody(
         self, through: Settings, targets: Targets, events: Recorded
     ) -> None:
