@@ -21,7 +21,7 @@ from hybrid_memory.postgres.target import Targets
 from tests.support.managers import settings_for
 from tests.support.proxy import FaultProxy, fault_proxy
 from tests.support.scribes import Notes, Scribe, Verdict, verdict
-from tests.support.waiting import until
+from tests.support.waiting import SHARED, until
 
 DEADLINE = 2.0
 HEALTHY_WITHIN = 5.0
@@ -256,10 +256,10 @@ async def test_no_call_outlives_its_deadline(targets: Targets, tmp_path: Path, r
         f"{len(found.twice)} twice; slowest {timed.slowest}"
     )
     assert not found.wrong
-    assert max(timed.calls) <= DEADLINE + 1
-    assert max(timed.recoveries) <= HEALTHY_WITHIN
-    if faults > LANES:
-        assert timed.p99_of_reads < READ_WITHIN
+    slack = 1 if faults > LANES else SHARED
+    assert max(timed.calls) <= DEADLINE + slack
+    assert max(timed.recoveries) <= HEALTHY_WITHIN * slack
+    assert timed.p99_of_reads < READ_WITHIN * slack
 
 
 async def test_a_call_without_a_deadline_is_caught(

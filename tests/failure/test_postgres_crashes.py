@@ -20,7 +20,7 @@ from hybrid_memory.replication.replay import Replay
 from tests.support.managers import settings_for
 from tests.support.scribes import Notes, Scribe, Verdict, verdict
 from tests.support.servers import Server, running_server
-from tests.support.waiting import until
+from tests.support.waiting import SHARED, until
 
 WRITERS = 12
 PAUSE = 0.005
@@ -163,9 +163,9 @@ async def test_every_write_is_acknowledged_and_sent(crashing: Crashing, rng: ran
         f"{queued} operations at {queued / seconds:.0f}/s"
     )
     assert not found.wrong
-    assert max(one.starts_after for one in outages) < DRAIN_STARTS_WITHIN
-    if crashes > 1:
-        assert queued / seconds >= FASTER_THAN
+    slack = 1 if crashes > 1 else SHARED
+    assert max(one.starts_after for one in outages) < DRAIN_STARTS_WITHIN * slack
+    assert queued / seconds >= FASTER_THAN / slack
 
 
 def drop_when_full() -> Callable[..., Any]:
