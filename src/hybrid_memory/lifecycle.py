@@ -52,7 +52,12 @@ class Lifecycle:
         await self._home.run(self._ready)
 
     async def aclose(self, timeout: float = _CLOSE_SECONDS) -> None:
-        """Finish what was begun, close the connections, and leave the embedded server."""
+        """Finish what was begun, close the connections, and leave the embedded server.
+
+        In a process that was forked from the one that started it this does nothing: everything belongs to the other.
+        """
+        if self._home.is_inherited:
+            return
         await self._home.run(functools.partial(self._close, timeout))
         if not self._home.is_here:
             self._home.stop()
@@ -70,6 +75,8 @@ class Lifecycle:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._home.is_inherited:
+            return
         self._home.run_blocking(functools.partial(self._close, _CLOSE_SECONDS))
         self._home.stop()
 
