@@ -20,7 +20,7 @@ from hybrid_memory.postgres.continuity import Continuity
 if TYPE_CHECKING:
     from uuid import UUID
 
-_SECONDS_BETWEEN = 0.02
+_SECONDS_BETWEEN = 0.05
 _SECONDS_TO_SEND = 5.0
 _SECONDS_TO_CLOSE = 1.0
 # Postgres takes less than 8 000 bytes.
