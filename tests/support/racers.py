@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 USERS = 6
 ENTITIES = 10
 CALLERS = 8
+MOST_OF_A_CALLER = 40
 PROBE_EVERY = 0.1
 LOOK_EVERY = 0.004
 _PROBE = "probe"
@@ -53,9 +54,12 @@ def diary_of(folder: str | Path, name: str) -> Path:
 async def race(events: Events, index: int, run: str, plan: Mapping[str, Any]) -> dict[str, Any]:
     """Take part; what was seen. `run` tells the lives of a process that was killed apart."""
     told = Race(**plan)
-    settings = Settings(**{**told.settings, "data_dir": Path(told.settings["data_dir"].format(index=index))})
+    directory = told.settings["data_dir"].format(index=index, directory=index // 2)
+    settings = Settings(**{**told.settings, "data_dir": Path(directory)})
+    replaced = Counter[str]()
+    events.add_hook(lambda event: replaced.update([event.name] if event.name == "database_replaced" else []))
     async with HybridMemoryManager(settings, events=events) as manager:
-        return await Racer(manager, told, index, run).run()
+        return await Racer(manager, told, index, run).run() | {"replaced": replaced.total()}
 
 
 async def racing(events: Events, index: int, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +82,7 @@ class Racer:
         self._seen: dict[str, float] = {}
         self._delays: list[float] = []
         self._done = self._refused = self._looks = 0
-        self._ends = time.monotonic() + told.seconds
+        self._ends = 0.0
 
     async def run(self) -> dict[str, Any]:
         for number in range(USERS):
@@ -86,6 +90,7 @@ class Racer:
         if self._told.hears:
             await until(lambda: self._manager.health().listener == "listening", "it listens", seconds=30)
         await self._meet("ready")
+        self._ends = time.monotonic() + self._told.seconds
         others = [asyncio.create_task(work) for work in (self._probe(), self._look_on())]
         began = time.monotonic()
         await asyncio.gather(*(self._write_on(place) for place in range(CALLERS)))
@@ -106,7 +111,7 @@ class Racer:
         }
 
     async def _write_on(self, caller: int) -> None:
-        mine: list[tuple[str, str]] = []
+        mine = self._left_by_an_earlier_life(caller)
         number = 0
         while self._goes_on():
             number += 1
@@ -120,11 +125,23 @@ class Racer:
             if self._told.pause:
                 await asyncio.sleep(self._told.pause * self._rng.uniform(0.5, 1.5))
 
+    def _left_by_an_earlier_life(self, caller: int) -> list[tuple[str, str]]:
+        """What a process that was killed has stored, which nobody else would remove."""
+        earlier = self._run.partition(".")[0] + "."
+        return [
+            (user, str(node.external_id))
+            for user, memory in self._memories.items()
+            for node in memory.get_all_nodes()
+            if (node.external_id or "").startswith(earlier) and (node.external_id or "").split("-")[1] == str(caller)
+        ]
+
     def _goes_on(self) -> bool:
         return self._done + CALLERS <= self._told.operations and time.monotonic() < self._ends
 
     async def _one(self, name: str, caller: int, number: int, mine: list[tuple[str, str]]) -> None:
         user, kind = f"user-{self._rng.randrange(USERS)}", self._rng.random()
+        if len(mine) >= MOST_OF_A_CALLER:
+            kind = 1.0
         if kind < 0.6 or len(mine) < 5:
             self._note("intent", node=[user, name])
             await self._manager.store_persistent_memory(user, {"name": name}, node_id=name, deduplicate=False)
