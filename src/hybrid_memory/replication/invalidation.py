@@ -110,15 +110,22 @@ class Invalidation:
     async def _send(self) -> None:
         try:
             while self._news or self._restored:
+                if self._restored:
+                    await self._settled()
+                payloads = self._payloads()
                 # What cannot be told will be asked for.
                 with suppress(HybridMemoryError):
-                    await self._continuity.identity()
                     await self._access.call(
-                        "changes.notify", channel=self._channel, payloads=self._payloads(), timeout=_SECONDS_TO_SEND
+                        "changes.notify", channel=self._channel, payloads=payloads, timeout=_SECONDS_TO_SEND
                     )
                 await asyncio.sleep(_SECONDS_BETWEEN)
         finally:
             self._sending = None
+
+    async def _settled(self) -> None:
+        """Whoever is told of a restore looks for the new epoch."""
+        with suppress(HybridMemoryError):
+            await self._continuity.identity()
 
     def _payloads(self) -> list[str]:
         changes = [
