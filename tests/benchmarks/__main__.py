@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.benchmarks import checkpointer, locomo, manager, postgres, sqlite_writes, store, writers
+from tests.benchmarks import checkpointer, locomo, manager, notifications, postgres, sqlite_writes, store, writers
 from tests.benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "sqlite_writes": sqlite_writes.run,
     "manager": manager.run,
     "writers": writers.run,
+    "notifications": notifications.run,
     "checkpointer": checkpointer.run,
     "store": store.run,
 }
