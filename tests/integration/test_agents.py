@@ -308,8 +308,8 @@ class TestPlanAndExecute:
             seen = [name for part in graph.stream({"input": "GenePoint?"}, of("nick")) for name in part]
             assert seen == ["plan", "execute", "tools", "learn", "execute", "replan", "execute", "replan", "save"]
             with ThreadPoolExecutor(4) as threads:
-                runs = [threads.submit(graph.invoke, {"input": "again"}, of("nick", f"t{n}")) for n in range(8)]
-            assert all(run.result()["response"] == "GenePoint is there" for run in runs)
+                answers = threads.map(lambda n: graph.invoke({"input": "again"}, of("nick", f"t{n}")), range(8))
+            assert all(answer["response"] == "GenePoint is there" for answer in answers)
             assert threading.active_count() < 60
 
 

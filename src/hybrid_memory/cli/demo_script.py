@@ -1,7 +1,8 @@
 """What the agent of the demo says and what its customer system knows: no model and no network."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool, tool
@@ -22,7 +23,7 @@ _PLANS = {
     "GenePoint has renewed, remember that.": [NOTE_RENEWAL],
 }
 FIND_OUT, ASK, TELL = _PLANS
-_CALLS = {
+_CALLS: Mapping[str, tuple[str, dict[str, Any]]] = {
     LOOK_UP: ("search_accounts", {"name": "GenePoint"}),
     NOTE_OWNER: ("remember", {"content": OWNER, "tags": ["sales"]}),
     NOTE_RENEWAL: ("remember", {"content": RENEWAL, "tags": ["sales"]}),

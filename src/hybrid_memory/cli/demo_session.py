@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from hybrid_memory.agents import plan_and_execute
+from hybrid_memory.agents import PlanExecuteState, plan_and_execute
 from hybrid_memory.cli import demo_script
 from hybrid_memory.cli.demo_script import USER
 from hybrid_memory.manager import HybridMemoryManager
@@ -61,7 +61,7 @@ async def _run(
         _say("note", f"the checkpoint says what is left of the plan: {'; '.join(plan)}")
     else:
         _say("note", f"{USER}: {request}")
-    given = None if request is None else {"input": request}
+    given = None if request is None else PlanExecuteState(input=request)
     async for update in graph.astream(given, config, stream_mode="updates", durability="sync"):
         for node, change in update.items():
             _tell_of(node, change or {})
