@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _STOP_SECONDS = 5.0
+# No loop that works is busy with one thing for so long.
+_BEGIN_SECONDS = 10.0
 
 
 class HomeLoop:
@@ -75,13 +77,26 @@ class HomeLoop:
         """Run `work` on the home loop and block this thread until it is done.
 
         Raises:
-            WrongThread: this is the thread of the home loop, which would wait for itself.
+            WrongThread: this is the thread of the home loop, which would wait for itself; or that thread waits for
+                this one.
             ConfigurationError: the process was forked after the home was chosen.
         """
         self._check_process()
         if self.is_here:
             raise WrongThread("a blocking call on the manager's own event loop would wait for itself; await it instead")
-        return self._submit(work).result()
+        begun = threading.Event()
+
+        async def working() -> Result:
+            begun.set()
+            return await work()
+
+        answer = self._submit(working)
+        if not begun.wait(_BEGIN_SECONDS) and answer.cancel():
+            raise WrongThread(
+                f"the manager's event loop did not take a blocking call within {_BEGIN_SECONDS:g} s: something holds "
+                "it up, perhaps a call that waits for this one, like graph.invoke() there; use graph.ainvoke()"
+            )
+        return answer.result()
 
     def stop(self) -> None:
         """End the thread, if there is one."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
-from typing import Self, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Self, TypeVar
 
 from hybrid_memory.blocking import Blocking, HomeLoop
 from hybrid_memory.embeddings.embedder import Embedder
@@ -37,6 +37,14 @@ class Lifecycle:
     def blocking(self) -> "Blocking":
         """The same calls without `await`, for plain code and threads."""
         return Blocking(self, self._home)
+
+    def run_blocking(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Run a coroutine of yours on the manager's loop, and wait for it in this thread; for tools and nodes.
+
+        Raises:
+            WrongThread: this is the thread of that loop, or that loop waits for this thread.
+        """
+        return self._home.run_blocking(work)
 
     async def start(self) -> None:
         """Connect, bring the schema up to date, and be ready. Starting a started manager does nothing.
