@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.benchmarks import checkpointer, locomo, manager, postgres, sqlite_writes, writers
+from tests.benchmarks.recall import speed
 from tests.benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
@@ -19,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "manager": manager.run,
     "writers": writers.run,
     "checkpointer": checkpointer.run,
+    "recall_speed": speed.run,
 }
 # These are about a file, and run when they are named.
 OF_FILES = {"locomo": locomo.run, "locomo_held_out": locomo.run_held_out}
