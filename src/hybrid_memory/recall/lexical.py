@@ -9,7 +9,7 @@ from hybrid_memory.recall.columns import NOBODY, Columns, Floats, Slots
 from hybrid_memory.recall.corpus import Corpus
 
 # What so many say tells next to nothing of their neighbours.
-_MOST_LENDERS = 2000
+_MOST_LENDERS = 1000
 _LEAST_ASKED = 1e-9
 
 
