@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.benchmarks import checkpointer, locomo, manager, postgres, sqlite_writes, writers
+from tests.benchmarks import checkpointer, locomo, manager, postgres, recalling, sqlite_writes, writers
 from tests.benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
@@ -19,6 +19,7 @@ BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "manager": manager.run,
     "writers": writers.run,
     "checkpointer": checkpointer.run,
+    "recalling": recalling.run,
 }
 # These are about a file, and run when they are named.
 OF_FILES = {"locomo": locomo.run, "locomo_held_out": locomo.run_held_out}
