@@ -76,8 +76,8 @@ class VectorTable:
 
     def put(self, node_id: str, field: str, vector: Vector) -> None:
         """Keep a vector; one without a direction, or of another length, is as good as none."""
-        length = float(np.linalg.norm(vector.astype(np.float64)))
-        if vector.size != self.dimensions or not 0 < length < float("inf"):
+        unit = _unit(vector)
+        if unit is None or unit.size != self.dimensions:
             return
         row = self._rows.get(node_id, {}).get(field)
         if row is None:
@@ -88,7 +88,7 @@ class VectorTable:
             self._fields.append(field)
             self._rows.setdefault(node_id, {})[field] = row
             self._shown = None
-        self._matrix[row] = vector / length
+        self._matrix[row] = unit
 
     def drop(self, node_id: str) -> None:
         """Forget the vectors of a memory; the last rows fill the gaps."""
@@ -103,10 +103,10 @@ class VectorTable:
 
     def cosines(self, question: Vector) -> Cosines:
         """The cosine of a question with every memory that has a vector."""
-        length = float(np.linalg.norm(question.astype(np.float64)))
-        if not self._nodes or question.size != self.dimensions or not 0 < length < float("inf"):
+        unit = _unit(question)
+        if not self._nodes or unit is None or unit.size != self.dimensions:
             return NOTHING
-        scores = self._matrix[: len(self._nodes)] @ (question / length).astype(np.float32)
+        scores = self._matrix[: len(self._nodes)] @ unit
         several = len(self._rows) < len(self._nodes)
         if self._shown is None:
             self._shown = tuple(self._rows if several else self._nodes)
@@ -122,10 +122,6 @@ class UserVectors:
         self.incarnation: str | None = None
         self.version = 0
         self._tables: dict[tuple[str, int], VectorTable] = {}
-
-    def begin(self) -> None:
-        """Everything anew."""
-        self._tables.clear()
 
     def put(self, node_id: str, field: str, model: str, vector: Vector) -> None:
         """Keep a vector."""
@@ -156,3 +152,10 @@ class UserVectors:
     def sizes(self, model: str) -> dict[int, int]:
         """How many memories have a vector of a model, by the length of the vectors."""
         return {table.dimensions: len(table) for (name, _), table in self._tables.items() if name == model and table}
+
+
+def _unit(vector: Vector) -> Vector | None:
+    """The same direction at length one; None where there is no direction. The squares of large numbers need room."""
+    whole = vector.astype(np.float64)
+    length = float(np.linalg.norm(whole))
+    return (whole / length).astype(np.float32) if 0 < length < float("inf") else None

@@ -6,11 +6,11 @@ process, a new model and memories from before there was an embedder are all the 
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from hybrid_memory.background import Background
 from hybrid_memory.embeddings.embedder import Vector
@@ -98,7 +98,8 @@ class Embedding:
         self._clock = clock
         self._pending: dict[str, set[str]] = {}
         self._backlog = 0
-        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # A lock lives as long as somebody holds it or waits for it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._rounds: dict[str, asyncio.Future[bool]] = {}
         self._ask: Callable[[], object] = lambda: None
 
@@ -206,7 +207,7 @@ class Embedding:
     async def _embed(self, user_id: str) -> None:
         """Give a user's memories the vectors that they lack."""
         space = await self.space()
-        async with self._turns[user_id]:
+        async with self._turns.setdefault(user_id, asyncio.Lock()):
             after: MemoryNode | None = None
             while page := await self._rows.lacking(user_id, space, self._clock(), after, _PAGE):
                 last = len(page.nodes) < _PAGE
@@ -234,8 +235,6 @@ class Embedding:
                 if last:
                     break
                 after = page.nodes[-1]
-        if not self._turns[user_id].locked():
-            del self._turns[user_id]
 
     async def _made(self, user_id: str, space: Space, nodes: Sequence[MemoryNode]) -> list[Made]:
         texts = [(node, field, text) for node in nodes for field, text in self._texts(node).items()]

@@ -121,12 +121,19 @@ class HeldVectors:
             memory.user_id, held.models, vectors.incarnation, vectors.version, timeout=timeout
         )
         if news.complete:
-            vectors.begin()
-        for node_id in news.outdated:
-            vectors.drop(node_id)
-        for row in news.rows:
-            vectors.put(row.node_id, row.field, row.model, row.values)
-        vectors.incarnation, vectors.version = news.incarnation, news.version
+            # Beside the one in use, and in a thread: taking in many takes its time.
+            vectors = held.vectors = await asyncio.to_thread(_taken_in, UserVectors(), news)
+        else:
+            _taken_in(vectors, news)
         there = memory.get_all_nodes()
         if any(size > _MOST_GONE * len(there) for model in held.models for size in vectors.sizes(model).values()):
             vectors.keep_only({node.node_id for node in there})
+
+
+def _taken_in(vectors: UserVectors, news: NewVectors) -> UserVectors:
+    for node_id in news.outdated:
+        vectors.drop(node_id)
+    for row in news.rows:
+        vectors.put(row.node_id, row.field, row.model, row.values)
+    vectors.incarnation, vectors.version = news.incarnation, news.version
+    return vectors

@@ -14,7 +14,7 @@ from hybrid_memory.models import MemoryNode
 
 CONTENT = "content"
 # Below what the models in use take, even where every character is a token.
-_LONGEST = 8000
+LONGEST_TEXT = 8000
 _LONGEST_NAME = 200
 
 
@@ -23,7 +23,7 @@ def texts_of(node: MemoryNode) -> dict[str, str]:
     texts = searched_texts(node)
     if texts is None:
         texts = {CONTENT: _text_of(node)}
-    shortened = {CONTENT if path == WHOLE else path: text[:_LONGEST].strip() for path, text in texts.items()}
+    shortened = {CONTENT if path == WHOLE else path: text[:LONGEST_TEXT].strip() for path, text in texts.items()}
     return {field: text for field, text in shortened.items() if text}
 
 

@@ -43,6 +43,7 @@ def vectors_and_pipeline(
     guarded = None if embedder is None else GuardedEmbedder(embedder, events)
     pipeline = None
     if guarded is not None:
+        events.info("embedder_chosen", model=guarded.model)
 
         async def shown(user_id: str, space: Space, kept: KeptVectors, made: Sequence[Made]) -> None:
             vectors.held.kept(user_id, space.model, kept, made)

@@ -14,7 +14,7 @@ from hybrid_memory.graph.vectors import NOTHING, Cosines, UserVectors
 from hybrid_memory.memory.border import GIVEN_VECTOR
 from hybrid_memory.memory.embedding import Embedding, Texts
 from hybrid_memory.memory.held_vectors import HeldVectors, VectorSource
-from hybrid_memory.memory.texts import hash_of
+from hybrid_memory.memory.texts import LONGEST_TEXT, hash_of
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.embeddings import Space
@@ -179,7 +179,7 @@ class Vectors:
             if embedder is None:
                 return None
             try:
-                self._questions[key] = await embedder.query(text, timeout=_QUESTION_SECONDS)
+                self._questions[key] = await embedder.query(text[:LONGEST_TEXT], timeout=_QUESTION_SECONDS)
             except EmbeddingError:
                 return None
             if len(self._questions) > _MOST_QUESTIONS:

@@ -1,0 +1,85 @@
+"""Vectors in the process: after any changes, exactly what comparing each with the question gives."""
+
+import random
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hybrid_memory.graph.vectors import UserVectors, VectorTable
+
+DIMENSIONS = 5
+Vector = npt.NDArray[np.float32]
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+
+
+def vector(rng: random.Random) -> Vector:
+    return np.array([rng.gauss(0, 1) for _ in range(DIMENSIONS)], dtype=np.float32)
+
+
+def test_after_any_changes_the_best_come_first_with_their_cosines(rng: random.Random) -> None:
+    table, model = VectorTable(DIMENSIONS), dict[str, dict[str, Vector]]()
+    for step in range(3000):
+        node_id = f"n{rng.randrange(400)}"
+        if rng.random() < 0.3:
+            table.drop(node_id)
+            model.pop(node_id, None)
+        else:
+            field, put = rng.choice(("content", "title")) if step > 1000 else "content", vector(rng)
+            table.put(node_id, field, put)
+            model.setdefault(node_id, {})[field] = put
+        if step % 100 == 0:
+            question = vector(rng)
+            expected = {
+                one: max(cosine(stored, question) for stored in fields.values()) for one, fields in model.items()
+            }
+            assert dict(table.cosines(question)) == pytest.approx(expected, abs=1e-5)
+            best = list(table.cosines(question).best_first())
+            assert sorted(best, key=lambda found: (-found[1], found[0])) == best
+            assert {found for found, _ in best} == set(model)
+    assert len(table) == len(model) > 200
+
+
+def test_the_same_object_names_the_memories_as_long_as_they_are_the_same(rng: random.Random) -> None:
+    table = VectorTable(DIMENSIONS)
+    table.put("a", "content", vector(rng))
+    ids = table.cosines(vector(rng)).node_ids
+    table.put("a", "content", vector(rng))
+    assert table.cosines(vector(rng)).node_ids is ids
+    table.put("b", "content", vector(rng))
+    assert table.cosines(vector(rng)).node_ids is not ids
+
+
+def test_what_has_no_direction_or_another_length_is_as_good_as_none() -> None:
+    table = VectorTable(DIMENSIONS)
+    table.put("zero", "content", np.zeros(DIMENSIONS, dtype=np.float32))
+    table.put("short", "content", np.ones(2, dtype=np.float32))
+    assert len(table) == 0
+    table.put("huge", "content", np.full(DIMENSIONS, 3e38, dtype=np.float32))
+    assert dict(table.cosines(np.ones(DIMENSIONS, dtype=np.float32))) == pytest.approx({"huge": 1.0}, abs=1e-5)
+    assert len(table.cosines(np.zeros(DIMENSIONS, dtype=np.float32))) == 0
+    assert len(table.cosines(np.ones(2, dtype=np.float32))) == 0
+
+
+def test_equal_ones_come_in_the_order_of_their_ids() -> None:
+    table, same = VectorTable(2), np.array([1, 1], dtype=np.float32)
+    for number in random.Random(1).sample(range(300), 300):
+        table.put(f"{number:03d}", "content", same)
+    assert [found for found, _ in table.cosines(same).best_first()] == [f"{number:03d}" for number in range(300)]
+
+
+def test_vectors_of_several_models_and_lengths_do_not_meet() -> None:
+    vectors = UserVectors()
+    vectors.put("a", "content", "old", np.ones(3, dtype=np.float32))
+    vectors.put("a", "content", "new", np.ones(4, dtype=np.float32))
+    vectors.put("b", "content", "new", np.ones(4, dtype=np.float32))
+    vectors.put("b", "content", "new", np.ones(6, dtype=np.float32))
+    assert vectors.sizes("new") == {4: 2, 6: 1}
+    assert vectors.table("old", 4) is None
+    vectors.keep_only({"b"})
+    assert (vectors.sizes("old"), vectors.sizes("new")) == ({}, {4: 1, 6: 1})
+    vectors.drop("b")
+    assert not vectors.has("b")
