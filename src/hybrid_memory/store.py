@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 from langgraph.store.base import (
     NOT_PROVIDED,
@@ -21,6 +21,7 @@ from hybrid_memory.embeddings.choosing import chosen
 from hybrid_memory.embeddings.embedder import Embedder
 from hybrid_memory.items import WHOLE
 from hybrid_memory.langgraph.store_calls import StoreCalls
+from hybrid_memory.langgraph.store_values import StoredItem
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.item_drafts import ItemDrafts
 from hybrid_memory.memory.namespaces import Namespace, Namespaces
@@ -108,6 +109,14 @@ class HybridStore(BaseStore):
         """
         wanted = list(ops)
         return self._reach.home.run_blocking(lambda: self._on_home(lambda calls: calls.all(wanted)))
+
+    def get(self, namespace: Namespace, key: str, *, refresh_ttl: bool | None = None) -> StoredItem | None:
+        """An item, which knows its version; None where there is none."""
+        return cast("StoredItem | None", super().get(namespace, key, refresh_ttl=refresh_ttl))
+
+    async def aget(self, namespace: Namespace, key: str, *, refresh_ttl: bool | None = None) -> StoredItem | None:
+        """An item, which knows its version; None where there is none."""
+        return cast("StoredItem | None", await super().aget(namespace, key, refresh_ttl=refresh_ttl))
 
     async def aput_if_version(
         self,

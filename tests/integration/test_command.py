@@ -1,16 +1,19 @@
 """The command, as a user runs it: in a process of its own."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from langgraph.store.postgres import AsyncPostgresStore
 from typer.main import get_command
 
 from hybrid_memory import HybridCheckpointer, migrations
@@ -46,6 +49,18 @@ def run_with(environment: dict[str, str], *arguments: str, code: int = 0) -> str
 
 def url(target: Target, password: str = "") -> str:
     return f"postgresql://{target.user}:{password}@/{target.database}?host={quote(target.hosts[0])}"
+
+
+@pytest.fixture
+async def langgraph_store(server: Server) -> AsyncIterator[str]:
+    """Another database, with a store of LangGraph in it."""
+    async with server.empty_database() as targets:
+        place = url(targets.administration)
+        async with AsyncPostgresStore.from_conn_string(place) as store:
+            await store.setup()
+            await store.aput(("memories", "nick"), "tea", {"text": "prefers tea"})
+            await store.aput(("memories", "store:x"), "tea", {"text": "of nobody"})
+        yield place
 
 
 @pytest.fixture
@@ -241,3 +256,25 @@ def commands_of(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for name, command in vars(group).get("commands", {}).items():
         yield f"{path}{name}", command
         yield from commands_of(command, f"{path}{name} ")
+<<<<<<< HEAD
+=======
+
+
+def test_events_can_be_watched() -> None:
+    lines = [line for line in run("--log-json", "demo").splitlines() if line.startswith("{")]
+    events = [json.loads(line)["event"] for line in lines]
+    assert events[0] == "embedded_server_chosen"
+    assert events[-1] == "embedded_server_stopped"
+
+
+async def test_items_of_langgraphs_store_are_imported(targets: Targets, langgraph_store: str, place: Path) -> None:
+    settings = {"DATABASE_URL": url(targets.runtime), "HYBRID_MEMORY_DATA_DIR": str(place)}
+    said = await asyncio.to_thread(run_with, settings, "import", "langgraph-store", langgraph_store)
+    assert "2 item(s) looked at: 1 are new here" in said
+    assert "store:x" in said
+    assert "1 are new" not in await asyncio.to_thread(run_with, settings, "import", "langgraph-store", langgraph_store)
+    wrong = await asyncio.to_thread(
+        partial(run_with, settings, "import", "langgraph-store", url(targets.administration), code=1)
+    )
+    assert "no table `store`" in wrong
+>>>>>>> store

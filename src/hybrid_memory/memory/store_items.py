@@ -145,4 +145,5 @@ class Items:
 
 
 def _of(memory: UserMemory, node_ids: Iterable[str]) -> list[MemoryNode]:
-    return [node for node_id in node_ids if (node := memory.peek(node_id)) is not None]
+    there = memory.snapshot()
+    return [node for node_id in node_ids if (node := there.memory(node_id)) is not None]
