@@ -10,16 +10,18 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-<<<<<<< HEAD
-<<<<<<< HEAD
-from tests.benchmarks import checkpointer, locomo, manager, notifications, postgres, sqlite_writes, store, writers
-=======
-from tests.benchmarks import checkpointer, locomo, manager, postgres, sqlite_writes, writers
+from tests.benchmarks import (
+    checkpointer,
+    locomo,
+    manager,
+    notifications,
+    postgres,
+    recalling,
+    sqlite_writes,
+    store,
+    writers,
+)
 from tests.benchmarks.recall import speed
->>>>>>> engine
-=======
-from tests.benchmarks import checkpointer, locomo, manager, postgres, recalling, sqlite_writes, writers
->>>>>>> embeddings
 from tests.benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
@@ -29,15 +31,9 @@ BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "writers": writers.run,
     "notifications": notifications.run,
     "checkpointer": checkpointer.run,
-<<<<<<< HEAD
-<<<<<<< HEAD
     "store": store.run,
-=======
     "recall_speed": speed.run,
->>>>>>> engine
-=======
     "recalling": recalling.run,
->>>>>>> embeddings
 }
 # These are about a file, and run when they are named.
 OF_FILES = {"locomo": locomo.run, "locomo_held_out": locomo.run_held_out}

@@ -256,15 +256,6 @@ def commands_of(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for name, command in vars(group).get("commands", {}).items():
         yield f"{path}{name}", command
         yield from commands_of(command, f"{path}{name} ")
-<<<<<<< HEAD
-=======
-
-
-def test_events_can_be_watched() -> None:
-    lines = [line for line in run("--log-json", "demo").splitlines() if line.startswith("{")]
-    events = [json.loads(line)["event"] for line in lines]
-    assert events[0] == "embedded_server_chosen"
-    assert events[-1] == "embedded_server_stopped"
 
 
 async def test_items_of_langgraphs_store_are_imported(targets: Targets, langgraph_store: str, place: Path) -> None:
@@ -277,4 +268,3 @@ async def test_items_of_langgraphs_store_are_imported(targets: Targets, langgrap
         partial(run_with, settings, "import", "langgraph-store", url(targets.administration), code=1)
     )
     assert "no table `store`" in wrong
->>>>>>> store
