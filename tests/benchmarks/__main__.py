@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.benchmarks import (
+    agents,
     checkpointer,
     locomo,
     manager,
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "notifications": notifications.run,
     "checkpointer": checkpointer.run,
     "store": store.run,
+    "agents": agents.run,
     "recall_speed": speed.run,
     "recalling": recalling.run,
 }

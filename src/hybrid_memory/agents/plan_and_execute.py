@@ -7,6 +7,7 @@ and entities, finished steps and the conversation are kept. After each node come
 the middle goes on from there.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypedDict
 from uuid import uuid4
@@ -143,22 +144,11 @@ class _Work:
 
     async def replan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what came of the step, and decide how to go on."""
-        step, rest = state["plan"][0], state["plan"][1:]
-        outcome = state["messages"][-1].text
-        await self._manager.store_persistent_memory(
-            user_of_run(config),
-            {"step": step, "outcome": outcome, "request": state["input"]},
-            "completed_action",
-            summary=f"{step}: {outcome}",
-            thread_id=thread_of(config),
-            node_id=f"{state['request_id']}/step/{len(state['past_steps'])}",
-        )
+        step, outcome = state["plan"][0], state["messages"][-1].text
         done = [*state["past_steps"], [step, outcome]]
-        after = State(input=state["input"], plan=rest, past_steps=done)
-        prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(after)}", state["input"], config)
-        decision = Decision.model_validate(
-            await self._replanner.ainvoke([prompt, HumanMessage(state["input"])], config)
-        )
+        after = State(input=state["input"], plan=state["plan"][1:], past_steps=done)
+        # It is durable before the checkpoint says that the step is done; the model need not wait for that.
+        decision, _ = await asyncio.gather(self._decided(after, config), self._keep_step(state, outcome, config))
         response = decision.response or ("" if decision.steps else outcome)
         return {"plan": decision.steps, "past_steps": done, "response": response, **_NO_MESSAGES}
 
@@ -171,6 +161,21 @@ class _Work:
                     user_id, thread_id, role, said, message_id=f"{state['request_id']}/{role}"
                 )
         return {}
+
+    async def _decided(self, state: State, config: RunnableConfig) -> Decision:
+        prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(state)}", state["input"], config)
+        return Decision.model_validate(await self._replanner.ainvoke([prompt, HumanMessage(state["input"])], config))
+
+    async def _keep_step(self, state: State, outcome: str, config: RunnableConfig) -> None:
+        step = state["plan"][0]
+        await self._manager.store_persistent_memory(
+            user_of_run(config),
+            {"step": step, "outcome": outcome, "request": state["input"]},
+            "completed_action",
+            summary=f"{step}: {outcome}",
+            thread_id=thread_of(config),
+            node_id=f"{state['request_id']}/step/{len(state['past_steps'])}",
+        )
 
     async def _prompt(self, task: str, query: str, config: RunnableConfig) -> SystemMessage:
         """The task, with what is known of the user about it."""
