@@ -8,6 +8,7 @@ from langgraph.store.base import IndexConfig
 from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.langgraph.upstream import UpstreamCheckpointer
+from hybrid_memory.memory.homes import Persists
 from hybrid_memory.memory.namespaces import Namespaces
 from hybrid_memory.observability import Events
 from hybrid_memory.operating import Operating
@@ -28,8 +29,9 @@ class Checkpointing(Operating):
         events: Events,
         allowed_types: Iterable[AllowedType],
         store_fields: list[str] | None = None,
+        persist_user: Persists | None = None,
     ) -> None:
-        super().__init__(settings, events)
+        super().__init__(settings, events, persist_user)
         allowed = tuple(allowed_types)
         self._checkpointer = HybridCheckpointer(
             settings=settings, allowed_types=allowed, state=self._state, events=events

@@ -1,6 +1,7 @@
 """What makes a memory an item of a store: its address, and what is kept with it about expiry and search."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -41,6 +42,13 @@ def refresh_is_due(node: MemoryNode, now: datetime) -> bool:
         return False
     ttl = _about(node).get("ttl")
     return isinstance(ttl, (int, float)) and node.expires_at - now < (1 - _REFRESHED_AFTER) * timedelta(minutes=ttl)
+
+
+def refreshed(node: MemoryNode, now: datetime, version: int) -> MemoryNode:
+    """An item that was read: its whole time is before it again, and the version of its last write stays known."""
+    about = dict(_about(node)) | {"version": item_version(node)}
+    expires_at = now + timedelta(minutes=about["ttl"])
+    return replace(node, metadata={**node.metadata, STORE: about}, expires_at=expires_at, version=version)
 
 
 def is_searched(node: MemoryNode) -> bool:

@@ -9,6 +9,7 @@ from hybrid_memory.blocking import Blocking, HomeLoop
 from hybrid_memory.embeddings.embedder import Embedder
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.homes import Persists, who_persists
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.state import StateFile
@@ -23,7 +24,7 @@ class Lifecycle:
 
     _embedder: Embedder | None = None
 
-    def __init__(self, settings: Settings, events: Events) -> None:
+    def __init__(self, settings: Settings, events: Events, persist_user: Persists | None = None) -> None:
         self.settings = settings
         self.events = events
         self._home = HomeLoop()
@@ -31,6 +32,7 @@ class Lifecycle:
         self._starting: asyncio.Lock | None = None
         self._closed = False
         self._border = Border(settings)
+        self._persists = who_persists(settings, persist_user)
         self._state = StateFile(settings.data_dir.expanduser(), events)
 
     @property
@@ -109,7 +111,9 @@ class Lifecycle:
             self._starting = self._starting or asyncio.Lock()
             async with self._starting:
                 if self._parts is None:
-                    self._parts = await opened(self.settings, self._border, self._state, self.events, self._embedder)
+                    self._parts = await opened(
+                        self.settings, self._border, self._state, self.events, self._embedder, self._persists
+                    )
                     self._begin(self._parts)
         return self._parts
 

@@ -8,6 +8,7 @@ from uuid import UUID
 from hybrid_memory.embeddings.choosing import EmbedderLike
 from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.memory.extraction.records import Recogniser
+from hybrid_memory.memory.homes import Persists
 from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
 from hybrid_memory.memory.model_extraction import ModelExtractor
@@ -41,6 +42,8 @@ class HybridMemoryManager(Recalling):
         allowed_types: types of a graph's state that its checkpoints may restore, besides those of the settings.
         embedder: makes vectors of memories and questions: `"provider:model"`, a LangChain `Embeddings`, a function of
             texts, or LangGraph's `{"embed": ..., "dims": ...}`; as the settings say when None.
+        persist_user: given a user id, whether that user's memory goes to Postgres; others stay in `state.db` until it
+            says so. It is asked often and must not wait. `HYBRID_MEMORY_ROLLOUT_PERCENT` decides when None.
     """
 
     def __init__(
@@ -52,8 +55,9 @@ class HybridMemoryManager(Recalling):
         extractor: "BaseChatModel | None" = None,
         allowed_types: Iterable[AllowedType] = (),
         embedder: EmbedderLike | None = None,
+        persist_user: Persists | None = None,
     ) -> None:
-        super().__init__(settings or Settings(), events or Events(), allowed_types, embedder)
+        super().__init__(settings or Settings(), events or Events(), allowed_types, embedder, persist_user)
         seconds = self.settings.extractor_timeout_seconds
         self._finders = Finders(tuple(recognisers), ModelExtractor(extractor, seconds) if extractor else None)
 

@@ -124,6 +124,17 @@ class Cleanup:
     users: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one batch of a cleanup removed, and the user's version after it. Stubs are among the removed only."""
+
+    version: int
+    removed: int
+    expired: int
+    old: int
+    relationships: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """What is kept of the checkpoints of a thread; None keeps everything. Ages in seconds, or as timedelta.

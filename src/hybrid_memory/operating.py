@@ -8,6 +8,8 @@ from typing import Literal
 
 from hybrid_memory.blocking import elsewhere
 from hybrid_memory.lifecycle import Lifecycle
+from hybrid_memory.memory.homes import Persists
+from hybrid_memory.memory.moving import Progress
 from hybrid_memory.memory.transient import Notes
 from hybrid_memory.models import Cleanup, Health, UserStats
 from hybrid_memory.observability import Events
@@ -20,8 +22,8 @@ from hybrid_memory.wiring import Parts
 class Operating(Lifecycle):
     """The part of a manager for operators and dashboards."""
 
-    def __init__(self, settings: Settings, events: Events) -> None:
-        super().__init__(settings, events)
+    def __init__(self, settings: Settings, events: Events, persist_user: Persists | None = None) -> None:
+        super().__init__(settings, events, persist_user)
         self._notes = Notes(self._state, self._border)
 
     async def user_stats(self, user_id: str) -> UserStats:
@@ -92,7 +94,7 @@ class Operating(Lifecycle):
             mode="sqlite" if local else "hybrid",
             data_dir=str(self.settings.data_dir.expanduser().absolute()),
             sqlite_version=sqlite_version(),
-            breaker=None if self._parts is None else self._parts.link.breaker,
+            breaker=None if local or self._parts is None else self._parts.link.breaker,
             outbox_depth=waiting,
             outbox_oldest_seconds=oldest,
             quarantined=quarantined,
@@ -104,6 +106,7 @@ class Operating(Lifecycle):
         """Wait until everything acknowledged before is in Postgres, vectors included; whether it is, in `timeout`."""
 
         async def drained(parts: Parts) -> Literal[True]:
+            await parts.moving.drained(parts.background)
             await parts.delivery.drained(parts.background)
             if parts.embedding is not None:
                 await parts.embedding.drained(parts.background)
@@ -115,13 +118,45 @@ class Operating(Lifecycle):
         except TimeoutError:
             return False
 
+    async def upload(self, progress: Progress | None = None) -> int:
+        """Move users' memories from `state.db` to Postgres, now, of all who are to be persisted there; how many users.
+
+        A manager does so by itself, so this is for seeing it done. It may be interrupted at any moment and repeated.
+
+        Args:
+            progress: called, on the manager's loop, with the user and how many of how many rows were sent.
+
+        Raises:
+            StorageUnavailable: Postgres does not answer, or another process is at it. Who was not moved stays here.
+        """
+        return await self._on_home(lambda parts: parts.moving.upload(progress))
+
+    async def download(self, users: Iterable[str] | None = None, progress: Progress | None = None) -> int:
+        """Copy users' memories from Postgres to `state.db`, to be there with `MEMORY_TYPE=sqlite`; how many users.
+
+        The copies are of now, so this is the last thing to do before switching. Postgres stays what counts until then.
+        It may be interrupted at any moment and repeated: a copy that is not whole is seen by nobody.
+
+        Args:
+            users: whose; everybody's when None.
+            progress: called, on the manager's loop, with the user and how many of how many rows are here.
+
+        Raises:
+            ConfigurationError: this manager has no Postgres.
+            StorageUnavailable: Postgres does not answer, or writes still wait for it (see `flush`).
+        """
+        owners = None if users is None else [self._border.user_id(user_id) for user_id in users]
+        return await self._on_home(lambda parts: parts.fetching.download(owners, progress))
+
     def _begin(self, parts: Parts) -> None:
         parts.housekeeping.schedule(parts.background, self._notes)
         parts.delivery.schedule(parts.background, parts.link)
-        parts.large_users.schedule(parts.background)
+        if parts.large_users is not None:
+            parts.large_users.schedule(parts.background)
         if parts.embedding is not None:
             parts.embedding.schedule(parts.background)
         parts.freshness.begin(parts.background)
+        parts.moving.schedule(parts.background)
 
     async def _close(self, timeout: float) -> None:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 from hybrid_memory.checkpointing import Checkpointing
 from hybrid_memory.embeddings.choosing import EmbedderLike, chosen
 from hybrid_memory.langgraph.serialisation import AllowedType
+from hybrid_memory.memory.homes import Persists
 from hybrid_memory.models import RecallHit
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
@@ -21,10 +22,11 @@ class Recalling(Checkpointing):
         events: Events,
         allowed_types: Iterable[AllowedType],
         embedder: EmbedderLike | None,
+        persist_user: Persists | None = None,
     ) -> None:
         self._embedder = chosen(embedder, settings)
         fields = embedder.get("fields") if isinstance(embedder, Mapping) else None
-        super().__init__(settings, events, allowed_types, fields)
+        super().__init__(settings, events, allowed_types, fields, persist_user)
 
     async def recall(
         self,

@@ -65,13 +65,13 @@ class Changes:
     that it has now. The counts are differences.
     """
 
-    nodes: Mapping[str, StampedNode]
-    relationships: Mapping[RelationshipKey, StampedRelationship]
-    deleted: Collection[str]
-    parted: Collection[RelationshipKey]
-    tombstones: Mapping[str, Stamp]
-    outdated: Collection[str]
-    vectors: Sequence[NodeVector]
-    node_count: int
-    relationship_count: int
-    entity_count: int
+    nodes: Mapping[str, StampedNode] = field(default_factory=dict)
+    relationships: Mapping[RelationshipKey, StampedRelationship] = field(default_factory=dict)
+    deleted: Collection[str] = ()
+    parted: Collection[RelationshipKey] = ()
+    tombstones: Mapping[str, Stamp] = field(default_factory=dict)
+    outdated: Collection[str] = ()
+    vectors: Sequence[NodeVector] = ()
+    node_count: int = 0
+    relationship_count: int = 0
+    entity_count: int = 0

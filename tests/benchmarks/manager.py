@@ -112,7 +112,7 @@ async def begun(manager: HybridMemoryManager) -> None:
 
 
 async def kept(manager: HybridMemoryManager) -> None:
-    keeper = sessions_of(manager)._keeper
+    keeper = sessions_of(manager)._filling._keeper
     assert keeper is not None
     await keeper.written()
 

@@ -34,7 +34,7 @@ async def write_until_dead(events: Events, place: Mapping[str, str], log: str, f
     async with fault_proxy(in_socket(place["directory"], place["database"]).runtime) as proxy:
         settings = settings_in(place, postgres_host="127.0.0.1", postgres_port=proxy.port)
         async with HybridMemoryManager(settings, events=events) as manager:
-            keeper = (await manager._ready()).sessions._keeper
+            keeper = (await manager._ready()).sessions._filling._keeper
             assert keeper is not None
             names = [f"{fate['user']} {number}" for number in range(USERS)]
             scribes = [Scribe(manager, notes, user, Path(log).stem) for user in names]

@@ -135,8 +135,8 @@ async def recovered(manager: HybridMemoryManager, proxy: FaultProxy) -> None:
 async def everything_at_once(manager: HybridMemoryManager) -> None:
     """Opens all connections and threads that there may be."""
     parts = await manager._ready()
-    assert parts.sessions._keeper is not None
-    for file in (manager._state.database(), parts.sessions._keeper._users._cache):
+    assert parts.sessions._filling._keeper is not None
+    for file in (manager._state.database(), parts.sessions._filling._keeper._users._cache):
         all_read = threading.Barrier(READING_THREADS)
         await asyncio.gather(*(file.read(lambda _: all_read.wait(5)) for _ in range(READING_THREADS)))  # noqa: B023
     pool = min(32, (os.cpu_count() or 1) + 4)

@@ -277,7 +277,7 @@ class TestExpiry:
         await other.start()
         assert other._parts is not None
         row = fact_row(node_id, "second")
-        late = other._parts.writer._clock.stamp()
+        late = other._parts.writer.postgres._clock.stamp()
         (written,) = await outside(targets, "select written_at, written_by from memory.nodes")
         await expire(targets, node_id)
         assert await run_job(manager, "sweep")

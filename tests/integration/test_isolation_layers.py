@@ -12,6 +12,7 @@ from hybrid_memory import HybridMemoryManager
 from hybrid_memory.errors import ConfigurationError, InvalidInput, UnknownMemory
 from hybrid_memory.memory.identity import entity_node_id
 from hybrid_memory.memory.user_memory import UserMemory
+from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.postgres.users import Users
@@ -223,6 +224,7 @@ async def test_a_query_that_forgets_its_user_meets_the_policies(manager: HybridM
     victim = Victim(manager)
     await victim.fill()
     assert manager._parts is not None
+    assert isinstance(manager._parts.link, Link)
     database = manager._parts.link._database
     assert database is not None
     database._queries = {**database._queries, **parse("forgetful", FORGETFUL, "postgres")}

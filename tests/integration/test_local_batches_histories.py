@@ -79,7 +79,8 @@ def puts(draw: st.DrawFn) -> Draft:
         "expires_at": draw(st.sampled_from([None, None, None, -3600, 86_400])),
     }
     if draw(st.integers(0, 5)) == 0:
-        row |= {"seq": 7, "created_at": -500, "external_id": "mine", "namespace": ["a", "b"], "key": "k"}
+        row |= {"seq": 7, "created_at": -500, "updated_at": -400, "last_accessed_at": -300}
+        row |= {"external_id": "mine", "namespace": ["a", "b"], "key": "k"}
     if draw(st.integers(0, 15)) == 0:
         row |= {"context_type": "domain_entity", "content": {"entity_system": "s", "entity_id": row["node_id"]}}
     vectors: tuple[Embedding, ...] = ()
@@ -131,9 +132,16 @@ def edges(draw: st.DrawFn) -> Draft:
     )
 
 
+@st.composite
+def counts(draw: st.DrawFn) -> Draft:
+    last = draw(st.sampled_from([-86_400, 0, 86_400]))
+    row = {"node_id": draw(st.sampled_from(EVERY_ID)), "last_accessed_at": last}
+    return "counts", row | {"reports": draw(st.integers(0, 2)), "reads": draw(st.integers(0, 3))}, ()
+
+
 deletes = st.sampled_from(EVERY_ID).map(lambda node_id: ("deletes", {"node_id": node_id}, ()))
 flaws = st.sampled_from([{"importance": 2}, {"summary": None}, {"written_by": "nobody"}, {"expires_at": "soon"}])
-drafts = st.one_of(puts(), puts(), reports(), edges(), edges(), deletes)
+drafts = st.one_of(puts(), puts(), reports(), edges(), edges(), counts(), deletes)
 batches = st.lists(st.tuples(drafts, moments), min_size=1, max_size=6)
 which = st.integers(0, INSTANCES - 1)
 
@@ -176,7 +184,9 @@ class TwoPlaces(History):
         for (kind, row, vectors), at in batch:
             stamp = {"written_at": self.at(at), "written_by": self.places.instances[by]}
             moved = {
-                name: self.at(row[name]) for name in ("expires_at", "created_at") if isinstance(row.get(name), int)
+                name: self.at(row[name])
+                for name in ("expires_at", "created_at", "updated_at", "last_accessed_at")
+                if isinstance(row.get(name), int)
             }
             operations.append(Operation(self.next_numbers[by], kind, stamp | row | moved, vectors))  # type: ignore[arg-type] # a kind is drawn as text
             self.next_numbers[by] += 1

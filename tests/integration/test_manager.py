@@ -509,10 +509,6 @@ class TestLifecycle:
         answer = await asyncio.to_thread(manager.blocking.store_persistent_memory, "nick", "from a thread")
         assert await manager.get_node("nick", answer) is not None
 
-    async def test_local_only_is_refused_until_it_exists(self) -> None:
-        with pytest.raises(Exception, match="MEMORY_TYPE"):
-            await HybridMemoryManager(Settings(memory_type="sqlite")).start()
-
 
 @pytest.fixture
 def plain(targets_outside: Targets) -> Iterator[HybridMemoryManager]:

@@ -12,7 +12,7 @@ async def slow(other: HybridMemoryManager) -> HybridMemoryManager:
     """A manager whose machine's clock is half a minute behind."""
     await other.start()
     assert other._parts is not None
-    other._parts.writer._clock._wall = lambda: time.time() - 30
+    other._parts.writer.postgres._clock._wall = lambda: time.time() - 30
     return other
 
 

@@ -18,6 +18,7 @@ from hypothesis.stateful import invariant, rule
 from hybrid_memory import EntityRef, HybridMemoryManager
 from hybrid_memory.errors import InvalidInput, UnknownMemory
 from hybrid_memory.graph.delta import Delta
+from hybrid_memory.memory.at_home import SourceAtHome
 from hybrid_memory.memory.identity import entity_node_id
 from hybrid_memory.memory.keeping import Keeper
 from hybrid_memory.memory.loading import Loader
@@ -310,9 +311,15 @@ def sessions_of(manager: HybridMemoryManager) -> Sessions:
 
 
 def keeper_of(manager: HybridMemoryManager) -> Keeper:
-    keeper = sessions_of(manager)._keeper
+    keeper = sessions_of(manager)._filling._keeper
     assert keeper is not None
     return keeper
+
+
+def loader_of(sessions: Sessions) -> Loader:
+    assert isinstance(sessions._filling._source, SourceAtHome)
+    assert isinstance(sessions._filling._source.postgres, Loader)
+    return sessions._filling._source.postgres
 
 
 Bug = type[Loader | Sessions | CachedUsers]
@@ -322,7 +329,7 @@ async def started(manager: HybridMemoryManager, bug: Bug | None) -> None:
     """Start it, with a bug if one is planted."""
     await manager.start()
     sessions = sessions_of(manager)
-    parts = {Sessions: sessions, Loader: sessions._loader, CachedUsers: keeper_of(manager)._users}
+    parts = {Sessions: sessions, Loader: loader_of(sessions), CachedUsers: keeper_of(manager)._users}
     for kind, part in parts.items():
         if bug is not None and issubclass(bug, kind):
             part.__class__ = bug

@@ -49,7 +49,7 @@ def sessions_of(manager: HybridMemoryManager) -> Sessions:
 
 
 def keeper_of(manager: HybridMemoryManager) -> Keeper:
-    keeper = sessions_of(manager)._keeper
+    keeper = sessions_of(manager)._filling._keeper
     assert keeper is not None
     return keeper
 
@@ -206,7 +206,7 @@ class TestTheNextProcess:
         ahead, slow = instance(), instance()
         await ahead.ensure_user_memories("nick")
         await ahead.store_persistent_memory("nick", "one", node_id="plan")
-        ahead._parts.writer._clock._wall = lambda: time.time() + 30  # type: ignore[union-attr]
+        ahead._parts.writer.postgres._clock._wall = lambda: time.time() + 30  # type: ignore[union-attr]
         await ahead.forget("nick", "plan")
         await ahead.aclose()
         assert (await slow.ensure_user_memories("nick")).get_all_nodes() == []

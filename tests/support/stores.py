@@ -37,3 +37,8 @@ def hybrid_by_vectors(index: IndexConfig) -> HybridStore:
     """In the mode whose scores are those of LangGraph's stores."""
     settings = Settings(data_dir=Path("data"), database_url=os.environ[DSN], store_search="vector")
     return HybridStore(settings, index=index)
+
+
+def local_only(index: IndexConfig) -> HybridStore:
+    """Without Postgres."""
+    return HybridStore(Settings(data_dir=Path("data"), memory_type="sqlite", store_search="vector"), index=index)

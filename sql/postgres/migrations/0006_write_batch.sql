@@ -148,7 +148,7 @@ $$;
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds `user_id`, the `last` number and the `oldest` time of writing in
 -- it, and lists of operations by kind, each operation with its number `n`: `nodes`, `entities`, `edges`, `vectors`,
--- `deletes`. A key appears once per list; deletes run last, so a put after a delete of the same node belongs into the
+-- `counts`, `deletes`. A key appears once per list; deletes run last, so a put after a delete of the same node belongs into the
 -- next batch. What is above `o_before` was applied; what lost against a later write or deletion is consumed like the
 -- rest. A node marked `only_once` that the user has already, with the same content and type under another id, is not
 -- stored: `o_same` names the one that is there, which counts as accessed, and relationships of the batch go to that one.
@@ -310,12 +310,13 @@ begin
                + (select coalesce(max(e.seq), 0) from memory.nodes e
                   where e.user_id = p_user and e.thread_id = o.thread_id)) end,
              o.namespace, o.key, decode(o.content_hash, 'hex'), v_version, least(o.written_at, v_cutoff), o.written_by,
-             coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
+             coalesce(o.created_at, v_now), coalesce(o.updated_at, v_now), coalesce(o.last_accessed_at, v_now),
+             o.expires_at
       from jsonb_to_recordset(p_ops -> 'nodes') as o (
         n bigint, node_id uuid, context_type text, content jsonb, content_kind text, summary text, tags text[],
         metadata jsonb, importance double precision, confidence double precision, external_id text, thread_id text,
         seq bigint, namespace text[], key text, content_hash text, written_at timestamptz, written_by uuid,
-        created_at timestamptz, expires_at timestamptz)
+        created_at timestamptz, updated_at timestamptz, last_accessed_at timestamptz, expires_at timestamptz)
       where o.n > v_mark and o.n <> all (v_dead)
       on conflict (user_id, node_id) do update set
         context_type = excluded.context_type, content = excluded.content, content_kind = excluded.content_kind,
@@ -395,11 +396,12 @@ begin
                  || memory.clocks_of(coalesce(o.content -> 'entity_data', '{}'), 'data.', c.clock)
                  || memory.clocks_of(o.metadata, 'metadata.', c.clock)
                  || jsonb_build_object('row', c.clock) end,
-             coalesce(o.created_at, v_now), v_now, v_now, o.expires_at
+             coalesce(o.created_at, v_now), coalesce(o.updated_at, v_now), coalesce(o.last_accessed_at, v_now),
+             o.expires_at
       from jsonb_to_recordset(p_ops -> 'entities') as o (
         n bigint, node_id uuid, content jsonb, summary text, tags text[], metadata jsonb, importance double precision,
         confidence double precision, written_at timestamptz, written_by uuid, created_at timestamptz,
-        expires_at timestamptz)
+        updated_at timestamptz, last_accessed_at timestamptz, expires_at timestamptz)
       cross join lateral (
         select to_char(least(o.written_at, v_cutoff) at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS.US ') || o.written_by
       ) as c (clock)
@@ -418,7 +420,7 @@ begin
         expires_at = case when memory.later(excluded.field_clocks ->> 'row', t.field_clocks ->> 'row')
                        then excluded.expires_at else t.expires_at end,
         confidence = memory.raised_confidence(t.content, excluded.content),
-        content_hash = null, version = excluded.version, updated_at = excluded.updated_at,
+        content_hash = null, version = excluded.version, updated_at = greatest(t.updated_at, excluded.updated_at),
         written_at = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
                        then excluded.written_at else t.written_at end,
         written_by = case when (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
@@ -492,10 +494,11 @@ begin
         user_id, from_node_id, to_node_id, relationship_type, strength, metadata, version, written_at, written_by,
         created_at, updated_at)
       select p_user, o.from_node_id, o.to_node_id, o.relationship_type, o.strength, o.metadata, v_version,
-             least(o.written_at, v_cutoff), o.written_by, v_now, v_now
+             least(o.written_at, v_cutoff), o.written_by, coalesce(o.created_at, v_now),
+             coalesce(o.updated_at, v_now)
       from jsonb_to_recordset(p_ops -> 'edges') as o (
         n bigint, from_node_id uuid, to_node_id uuid, relationship_type text, strength double precision, metadata jsonb,
-        written_at timestamptz, written_by uuid)
+        written_at timestamptz, written_by uuid, created_at timestamptz, updated_at timestamptz)
       where o.n > v_mark and o.n <> all (v_dead)
       on conflict (user_id, from_node_id, to_node_id, relationship_type) do update set
         strength = excluded.strength, metadata = excluded.metadata, version = excluded.version,
@@ -526,6 +529,32 @@ begin
     on conflict (user_id, node_id, field, model) do update set
       dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
       content_hash = excluded.content_hash, version = excluded.version;
+  end if;
+
+  -- What was counted where there was no Postgres; the reports of an entity raise its confidence as if they were told now.
+  if jsonb_array_length(p_ops -> 'counts') > 0 then
+    select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'counts') as o (node_id uuid);
+    for v_row in
+      update memory.nodes as t
+        set access_count = t.access_count + o.reads,
+            last_accessed_at = greatest(t.last_accessed_at, least(coalesce(o.last_accessed_at, v_now), v_now)),
+            content = case when t.context_type = 'domain_entity' and o.reports > 0
+                        then t.content || jsonb_build_object('update_count',
+                          coalesce((t.content ->> 'update_count')::bigint, 0) + o.reports)
+                        else t.content end,
+            confidence = case when t.context_type = 'domain_entity' and o.reports > 0
+                           then memory.raised_confidence(t.content, jsonb_build_object('update_count', o.reports))
+                           else t.confidence end,
+            version = v_version
+        from jsonb_to_recordset(p_ops -> 'counts')
+               as o (n bigint, node_id uuid, reports bigint, reads bigint, last_accessed_at timestamptz)
+        where o.n > v_mark and t.user_id = p_user and t.node_id = o.node_id and t.node_id = any (v_ids)
+        returning t.*
+    loop
+      if v_wanted then
+        v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+      end if;
+    end loop;
   end if;
 
   if jsonb_array_length(p_ops -> 'deletes') > 0 then

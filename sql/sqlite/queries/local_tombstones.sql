@@ -15,11 +15,15 @@ where user_id = :user_id and node_id = :node_id
   and row_is_intact(checksum, 'local_tombstones', :user_id, :node_id, version, written_at, written_by);
 
 -- name: since
--- The deletions after a version; at -1 all.
+-- The deletions after a version, up to another one; from -1 on all.
 select node_id, written_at, written_by
 from local_tombstones
-where user_id = :user_id and version > :version
+where user_id = :user_id and version > :version and version <= :up_to
   and row_is_intact(checksum, 'local_tombstones', :user_id, node_id, version, written_at, written_by);
+
+-- name: forget_user
+-- Let a user leave.
+delete from local_tombstones where user_id = :user_id;
 
 -- name: verify
 -- Read every row, so that a damaged one shows.

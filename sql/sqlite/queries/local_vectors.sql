@@ -8,11 +8,22 @@ on conflict (user_id, node_id, field, model) do update set
     checksum = excluded.checksum;
 
 -- name: changed_since
--- What came or changed after a version; at -1 everything.
+-- What came or changed after a version, up to another one; from -1 on everything.
 select node_id, field, model, vector, content_hash
 from local_vectors
-where user_id = :user_id and version > :version
+where user_id = :user_id and version > :version and version <= :up_to
   and row_is_intact(checksum, 'local_vectors', :user_id, node_id, field, model, vector, content_hash, version);
+
+-- name: of_node
+-- The vectors of a memory.
+select node_id, field, model, vector, content_hash
+from local_vectors
+where user_id = :user_id and node_id = :node_id
+  and row_is_intact(checksum, 'local_vectors', :user_id, :node_id, field, model, vector, content_hash, version);
+
+-- name: forget_user
+-- Let a user leave.
+delete from local_vectors where user_id = :user_id;
 
 -- name: delete
 -- Remove the vectors of a memory.

@@ -17,6 +17,14 @@ where user_id = :user_id and instance_id = :instance_id
 -- Remove the marks of processes that have long ended.
 delete from local_watermarks where user_id = :user_id and updated_at < :before;
 
+-- name: forget
+-- Remove the mark of a process that will write no more for a user.
+delete from local_watermarks where user_id = :user_id and instance_id = :instance_id;
+
+-- name: forget_user
+-- Let a user leave.
+delete from local_watermarks where user_id = :user_id;
+
 -- name: verify
 -- Read every row, so that a damaged one shows.
 select count(*) from local_watermarks

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import hybrid_memory
-from hybrid_memory.cli import administration, checkpoints, demo, importing, outbox, status, threads
+from hybrid_memory.cli import administration, checkpoints, demo, importing, moving, outbox, status, threads
 from hybrid_memory.cli.output import complain
 from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.observability import configure_logging
@@ -23,6 +23,8 @@ app.command("status")(status.status)
 app.command("schema")(administration.schema)
 app.command("psql", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(administration.psql)
 app.command("threads")(threads.threads)
+app.command("upload")(moving.upload)
+app.command("download")(moving.download)
 app.command("stop")(administration.stop)
 app.add_typer(outbox.app, name="outbox", no_args_is_help=True)
 app.add_typer(checkpoints.app, name="checkpoints")

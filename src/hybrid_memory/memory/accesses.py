@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
-from hybrid_memory.errors import HybridMemoryError
+from hybrid_memory.errors import HybridMemoryError, StorageUnavailable
 from hybrid_memory.graph.user_graph import Clock, utc_now
-from hybrid_memory.postgres.housekeeping import MOST_ROWS, Reads, Upkeep
+from hybrid_memory.memory.places import Tidying
+from hybrid_memory.postgres.housekeeping import MOST_ROWS, Reads
 
 # While Postgres is away counts gather; beyond this many memories new ones are not counted.
 MOST_MEMORIES = 100_000
@@ -22,7 +23,7 @@ _Counts = dict[str, tuple[int, datetime]]
 class Accesses:
     """Counts of one process. Any thread counts, the manager's loop writes."""
 
-    def __init__(self, upkeep: Upkeep, clock: Clock = utc_now) -> None:
+    def __init__(self, upkeep: Tidying, clock: Clock = utc_now) -> None:
         self._upkeep = upkeep
         self._clock = clock
         self._lock = threading.Lock()
@@ -38,12 +39,18 @@ class Accesses:
         """Write down what was counted; what could not be written is counted on.
 
         Raises:
-            StorageUnavailable: Postgres does not answer.
+            StorageUnavailable: Postgres does not answer; users who are not in it were counted all the same.
         """
         with self._lock:
             users = list(self._users)
+        away: StorageUnavailable | None = None
         for user_id in users:
-            await self.write_of(user_id)
+            try:
+                await self.write_of(user_id)
+            except StorageUnavailable as error:
+                away = error
+        if away is not None:
+            raise away
 
     async def write_of(self, user_id: str) -> None:
         """Write down what was counted for one user."""

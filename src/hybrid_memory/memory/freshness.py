@@ -62,7 +62,9 @@ class Freshness:
         return self._listener.hearing
 
     def begin(self, background: Background) -> None:
-        """Listen, and compare now and then."""
+        """Listen, and compare now and then, where there is a Postgres."""
+        if self._link.is_absent:
+            return
         self._background = background
         background.repeat(COMPARE, self._compare_if_due, every=self._interval, deadline=_JOB_SECONDS)
         if self._listens:

@@ -15,12 +15,12 @@ from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.graph.user_graph import Clock, utc_now
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.places import Tidying
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.statistics import Figures
 from hybrid_memory.memory.transient import Notes
 from hybrid_memory.models import Cleanup
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.housekeeping import Upkeep
 from hybrid_memory.settings import Settings
 
 STATISTICS, SWEEP, ACCESSES, TRIM, NOTES = "statistics", "sweep", "accesses", "trim", "notes"
@@ -38,7 +38,7 @@ class Housekeeping:
     def __init__(
         self,
         border: Border,
-        upkeep: Upkeep,
+        upkeep: Tidying,
         figures: Figures,
         sessions: Sessions,
         accesses: Accesses,

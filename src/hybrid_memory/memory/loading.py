@@ -80,6 +80,18 @@ class Loader:
             since=since,
         )
 
+    async def node(self, user_id: str, node_id: str) -> MemoryNode | None:
+        """One memory, expired or not."""
+        async with self._database.transaction([user_id]) as transaction:
+            node = await Nodes(transaction, user_id).get(node_id)
+        self._stamps.observe(node.written_at if node else None)
+        return node
+
+    async def knows(self, user_id: str) -> bool:
+        """Whether the user has ever written."""
+        async with self._database.transaction([user_id]) as transaction:
+            return await Users(transaction, user_id).state() is not None
+
     async def _all_rows(self, user_id: str, arrived: Arrived) -> tuple[Delta, bool]:
         """All rows, and whether they were changed by hand: other counts than the counters say."""
         nodes: list[MemoryNode] = []

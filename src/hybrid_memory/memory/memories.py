@@ -11,18 +11,16 @@ from hybrid_memory.graph.view import is_stub
 from hybrid_memory.items import is_item, with_metadata
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border, Draft
+from hybrid_memory.memory.places import Source, Writing
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.twins import twins
 from hybrid_memory.memory.vectors import Vectors
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.batches import Applied, Embedding
-from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.replication.batching import Write, key_of
-from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.queue import Queued
-from hybrid_memory.replication.writer import Answer, Writer
+from hybrid_memory.replication.writer import Answer
 
 _MISSING_END = "23503"
 _CHUNK = 100
@@ -36,17 +34,15 @@ class Memories:
     def __init__(
         self,
         border: Border,
-        clock: HybridClock,
-        database: Access,
-        writer: Writer,
+        source: Source,
+        writer: Writing,
         sessions: Sessions,
         accesses: Accesses,
         vectors: Vectors,
         events: Events,
     ) -> None:
         self._border = border
-        self._clock = clock
-        self._database = database
+        self._source = source
         self._writer = writer
         self._sessions = sessions
         self._accesses = accesses
@@ -108,7 +104,7 @@ class Memories:
             self._border.mapping(metadata, "metadata"),
         )
         answer = await self.write(owner, [write])
-        if isinstance(answer, Applied):
+        if _is_in_postgres(answer):
             self._events.info(
                 "relationship_persisted_to_postgres", user_id=owner, relationship_type=write.row["relationship_type"]
             )
@@ -121,7 +117,7 @@ class Memories:
         return node
 
     async def found(self, user_id: str, node_id: str | UUID) -> MemoryNode | None:
-        """One memory, from the user's graph when it is here, else from Postgres, or from what is known without it."""
+        """One memory, from the user's graph when it is here, else from its place, or from what else is known."""
         owner = self._border.user_id(user_id)
         return await self.known(owner, self._border.node_id(owner, node_id))
 
@@ -133,11 +129,9 @@ class Memories:
         try:
             if self._sessions.awaits_delivery(owner):
                 return (await self._sessions.opened(owner)).peek(wanted)
-            async with self._database.transaction([owner]) as transaction:
-                node = await Nodes(transaction, owner).get(wanted)
+            node = await self._source.node(owner, wanted)
         except StorageUnavailable:
             return (await self._sessions.opened(owner)).peek(wanted)
-        self._clock.observe(node.written_at if node else None)
         if node is None or is_stub(node) or (node.expires_at is not None and node.expires_at <= utc_now()):
             return None
         return node
@@ -206,7 +200,7 @@ class Memories:
     def acknowledged(self, answer: Answer, node_id: str) -> str:
         """Report that a memory is stored; the id it is stored under."""
         node_id = answer.same.get(node_id, node_id)
-        if isinstance(answer, Applied):
+        if _is_in_postgres(answer):
             self._events.info("node_persisted_to_postgres", user_id=answer.user_id, node_id=node_id)
         return node_id
 
@@ -256,6 +250,10 @@ def _address_kept(node: MemoryNode, row: Mapping[str, Any]) -> dict[str, Any]:
         "context_type": node.context_type,
         "metadata": with_metadata(node, row["metadata"]),
     }
+
+
+def _is_in_postgres(answer: Answer) -> bool:
+    return isinstance(answer, Applied) and answer.place == "postgres"
 
 
 def _without_twins(drafts: Sequence[Draft]) -> tuple[list[Draft], list[str]]:

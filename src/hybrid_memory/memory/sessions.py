@@ -6,15 +6,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 from weakref import WeakValueDictionary
 
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.accesses import Accesses
+from hybrid_memory.memory.filling import Filling
+from hybrid_memory.memory.homes import Homes
 from hybrid_memory.memory.keeping import Keeper
-from hybrid_memory.memory.loading import Loader, taken_in
+from hybrid_memory.memory.places import Source
 from hybrid_memory.memory.progress import Arrivals, Progress
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.observability import Events
@@ -26,6 +27,8 @@ from hybrid_memory.settings import Settings
 
 _NEVER = float("-inf")
 _SOON_SECONDS = 0.75
+# Of users in `state.db`, whose other writers do not tell: asking costs a fraction of a millisecond.
+_LOCAL_STALENESS_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -54,7 +57,8 @@ class Sessions:
 
     def __init__(
         self,
-        loader: Loader,
+        homes: Homes,
+        source: Source,
         keeper: Keeper | None,
         accesses: Accesses,
         queue: Queue | None,
@@ -62,8 +66,8 @@ class Sessions:
         events: Events,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._loader = loader
-        self._keeper = keeper
+        self._homes = homes
+        self._filling = Filling(homes, source, keeper, events)
         self._accesses = accesses
         self._queue = queue
         self._settings = settings
@@ -81,7 +85,7 @@ class Sessions:
         given, marked stale. What waits for Postgres is in it. It is completed when Postgres answers again.
         """
         session = self._session(user_id)
-        if self._clock() - session.checked_at >= self._settings.max_staleness_seconds or not session.graph.loaded:
+        if not self._is_fresh(session):
             with session.arrivals.heard_by(progress):
                 await self._refreshed(session)
         return session.memory
@@ -124,11 +128,14 @@ class Sessions:
     async def show(self, applied: Applied) -> None:
         """Bring a loaded graph to what this process has written; one that is not loaded needs nothing."""
         session = self._known(applied.user_id)
+        if session is not None and session.graph.incarnation not in (None, applied.incarnation):
+            # Another life of the user's memory, whose versions are other ones.
+            await self._refreshed(session, counting=False)
         # Callers that shared a batch all come with the same.
         if session is not None and applied.written is not None and session.graph.version < applied.version:
             delta = _delta_of(applied, applied.written)
             if session.graph.apply(delta):
-                self._keep(session.graph, delta)
+                self._filling.keep(session.graph, delta)
         await self.caught_up(applied.user_id, applied.version)
 
     async def caught_up(self, user_id: str, version: int) -> None:
@@ -141,8 +148,14 @@ class Sessions:
             await self._refreshed(session, counting=False)
 
     def awaits_delivery(self, user_id: str) -> bool:
-        """Whether something of the user waits in the outbox, as far as this process knows."""
-        return self._queue is not None and self._queue.may_hold(user_id)
+        """Whether something of the user waits in the outbox, as far as this process knows, and shows only here."""
+        return self._queue is not None and self._queue.may_hold(user_id) and not self._homes.is_local(user_id)
+
+    async def is_undelivered(self, user_id: str) -> bool:
+        """Whether something of the user has yet to reach the place where his memory is."""
+        if self._queue is None or await self._homes.settle(user_id):
+            return False
+        return await self._queue.still_holds(user_id)
 
     async def lacks(self, user_id: str, node_ids: Iterable[str]) -> bool:
         """Whether one of these is surely not there; of a user of whom not everything is here, nothing is sure."""
@@ -174,6 +187,14 @@ class Sessions:
             await self._recall(session)
             session.checked_at = _NEVER
 
+    async def moved(self, user_id: str) -> None:
+        """The user's memory is in Postgres from now on: shown from there, with what still waits on top."""
+        session = self._known(user_id)
+        if session is not None:
+            session.pending = None
+            session.checked_at = _NEVER
+            await self._refreshed(session)
+
     async def settled(self) -> None:
         """See whether another process has emptied the outbox of somebody whose memory is here."""
         for session in list(self._sessions.values()):
@@ -193,9 +214,10 @@ class Sessions:
         return list(dict.fromkeys((*self._sessions, *self._held)))
 
     def versions(self) -> dict[str, Version]:
-        """Where the memories stand that are here."""
+        """Where the memories stand that are here and of Postgres."""
         graphs = [*(session.graph for session in self._sessions.values()), *self._held.values()]
-        return {graph.user_id: (graph.incarnation, graph.version) for graph in graphs if graph.loaded}
+        there = (graph for graph in graphs if graph.loaded and not self._homes.is_local(graph.user_id))
+        return {graph.user_id: (graph.incarnation, graph.version) for graph in there}
 
     def confirm(self, users: Iterable[str]) -> None:
         """Postgres was asked, and these memories were what it held."""
@@ -206,15 +228,14 @@ class Sessions:
 
     def mark_stale(self) -> None:
         """Postgres does not answer: nobody can say what has changed."""
-        for user_id in self.users:
+        for user_id in filter(self._is_of_postgres, self.users):
             if (graph := self._graph(user_id)) is not None:
                 graph.mark_stale()
 
     def start_anew(self) -> list[str]:
         """The database was replaced: what is here is stale until it has been loaded from the one there is; whose."""
-        if self._keeper is not None:
-            self._keeper.start_anew()
-        users = self.users
+        self._filling.start_anew()
+        users = list(filter(self._is_of_postgres, self.users))
         for user_id in users:
             session = self._session(user_id)
             self._events.info("user_cache_invalidated", user_id=user_id, version=session.graph.version)
@@ -236,10 +257,9 @@ class Sessions:
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""
         session = self._known(user_id)
-        if session is None or not session.graph.loaded:
+        if session is None:
             return None
-        fresh = self._clock() - session.checked_at < self._settings.max_staleness_seconds
-        return session.memory if fresh else None
+        return session.memory if self._is_fresh(session) else None
 
     async def close(self) -> None:
         """End comparisons that are under way."""
@@ -252,6 +272,15 @@ class Sessions:
     def _graph(self, user_id: str) -> UserGraph | None:
         session = self._sessions.get(user_id)
         return self._held.get(user_id) if session is None else session.graph
+
+    def _is_of_postgres(self, user_id: str) -> bool:
+        return not self._homes.is_local(user_id)
+
+    def _is_fresh(self, session: _Session) -> bool:
+        longest = self._settings.max_staleness_seconds
+        if self._homes.is_local(session.graph.user_id):
+            longest = min(longest, _LOCAL_STALENESS_SECONDS)
+        return session.graph.loaded and self._clock() - session.checked_at < longest
 
     def _session(self, user_id: str) -> _Session:
         return self._known(user_id) or self._entered(UserGraph(user_id))
@@ -295,7 +324,7 @@ class Sessions:
     async def _recall(self, session: _Session) -> None:
         """What waits for Postgres is part of a user's memory, from whichever process it comes."""
         user_id = session.graph.user_id
-        if self._queue is None or session.pending is not None:
+        if self._queue is None or session.pending is not None or await self._homes.settle(user_id):
             return
         session.pending = Pending(user_id)
         if self._queue.may_hold(user_id):
@@ -313,74 +342,20 @@ class Sessions:
                     graph.doubt()
                 databases = session.databases
                 if graph.loaded:
-                    await self._compare(session, counting=counting)
+                    await self._filling.compare(graph, session.arrivals, counting=counting)
                 else:
-                    await self._begin(session)
+                    await self._filling.begin(graph, session.arrivals)
             if counting:
                 session.checked_at = started
             graph.confirm()
         except StorageUnavailable as error:
+            if self._homes.is_local(graph.user_id):
+                raise
             graph.mark_stale()
             session.checked_at = started if graph.loaded else _NEVER
             self._events.warning("postgres_unavailable", user_id=graph.user_id, age=graph.age, error=str(error))
         finally:
             session.refreshing = None
-
-    async def _begin(self, session: _Session) -> None:
-        graph = session.graph
-        with self._events.timed("user_memories_loaded", user_id=graph.user_id) as report:
-            report["source"] = await self._filled(session)
-            report |= {"nodes": graph.node_count, "relationships": graph.edge_count, "version": graph.version}
-
-    async def _filled(self, session: _Session) -> Literal["cache", "postgres"]:
-        """Fill an empty graph: with the copy that was kept and what changed since, or with everything."""
-        graph = session.graph
-        kept = await self._keeper.copy_of(graph.user_id) if self._keeper else None
-        if self._keeper is None or kept is None:
-            await self._load(session)
-            return "postgres"
-        copy = kept.delta
-        try:
-            delta = await self._loader.changes(graph.user_id, copy.incarnation, copy.version, counting=True)
-        except StorageUnavailable:
-            await taken_in(graph, copy)
-            graph.was_confirmed(kept.confirmed_at)
-            raise
-        if delta is None:
-            await self._keeper.drop(graph.user_id)
-            await self._load_anew(session, copy.version)
-            return "postgres"
-        rows = len(copy.nodes) + len(copy.relationships)
-        session.arrivals.tell(rows, rows)
-        await taken_in(graph, copy)
-        await taken_in(graph, delta)
-        self._keeper.note(graph, delta)
-        return "cache"
-
-    async def _compare(self, session: _Session, *, counting: bool) -> None:
-        """Ask what changed since the graph's version, and load anew where that cannot be told."""
-        graph = session.graph
-        delta = await self._loader.changes(graph.user_id, graph.incarnation, graph.version, counting=counting)
-        if delta is None or not await taken_in(graph, delta):
-            await self._load_anew(session, graph.version)
-        else:
-            self._keep(graph, delta)
-
-    async def _load_anew(self, session: _Session, version: int) -> None:
-        self._events.info("user_cache_invalidated", user_id=session.graph.user_id, version=version)
-        await self._load(session)
-
-    async def _load(self, session: _Session) -> None:
-        graph = session.graph
-        self._events.info("loading_user_memories_from_postgres", user_id=graph.user_id)
-        delta = await self._loader.everything(graph.user_id, session.arrivals.tell)
-        await taken_in(graph, delta)
-        self._keep(graph, delta)
-
-    def _keep(self, graph: UserGraph, delta: Delta) -> None:
-        """What a graph has taken without a gap is for the next process too."""
-        if self._keeper is not None:
-            self._keeper.note(graph, delta)
 
 
 def _delta_of(applied: Applied, written: Written) -> Delta:

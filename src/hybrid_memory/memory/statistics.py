@@ -4,15 +4,15 @@ import time
 
 from hybrid_memory.graph.user_graph import Clock, utc_now
 from hybrid_memory.memory.accesses import Accesses
+from hybrid_memory.memory.places import Counting
 from hybrid_memory.models import UserStats
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.statistics import Statistics
 
 
 class Figures:
     """What `user_stats` and `refresh_stats` do."""
 
-    def __init__(self, statistics: Statistics, accesses: Accesses, events: Events, clock: Clock = utc_now) -> None:
+    def __init__(self, statistics: Counting, accesses: Accesses, events: Events, clock: Clock = utc_now) -> None:
         self._statistics = statistics
         self._accesses = accesses
         self._events = events
@@ -40,7 +40,7 @@ class Figures:
         )
 
     async def refresh(self) -> bool:
-        """Refresh the views over all users; False when another process is at it."""
+        """Refresh the views over all users; False when another process is at it, or there are none."""
         start = time.perf_counter()
         refreshed = await self._statistics.refresh()
         if refreshed:

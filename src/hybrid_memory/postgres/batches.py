@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
 from pgvector import HalfVector, Vector
@@ -19,7 +19,7 @@ from hybrid_memory.postgres.relationships import relationship_from_json
 if TYPE_CHECKING:
     import asyncpg
 
-Kind = Literal["nodes", "entities", "edges", "deletes"]
+Kind = Literal["nodes", "entities", "edges", "counts", "deletes"]
 # The column of an operation that is refused unless the row has this version, and the state it is refused with.
 IF_VERSION = "if_version"
 ANOTHER_VERSION = "23V01"
@@ -41,6 +41,7 @@ class Embedding:
 class Operation:
     """One numbered write. `row` holds the columns by name, JSON values only, with `written_at` and `written_by`.
 
+    Of `counts`, `reports` and `reads` are added to what is counted of a memory; one that is gone is passed over.
     Numbers rise per user and instance and are never used again: what is at or below the last one applied is a repeat.
     """
 
@@ -75,6 +76,7 @@ class Applied:
     The incarnation is None when the user was erased in the meantime, and nothing was applied.
     `written` is all that is different between `version` and the one before, if it was asked for and anything is.
     `vectors` are those that came with the operations, by the memory they were sent for; None: nobody knows.
+    `place` is where they are durable.
     """
 
     user_id: str
@@ -85,6 +87,7 @@ class Applied:
     same: Mapping[str, str] = field(default_factory=dict)
     written: Written | None = None
     vectors: tuple[tuple[str, Embedding], ...] | None = None
+    place: Literal["postgres", "local"] = "postgres"
 
 
 @dataclass(slots=True)
@@ -227,7 +230,8 @@ def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:
 
 
 def _payload(user_id: str, operations: Sequence[Operation], vectors: _Vectors, *, echo: bool) -> dict[str, object]:
-    lists: dict[str, list[dict[str, Any]]] = {"nodes": [], "entities": [], "edges": [], "vectors": [], "deletes": []}
+    kinds = (*get_args(Kind), "vectors")
+    lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
     for operation in operations:
         lists[operation.kind].append({"n": operation.n, **operation.row})
         for embedding in operation.embeddings:

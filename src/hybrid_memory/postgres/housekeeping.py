@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
 import asyncpg
 
+from hybrid_memory.models import Swept
 from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.database import Transaction
 from hybrid_memory.postgres.statistics import over_all_users
@@ -18,17 +19,7 @@ MOST_ROWS = 500
 _USERS_OF_A_PAGE = 1000
 # The clocks of two processes, and a wait and its measure, differ a little.
 _NEARLY = 0.9
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """What one batch removed, and the user's version after it. Stubs are among the removed only."""
-
-    version: int
-    removed: int
-    expired: int
-    old: int
-    relationships: int
+_END = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +50,10 @@ class Upkeep:
                 "housekeeping.users_to_sweep", after=after, before=before, most=_USERS_OF_A_PAGE
             )
         )
+
+    def everybody(self) -> AsyncIterator[str]:
+        """Users with memories."""
+        return self.users_to_sweep(_END)
 
     def users_to_trim(self, before: datetime) -> AsyncIterator[str]:
         """Users with tombstones or watermarks from before."""

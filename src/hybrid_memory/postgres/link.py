@@ -43,6 +43,8 @@ class Link:
     """Postgres as far as it answers. Belongs to the event loop that started it."""
 
     def __init__(self, settings: Settings, events: Events) -> None:
+        self.is_absent = settings.memory_type == "sqlite"
+        """Whether there is no Postgres and is to be none: such a link does not start, and nothing answers behind it."""
         self._settings = settings
         self._events = events
         self._queries = queries.load("postgres", settings.schema_name)
@@ -123,6 +125,8 @@ class Link:
     @contextmanager
     def _watched(self) -> Iterator[Database]:
         if self._database is None or self.breaker != "closed":
+            if self.is_absent:
+                raise StorageUnavailable("there is no Postgres: MEMORY_TYPE=sqlite")
             raise StorageUnavailable("Postgres is away; it is asked again every few seconds")
         slow = asyncio.get_running_loop().call_later(_SUSPICIOUS_SECONDS, self._suspect)
         try:

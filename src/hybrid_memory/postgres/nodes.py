@@ -23,6 +23,60 @@ def node_from_json(user_id: str, row: dict[str, Any]) -> MemoryNode:
     return MemoryNode(user_id=user_id, **(row | times | {"tags": tuple(row["tags"]), "namespace": namespace}))
 
 
+def node_from_row(user_id: str, row: Iterable[Any]) -> MemoryNode:
+    """A memory from the columns that the queries of this table select."""
+    # By place and name by name: a dictionary in between would double the time of a large load.
+    (
+        node_id,
+        context_type,
+        content,
+        content_kind,
+        summary,
+        tags,
+        metadata,
+        importance,
+        confidence,
+        external_id,
+        thread_id,
+        seq,
+        namespace,
+        key,
+        version,
+        written_at,
+        written_by,
+        created_at,
+        updated_at,
+        last_accessed_at,
+        access_count,
+        expires_at,
+    ) = row
+    return MemoryNode(
+        user_id=user_id,
+        node_id=str(node_id),
+        context_type=context_type,
+        content=_decoded(content)[0],
+        content_kind=content_kind,
+        summary=summary,
+        tags=tuple(tags),
+        metadata=_decoded(metadata)[0],
+        importance=importance,
+        confidence=confidence,
+        external_id=external_id,
+        thread_id=thread_id,
+        seq=seq,
+        namespace=None if namespace is None else tuple(namespace),
+        key=key,
+        version=version,
+        written_at=written_at,
+        written_by=str(written_by),
+        created_at=created_at,
+        updated_at=updated_at,
+        last_accessed_at=last_accessed_at,
+        access_count=access_count,
+        expires_at=expires_at,
+    )
+
+
 class Nodes:
     """One user's memories within one bound transaction."""
 
@@ -33,7 +87,7 @@ class Nodes:
     async def get(self, node_id: str) -> MemoryNode | None:
         """One memory."""
         row = await self._transaction.fetchrow("nodes.get", user_id=self._user_id, node_id=UUID(node_id))
-        return self._node(row) if row else None
+        return node_from_row(self._user_id, row) if row else None
 
     async def several(self, node_ids: Iterable[str]) -> list[MemoryNode]:
         """Those that are there, in no order."""
@@ -50,7 +104,7 @@ class Nodes:
         row = await self._transaction.fetchrow(
             "nodes.entity", user_id=self._user_id, entity_system=entity_system, entity_id=entity_id
         )
-        return self._node(row) if row else None
+        return node_from_row(self._user_id, row) if row else None
 
     async def changed_since(self, version: int = -1) -> list[MemoryNode]:
         """What came or changed after `version`, in no order; everything by default."""
@@ -76,56 +130,4 @@ class Nodes:
 
     def nodes(self, rows: Iterable[asyncpg.Record]) -> list[MemoryNode]:
         """The memories in rows of a query that selects what the queries of this table select."""
-        return [self._node(row) for row in rows]
-
-    def _node(self, row: asyncpg.Record) -> MemoryNode:
-        # By place and name by name: a dictionary in between would double the time of a large load.
-        (
-            node_id,
-            context_type,
-            content,
-            content_kind,
-            summary,
-            tags,
-            metadata,
-            importance,
-            confidence,
-            external_id,
-            thread_id,
-            seq,
-            namespace,
-            key,
-            version,
-            written_at,
-            written_by,
-            created_at,
-            updated_at,
-            last_accessed_at,
-            access_count,
-            expires_at,
-        ) = row
-        return MemoryNode(
-            user_id=self._user_id,
-            node_id=str(node_id),
-            context_type=context_type,
-            content=_decoded(content)[0],
-            content_kind=content_kind,
-            summary=summary,
-            tags=tuple(tags),
-            metadata=_decoded(metadata)[0],
-            importance=importance,
-            confidence=confidence,
-            external_id=external_id,
-            thread_id=thread_id,
-            seq=seq,
-            namespace=None if namespace is None else tuple(namespace),
-            key=key,
-            version=version,
-            written_at=written_at,
-            written_by=str(written_by),
-            created_at=created_at,
-            updated_at=updated_at,
-            last_accessed_at=last_accessed_at,
-            access_count=access_count,
-            expires_at=expires_at,
-        )
+        return [node_from_row(self._user_id, row) for row in rows]

@@ -27,6 +27,21 @@ def relationship_from_json(user_id: str, row: dict[str, Any]) -> Relationship:
     )
 
 
+def relationship_from_row(user_id: str, row: asyncpg.Record) -> Relationship:
+    """A relationship from the columns that the queries of this table select."""
+    return Relationship(
+        user_id=user_id,
+        from_node_id=str(row["from_node_id"]),
+        to_node_id=str(row["to_node_id"]),
+        relationship_type=row["relationship_type"],
+        strength=row["strength"],
+        metadata=json.loads(row["metadata"]),
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
 class Relationships:
     """One user's relationships within one bound transaction."""
 
@@ -53,17 +68,4 @@ class Relationships:
 
     def edges(self, rows: Iterable[asyncpg.Record]) -> list[Relationship]:
         """The relationships in rows of a query that selects what the queries of this table select."""
-        return [
-            Relationship(
-                user_id=self._user_id,
-                from_node_id=str(row["from_node_id"]),
-                to_node_id=str(row["to_node_id"]),
-                relationship_type=row["relationship_type"],
-                strength=row["strength"],
-                metadata=json.loads(row["metadata"]),
-                version=row["version"],
-                created_at=row["created_at"],
-                updated_at=row["updated_at"],
-            )
-            for row in rows
-        ]
+        return [relationship_from_row(self._user_id, row) for row in rows]

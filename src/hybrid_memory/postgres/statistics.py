@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
-import asyncpg
-
 from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.database import Transaction
 
@@ -28,13 +26,13 @@ class Statistics:
     def __init__(self, database: Access) -> None:
         self._database = database
 
-    async def of_user(self, user_id: str, at: datetime) -> tuple[Mapping[str, Any], Sequence[asyncpg.Record]]:
+    async def of_user(self, user_id: str, at: datetime) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
         """What a user has at this moment, without what has expired at `at`: as a whole, and by type."""
         async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
             whole = await transaction.fetchrow("statistics.of_user", user_id=user_id, at=at)
             by_type = await transaction.fetch("statistics.by_type", user_id=user_id, at=at)
             views_age = await transaction.fetchval("statistics.views_age")
-        return dict(whole or {}) | {"views_age": views_age}, by_type
+        return dict(whole or {}) | {"views_age": views_age}, [dict(row) for row in by_type]
 
     async def refresh(self) -> bool:
         """Refresh the views; False when another process is at it."""

@@ -1,10 +1,10 @@
 """Which writes may share a statement."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from hybrid_memory.postgres.batches import Embedding, Kind
+from hybrid_memory.postgres.batches import Applied, Embedding, Kind, Operation
 
 MOST_OPERATIONS = 128
 _ENDS = ("node_id", "from_node_id", "to_node_id")
@@ -17,6 +17,19 @@ class Write:
     kind: Kind
     row: Mapping[str, Any]
     embeddings: tuple[Embedding, ...] = ()
+
+
+class Applies(Protocol):
+    """What applies numbered operations, exactly once; see `Batches` for what is promised."""
+
+    async def apply(
+        self,
+        batches: Mapping[str, Sequence[Operation]],
+        *,
+        echo: Collection[str] = (),
+        timeout: float | None = None,
+    ) -> dict[str, Applied]:
+        """Apply each user's operations, all or none of them, and say how far each user is."""
 
 
 def key_of(row: Mapping[str, Any]) -> object:
@@ -48,6 +61,20 @@ class Batch:
         self._keys |= new
         self._deleted |= {row["node_id"] for kind, row in writes if kind == "deletes"}
         return True
+
+
+def in_batches(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
+    """Operations of one user in their order, in as few batches as they fit into."""
+    chunk: list[Operation] = []
+    batch = Batch()
+    for one in operations:
+        if not batch.takes([(one.kind, one.row)]):
+            yield chunk
+            chunk, batch = [], Batch()
+            batch.takes([(one.kind, one.row)])
+        chunk.append(one)
+    if chunk:
+        yield chunk
 
 
 def _keys_of(row: Mapping[str, Any]) -> list[object]:

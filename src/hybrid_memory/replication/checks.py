@@ -16,10 +16,11 @@ _REQUIRED: Mapping[Kind, tuple[str, ...]] = {
     "nodes": (*_MEMORY, "context_type", "content_kind"),
     "entities": _MEMORY,
     "edges": ("from_node_id", "to_node_id", "relationship_type", "strength", "metadata", *_STAMP),
+    "counts": ("node_id", "reports", "reads", *_STAMP),
     "deletes": ("node_id", *_STAMP),
 }
 _IDS = ("node_id", "from_node_id", "to_node_id", "written_by")
-_TIMES = ("written_at", "created_at", "expires_at")
+_TIMES = ("written_at", "created_at", "updated_at", "last_accessed_at", "expires_at")
 _SHARES = ("importance", "confidence", "strength")
 _NAMES = ("context_type", "relationship_type")
 

@@ -2,22 +2,29 @@
 
 Pure: what is known is asked for, what comes out is a value, and the time is an argument. It is how waiting operations
 are shown before Postgres has them, and how a user's memory lives where there is no Postgres. The order is that of the
-function: memories, entities, relationships, vectors, deletions; operations that were applied before are left out by the
-caller.
+function: memories, entities, relationships, vectors, counts, deletions; operations that were applied before are
+left out by the caller.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 from hybrid_memory.errors import StorageRejected
 from hybrid_memory.items import item_version
 from hybrid_memory.models import MemoryNode, Relationship
-from hybrid_memory.postgres.batches import ANOTHER_VERSION, IF_VERSION, Operation, Written
+from hybrid_memory.postgres.batches import ANOTHER_VERSION, IF_VERSION, Kind, Operation, Written
 from hybrid_memory.replication.checks import complaint_about
 from hybrid_memory.replication.known import ENTITY, Known, Overlay
-from hybrid_memory.replication.merging import clock_of, clocks_of, is_stub, merged_entity, reported_content
+from hybrid_memory.replication.merging import (
+    clock_of,
+    clocks_of,
+    counted,
+    is_stub,
+    merged_entity,
+    reported_content,
+)
 from hybrid_memory.stamped import Changes, NodeVector, Stamp, StampedNode, StampedRelationship
 
 # A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
@@ -92,7 +99,7 @@ class _Batch:
         self._counts = {"node_count": 0, "relationship_count": 0, "entity_count": 0}
 
     def applied(self, operations: Sequence[Operation]) -> LocallyApplied:
-        kinds: dict[str, list[_Fresh]] = {"nodes": [], "entities": [], "edges": [], "deletes": []}
+        kinds: dict[Kind, list[_Fresh]] = {kind: [] for kind in get_args(Kind)}
         fit = [one for one in sorted(operations, key=lambda one: one.n) if self._is_fit(one)]
         for operation in fit:
             kinds[operation.kind].append(_Fresh(operation.n, operation.row, self._stamp(operation.row)))
@@ -102,6 +109,8 @@ class _Batch:
         for one in kinds["edges"]:
             self._join(one)
         vectors = tuple(self._vectors(fit))
+        for one in kinds["counts"]:
+            self._count(one)
         for one in kinds["deletes"]:
             self._delete(one)
         return self._outcome(vectors)
@@ -290,8 +299,8 @@ class _Batch:
             written_at=written_at,
             written_by=written_by,
             created_at=_optional_moment(row.get("created_at")) or self._now,
-            updated_at=self._now,
-            last_accessed_at=self._now,
+            updated_at=_optional_moment(row.get("updated_at")) or self._now,
+            last_accessed_at=_optional_moment(row.get("last_accessed_at")) or self._now,
             expires_at=_optional_moment(row.get("expires_at")),
         )
 
@@ -316,8 +325,10 @@ class _Batch:
             strength=float(row["strength"]),
             metadata=row["metadata"],
             version=self._version,
-            created_at=self._now if there is None else there.relationship.created_at,
-            updated_at=self._now,
+            created_at=(_optional_moment(row.get("created_at")) or self._now)
+            if there is None
+            else there.relationship.created_at,
+            updated_at=_optional_moment(row.get("updated_at")) or self._now,
         )
         self._rows.join(StampedRelationship(relationship, operation.stamp))
 
@@ -328,6 +339,14 @@ class _Batch:
                 there = self._rows.node(operation.row["node_id"])
                 if there is not None and there.content_hash == one.content_hash:
                     yield NodeVector(there.node.node_id, one.field, one.model, one.values, one.content_hash)
+
+    def _count(self, operation: _Fresh) -> None:
+        row = operation.row
+        there = self._rows.node(row["node_id"])
+        if there is not None:
+            last = min(_optional_moment(row.get("last_accessed_at")) or self._now, self._now)
+            node = counted(there.node, row["reports"], row["reads"], last)
+            self._write(replace(there, node=replace(node, version=self._version)))
 
     def _delete(self, operation: _Fresh) -> None:
         node_id = operation.row["node_id"]

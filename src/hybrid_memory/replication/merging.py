@@ -5,9 +5,10 @@ Every key has a clock of its own and the later one wins, so that reports may com
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
+from hybrid_memory.models import MemoryNode
 from hybrid_memory.stamped import Stamp, StampedNode
 
 Json = Mapping[str, Any]
@@ -57,7 +58,7 @@ def merged_entity(known: StampedNode, report: StampedNode) -> StampedNode:
         confidence=_raised_confidence(old.content, new.content),
         version=new.version,
         created_at=new.created_at if is_stub(old.metadata) else old.created_at,
-        updated_at=new.updated_at,
+        updated_at=max(filter(None, (old.updated_at, new.updated_at)), default=None),
         written_at=latest.node.written_at,
         written_by=latest.node.written_by,
     )
@@ -66,6 +67,16 @@ def merged_entity(known: StampedNode, report: StampedNode) -> StampedNode:
         for key in known.clocks.keys() | report.clocks.keys()
     }
     return StampedNode(node, None, clocks)
+
+
+def counted(node: MemoryNode, reports: int, reads: int, last_read: datetime) -> MemoryNode:
+    """A memory that was read so many more times or, as an entity, reported with nothing new."""
+    if reports and node.context_type == "domain_entity":
+        content = {**node.content, "update_count": _updates(node.content) + reports}
+        confidence = _raised_confidence(node.content, {"update_count": reports})
+        node = replace(node, content=content, confidence=confidence)
+    latest = last_read if node.last_accessed_at is None else max(last_read, node.last_accessed_at)
+    return replace(node, access_count=node.access_count + reads, last_accessed_at=latest)
 
 
 def _merged_content(old: Json, old_clocks: Clocks, new: Json, new_clocks: Clocks) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """What waits for Postgres, as it will be: the overlay that shows a user's own writes meanwhile."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.view import GraphView
 from hybrid_memory.postgres.batches import Operation
-from hybrid_memory.replication.batching import Batch
+from hybrid_memory.replication.batching import in_batches
 from hybrid_memory.replication.known import KnownGraph, Overlay
 from hybrid_memory.replication.local import applied_locally
 
@@ -49,7 +49,7 @@ class Pending:
         if self._result is None or view is not self._view:
             self._view, self._result = view, Overlay(KnownGraph(view))
             self._unapplied = list(self._operations.values())
-        for chunk in _chunks(self._unapplied):
+        for chunk in in_batches(self._unapplied):
             now = max(datetime.fromisoformat(one.row["written_at"]) for one in chunk)
             done = applied_locally(self._user_id, self._result, chunk, now=now, version=None)
             self._result.absorb(done.changes)
@@ -62,17 +62,3 @@ class Pending:
             relationships=[one.relationship for one in self._result.relationships.values()],
             deleted=frozenset(self._result.deleted),
         )
-
-
-def _chunks(operations: Iterable[Operation]) -> Iterator[list[Operation]]:
-    """The operations in batches as they will be sent."""
-    chunk: list[Operation] = []
-    batch = Batch()
-    for one in operations:
-        if not batch.takes([(one.kind, one.row)]):
-            yield chunk
-            chunk, batch = [], Batch()
-            batch.takes([(one.kind, one.row)])
-        chunk.append(one)
-    if chunk:
-        yield chunk

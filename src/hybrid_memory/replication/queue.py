@@ -51,6 +51,10 @@ class Queue:
         """Whether something of the user waits, as far as this process knows."""
         return user_id in self._users
 
+    def expect(self, user_id: str) -> None:
+        """Something of the user is about to be put there: what is written from now on goes behind it."""
+        self._users.add(user_id)
+
     async def has_emptied(self, user_id: str) -> bool:
         """Whether nothing of the user waits in the file, at this moment."""
         return not await self._outbox.waits(user_id)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from hybrid_memory.errors import HybridMemoryError, StorageRejected, StorageUnavailable
-from hybrid_memory.postgres.batches import IF_VERSION, Applied, Batches, Operation
-from hybrid_memory.replication.batching import Batch, Write
+from hybrid_memory.postgres.batches import IF_VERSION, Applied, Operation
+from hybrid_memory.replication.batching import Applies, Batch, Write
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.queue import Queue, Queued, stored_for_sure
 
@@ -36,11 +36,16 @@ class _Request:
 
 @dataclass(slots=True)
 class _Waiting:
-    """What one user waits for."""
+    """What one user waits for. Nothing is sent while somebody holds him still."""
 
     requests: deque[_Request] = field(default_factory=deque)
     next_number: int = 1
     under_way: bool = False
+    still: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def may_be_sent(self) -> bool:
+        return bool(self.requests) and not self.under_way and not self.still.locked()
 
 
 class Writer:
@@ -52,7 +57,7 @@ class Writer:
 
     def __init__(
         self,
-        batches: Batches,
+        batches: Applies,
         instance_id: str,
         clock: HybridClock,
         *,
@@ -83,7 +88,7 @@ class Writer:
         user = self._users.setdefault(user_id, _Waiting())
         request = _Request(user_id, tuple(map(self._stamped, writes)), asyncio.get_running_loop().create_future())
         user.requests.append(request)
-        if not user.under_way:
+        if user.may_be_sent:
             self._ready[user_id] = user
         self._wake()
         # A caller that gives up ends its own future only; its writes are on their way with its neighbours'.
@@ -107,15 +112,14 @@ class Writer:
     async def standing_still(self, user_id: str) -> AsyncIterator[None]:
         """Nothing of a user is sent meanwhile, by this writer."""
         user = self._users.setdefault(user_id, _Waiting())
-        while user.under_way:
-            await asyncio.wait(self._calls)
-        user.under_way = True
-        self._ready.pop(user_id, None)
         try:
-            yield
+            async with user.still:
+                self._ready.pop(user_id, None)
+                while user.under_way:
+                    await asyncio.wait(self._calls)
+                yield
         finally:
-            user.under_way = False
-            if user.requests:
+            if user.may_be_sent:
                 self._ready[user_id] = user
                 self._wake()
 
@@ -185,7 +189,7 @@ class Writer:
         for user_id in chosen:
             user = self._users[user_id]
             user.under_way = False
-            if user.requests:
+            if user.may_be_sent:
                 self._ready[user_id] = user
 
     async def _apply(self, chosen: Mapping[str, list[_Request]]) -> None:

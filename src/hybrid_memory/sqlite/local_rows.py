@@ -15,11 +15,24 @@ from hybrid_memory.stamped import Changes, NodeVector, RelationshipKey, Stamp, S
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FLOATS = np.dtype("<f4")
+_LATEST = (1 << 63) - 1
+_FORGET_USER = (
+    "local_nodes.forget_user",
+    "local_relationships.forget_user",
+    "local_tombstones.forget_user",
+    "local_vectors.forget_user",
+    "local_counts.forget_user",
+    "local_watermarks.forget_user",
+    "local_users.forget",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LocalState:
-    """Where a user's memory stands."""
+    """Where a user's memory stands.
+
+    Postgres has what it was at version `delivered`, 0 for nothing. A copy was fetched from there and not changed since.
+    """
 
     incarnation: str
     version: int
@@ -27,6 +40,8 @@ class LocalState:
     relationship_count: int
     entity_count: int
     last_activity: datetime
+    delivered: int = 0
+    is_copy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +54,16 @@ class Since:
     vectors: list[NodeVector]
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How often an entity was reported, or a memory read, and when last."""
+
+    node_id: str
+    reports: int
+    reads: int
+    last_read: datetime
+
+
 class LocalRows:
     """One user's rows within one transaction."""
 
@@ -49,7 +74,12 @@ class LocalRows:
     def state(self) -> LocalState | None:
         """Where the user's memory stands; None for one who never wrote."""
         row = self._sql.row("local_users.get", user_id=self._user_id)
-        return None if row is None else LocalState(row[0], row[1], row[2], row[3], row[4], _moment(row[5]))
+        if row is None:
+            return None
+        incarnation, version, nodes, relationships, entities, last_activity, delivered, is_copy = row
+        return LocalState(
+            incarnation, version, nodes, relationships, entities, _moment(last_activity), delivered, bool(is_copy)
+        )
 
     def mark(self, instance_id: str) -> int:
         """The last operation of an instance that was applied, 0 before the first."""
@@ -93,9 +123,9 @@ class LocalRows:
         row = self._sql.row("local_tombstones.get", user_id=self._user_id, node_id=node_id)
         return None if row is None else (_moment(row[0]), row[1])
 
-    def since(self, version: int = -1) -> Since:
-        """What came, changed or was deleted after a version; everything there is by default."""
-        bound = {"user_id": self._user_id, "version": version}
+    def since(self, version: int = -1, up_to: int = _LATEST) -> Since:
+        """What came, changed or was deleted after a version, up to another; everything there is by default."""
+        bound = {"user_id": self._user_id, "version": version, "up_to": up_to}
         nodes = self._sql.rows("local_nodes.changed_since", **bound)
         relationships = self._sql.rows("local_relationships.changed_since", **bound)
         tombstones = self._sql.rows("local_tombstones.since", **bound)
@@ -106,6 +136,32 @@ class LocalRows:
             tombstones={node_id: (_moment(at), by) for node_id, at, by in tombstones},
             vectors=[_vector(row) for row in vectors],
         )
+
+    def vectors_of(self, node_id: str) -> list[NodeVector]:
+        """The vectors of a memory."""
+        return [_vector(row) for row in self._sql.rows("local_vectors.of_node", user_id=self._user_id, node_id=node_id)]
+
+    def end_of_portion(self, version: int, most: int) -> int | None:
+        """The version at which about so many rows after another version end; None when there are none."""
+        end: int | None = self._sql.value(
+            "local_users.place_of_portion", user_id=self._user_id, version=version, most=most
+        )
+        return end
+
+    def counted(self) -> list[Counted]:
+        """Memories that were reported or read here, which Postgres has not counted."""
+        rows = self._sql.rows("local_nodes.counted", user_id=self._user_id)
+        found = (Counted(row[0], max(0, row[1]), max(0, row[2]), _moment(row[3])) for row in rows)
+        return [one for one in found if one.reports or one.reads]
+
+    def counts_elsewhere(self, node_id: str, reports: int, reads: int) -> None:
+        """Postgres counts so much of a memory by itself."""
+        self._sql.run("local_counts.add", user_id=self._user_id, node_id=node_id, reports=reports, reads=reads)
+
+    def forget_everything(self) -> None:
+        """Let the user leave."""
+        for query in _FORGET_USER:
+            self._sql.run(query, user_id=self._user_id)
 
     def keep_state(self, state: LocalState) -> None:
         """Note where the user's memory stands now."""
@@ -118,6 +174,8 @@ class LocalRows:
             relationship_count=state.relationship_count,
             entity_count=state.entity_count,
             last_activity=_microseconds(state.last_activity),
+            delivered=state.delivered,
+            is_copy=int(state.is_copy),
         )
 
     def keep_mark(self, instance_id: str, seq: int, now: datetime) -> None:
@@ -129,6 +187,10 @@ class LocalRows:
         """Drop the marks of instances that have not written since."""
         self._sql.run("local_watermarks.forget_older", user_id=self._user_id, before=_microseconds(before))
 
+    def forget_mark(self, instance_id: str) -> None:
+        """Drop the mark of an instance that will write no more."""
+        self._sql.run("local_watermarks.forget", user_id=self._user_id, instance_id=instance_id)
+
     def keep(self, changes: Changes, version: int) -> None:
         """Store what a batch does."""
         user = {"user_id": self._user_id}
@@ -138,6 +200,7 @@ class LocalRows:
         for node_id in changes.deleted:
             self._sql.run("local_nodes.delete", **user, node_id=node_id)
             self._sql.run("local_vectors.delete", **user, node_id=node_id)
+            self._sql.run("local_counts.forget", **user, node_id=node_id)
         for stamped in changes.nodes.values():
             self._sql.run("local_nodes.put", **_node_values(stamped))
         for joined in changes.relationships.values():

@@ -16,7 +16,7 @@ from hybrid_memory.sqlite.connection import Row, Statements
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.leases import holds
 from hybrid_memory.sqlite.outbox_rows import Found
-from hybrid_memory.sqlite.queued import QueuedOperation, decoded, encoded, microseconds, moment
+from hybrid_memory.sqlite.queued import Payload, QueuedOperation, decoded, encoded, microseconds, moment
 
 LEASE = "outbox"
 MOST_BYTES = 32_000_000
@@ -63,12 +63,11 @@ class Outbox:
             StorageUnavailable: not kept, unless it says that the outcome is unknown.
         """
         new = [(operation, encoded(operation)) for operation in operations]
+        await self._state.write(lambda sql: self._put(sql, new))
 
-        def job(sql: Statements) -> None:
-            self._check_room(sql, len(new), sum(payload.size for _, payload in new))
-            rows.add(sql, new)
-
-        await self._state.write(job)
+    def put_within(self, sql: Statements, operations: Iterable[QueuedOperation]) -> None:
+        """The same as part of a job of the caller's, with which it is committed."""
+        self._put(sql, [(operation, encoded(operation)) for operation in operations])
 
     async def next_batches(
         self,
@@ -245,6 +244,10 @@ class Outbox:
 
     async def _totals(self) -> tuple[int, int, int]:
         return await self._state.read(rows.totals)
+
+    def _put(self, sql: Statements, new: Sequence[tuple[QueuedOperation, Payload]]) -> None:
+        self._check_room(sql, len(new), sum(payload.size for _, payload in new))
+        rows.add(sql, new)
 
     def _check_room(self, sql: Statements, operations: int, size: int) -> None:
         queued, quarantined, used = rows.totals(sql)

@@ -113,6 +113,12 @@ def test_ours_passes_all(reports: dict[str, Report]) -> None:
     assert reports["hybrid"].failed == of_scores, reports["hybrid"].output
 
 
+@pytest.mark.campaign
+def test_ours_without_postgres_passes_all(server: Server) -> None:
+    report = suite_on("local_only", server)
+    assert report.failed == [], report.output
+
+
 def test_the_suite_finds_what_is_known_of_others(reports: dict[str, Report]) -> None:
     """What was found by hand on real stores; a suite that all pass would show nothing."""
     assert "test_numbers_are_compared_as_numbers" in reports["upstream_postgres"].failed

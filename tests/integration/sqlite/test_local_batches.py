@@ -238,14 +238,15 @@ LOOKUPS = {
     "local_nodes.entity": "local_nodes_entity (user_id=? AND <expr>=? AND <expr>=?)",
     "local_nodes.alike": "local_nodes_content (user_id=? AND content_hash=?)",
     "local_nodes.last_seq": "local_nodes_thread (user_id=? AND thread_id=? AND seq>?)",
-    "local_nodes.changed_since": "local_nodes_version (user_id=? AND version>?)",
+    "local_nodes.changed_since": "local_nodes_version (user_id=? AND version>? AND version<?)",
     "local_relationships.get": "sqlite_autoindex_local_relationships_1 (user_id=? AND from_node_id=? AND to_node_id=?",
     "local_relationships.leaving": "sqlite_autoindex_local_relationships_1 (user_id=? AND from_node_id=?)",
     "local_relationships.reaching": "local_relationships_reverse (user_id=? AND to_node_id=?)",
-    "local_relationships.changed_since": "local_relationships_version (user_id=? AND version>?)",
+    "local_relationships.changed_since": "local_relationships_version (user_id=? AND version>? AND version<?)",
     "local_tombstones.get": "sqlite_autoindex_local_tombstones_1 (user_id=? AND node_id=?)",
-    "local_tombstones.since": "local_tombstones_version (user_id=? AND version>?)",
-    "local_vectors.changed_since": "local_vectors_version (user_id=? AND version>?)",
+    "local_tombstones.since": "local_tombstones_version (user_id=? AND version>? AND version<?)",
+    "local_vectors.changed_since": "local_vectors_version (user_id=? AND version>? AND version<?)",
+    "local_vectors.of_node": "sqlite_autoindex_local_vectors_1 (user_id=? AND node_id=?)",
     "local_vectors.delete_outdated": "sqlite_autoindex_local_vectors_1 (user_id=? AND node_id=?)",
 }
 
@@ -260,5 +261,5 @@ def test_lookups_go_by_an_index(state: Database, name: str) -> None:
 def plan_of(sql: Statements, name: str) -> Sequence[str]:
     text = sql.text(name)
     bound = dict.fromkeys(("user_id", "node_id", "entity_system", "entity_id", "content_hash", "thread_id"))
-    bound |= dict.fromkeys(("version", "from_node_id", "to_node_id", "relationship_type"))
+    bound |= dict.fromkeys(("version", "up_to", "now", "from_node_id", "to_node_id", "relationship_type"))
     return [str(row[3]) for row in sql.connection.execute(f"explain query plan {text}", bound)]

@@ -1,7 +1,9 @@
 -- Users' memories where there is no Postgres: the same rows as there, with what the next write is merged by, so that they
 -- can move to a Postgres later. Times are microseconds since 1970, UTC; stamps, clocks and checks are those of Postgres.
 --
--- No foreign keys: rows saved from a damaged file come in any order.
+-- No foreign keys: rows saved from a damaged file come in any order. Postgres has every row up to the version `delivered`.
+-- Of a user who `is_copy` nothing was written here since the rows were fetched from there. Rows of a user who is not in
+-- `local_users` are half of such a copy, and nobody reads them.
 create table local_users (
     user_id            text    not null primary key check (user_id <> ''),
     incarnation        text    not null,
@@ -10,6 +12,8 @@ create table local_users (
     relationship_count integer not null,
     entity_count       integer not null,
     last_activity      integer not null,
+    delivered          integer not null,
+    is_copy            integer not null check (is_copy in (0, 1)),
     checksum           integer not null
 ) strict;
 
@@ -50,6 +54,7 @@ create unique index local_nodes_entity
 create index local_nodes_content on local_nodes (user_id, content_hash) where content_hash is not null;
 create index local_nodes_thread on local_nodes (user_id, thread_id, seq) where thread_id is not null;
 create index local_nodes_version on local_nodes (user_id, version);
+create index local_nodes_expiry on local_nodes (expires_at, user_id) where expires_at is not null;
 
 create table local_relationships (
     user_id           text    not null,
@@ -105,4 +110,14 @@ create table local_watermarks (
     updated_at  integer not null,
     checksum    integer not null,
     primary key (user_id, instance_id)
+) strict;
+
+-- What Postgres has counted of a memory already: how often it was reported and read is told by difference.
+create table local_counts (
+    user_id  text    not null,
+    node_id  text    not null,
+    reports  integer not null,
+    reads    integer not null,
+    checksum integer not null,
+    primary key (user_id, node_id)
 ) strict;

@@ -1,0 +1,66 @@
+"""Vectors of both places as one: a user's are where the user is at home."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from hybrid_memory.memory.homes import Homes
+from hybrid_memory.memory.vector_parts import VectorStorage
+from hybrid_memory.models import MemoryNode
+from hybrid_memory.postgres.embeddings import KeptVectors, Lacking, Made, NewVectors, Space
+
+
+@dataclass(frozen=True, slots=True)
+class VectorsAtHome:
+    """See `VectorStorage`."""
+
+    homes: Homes
+    local: VectorStorage
+    postgres: VectorStorage
+
+    async def keep(
+        self, user_id: str, space: Space, made: Sequence[Made], *, done: int | None = None
+    ) -> KeptVectors | None:
+        """Keep vectors of memories that have not changed since; None for a user who is gone."""
+        return await (await self._place_of(user_id)).keep(user_id, space, made, done=done)
+
+    async def mark(self, user_id: str, space: Space, incarnation: str, version: int) -> None:
+        """Note that the memories of a version lack none that can be made."""
+        await (await self._place_of(user_id)).mark(user_id, space, incarnation, version)
+
+    async def lacking(
+        self, user_id: str, space: Space, at: datetime, after: MemoryNode | None, most: int
+    ) -> Lacking | None:
+        """Memories without a vector, page by page; None when it is known that there are none."""
+        return await (await self._place_of(user_id)).lacking(user_id, space, at, after, most)
+
+    async def lacking_count(self, user_id: str, space: Space, at: datetime) -> int:
+        """How many there are."""
+        return await (await self._place_of(user_id)).lacking_count(user_id, space, at)
+
+    async def claim(self, space: Space, seconds: float) -> bool:
+        """Whether this process is to look after all users now, and not another one."""
+        return await (self.local if self.homes.everybody_is_local else self.postgres).claim(space, seconds)
+
+    async def users_to_embed(self, space: Space) -> AsyncIterator[str]:
+        """Users who may have some."""
+        async for user_id in self.local.users_to_embed(space):
+            if await self.homes.settle(user_id):
+                yield user_id
+        if not self.homes.everybody_is_local:
+            async for user_id in self.postgres.users_to_embed(space):
+                if not await self.homes.settle(user_id):
+                    yield user_id
+
+    async def spaces(self, user_id: str) -> Mapping[Space, int]:
+        """Which vectors a user has, and how many of each kind."""
+        return await (await self._place_of(user_id)).spaces(user_id)
+
+    async def news(
+        self, user_id: str, models: Sequence[str], incarnation: str | None, since: int, *, timeout: float | None = None
+    ) -> NewVectors:
+        """What changed since a version of an incarnation; everything of another one."""
+        return await (await self._place_of(user_id)).news(user_id, models, incarnation, since, timeout=timeout)
+
+    async def _place_of(self, user_id: str) -> VectorStorage:
+        return self.local if await self.homes.settle(user_id) else self.postgres
