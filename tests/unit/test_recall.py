@@ -113,6 +113,15 @@ def test_a_session_about_it_counts(graph: UserGraph, memory: UserMemory) -> None
     assert found(memory, "violin price")[0] == 6
 
 
+def test_memories_of_another_language(graph: UserGraph) -> None:
+    memory = UserMemory(graph, language="portuguese")
+    told = [turn(1, "Marcámos as viagens para o Porto"), turn(2, "As informações chegam depois", thread="u")]
+    graph.apply(everything(told))
+    assert found(memory, "quando foi a viagem?") == [1]
+    assert found(memory, "informacao") == [2]
+    assert found(memory, "quem foi que") == []
+
+
 # Times.
 
 

@@ -1,4 +1,4 @@
-"""What of a memory is made a vector: its text as somebody would say it, with who said it and when.
+"""What of a memory is made a vector: its text as somebody would say it, with who said it.
 
 The text depends on what a memory says and not on how important it is or how it is tagged: as long as its content stays
 the same, so does its vector.
@@ -6,7 +6,6 @@ the same, so does its vector.
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from typing import Any
 
 from hybrid_memory.items import WHOLE, searched_texts
@@ -44,18 +43,11 @@ def _text_of(node: MemoryNode) -> str:
 
 
 def _said(turn: Mapping[str, Any]) -> str:
-    """Who said it and on which day make up for much that a single turn does not say."""
+    """With who said it. Not with the day: vectors of many days are less alike than what was said on them."""
     speaker = turn.get("name") or turn.get("role") or ""
     said = turn.get("content")
     text = said if isinstance(said, str) else "\n".join(_lines(said))
-    return f"{_day(turn.get('at'))}{speaker}: {text}" if text else ""
-
-
-def _day(at: object) -> str:
-    try:
-        return f"{datetime.fromisoformat(str(at)):%d %B %Y}, "
-    except ValueError:
-        return ""
+    return f"{speaker}: {text}" if text else ""
 
 
 def _entity(content: Mapping[str, Any]) -> Iterator[str]:

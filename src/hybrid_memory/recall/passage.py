@@ -35,14 +35,6 @@ def passage_of(node: MemoryNode) -> Passage:
     return Passage(tuple(_places(node)), is_record=node.context_type == ENTITY)
 
 
-def text_of(node: MemoryNode) -> str:
-    """The same as one text, for embedding: a message begins with its speaker."""
-    if node.context_type == MESSAGE and isinstance(node.content, Mapping):
-        said = " ".join(_said(node.content.get("content")))
-        return f"{_speaker(node.content) or 'message'}: {said}"
-    return "\n".join(dict.fromkeys(text for _, text in _places(node) if text))
-
-
 def _of_message(node: MemoryNode, content: Mapping[str, Any]) -> Passage:
     """Its summary is made from what it says, so that is not another place."""
     speaker = _speaker(content)

@@ -52,7 +52,9 @@ class Search:
         """The best memories with their scores and, if asked for, their reasons."""
         started = perf_counter()
         scores, found = self._everything() if self._question.text is None and not self._near() else self._fused(view)
+        arms = sum(self._timings.values())
         self._took("fusion", started)
+        self._timings["fusion"] -= arms
         started = perf_counter()
         admitted = None if self._question.filters == EVERYTHING else self._admitted
         slots = best(self._corpus, scores, found, self._question.limit, admitted)

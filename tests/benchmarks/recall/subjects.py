@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from hybrid_memory import HybridMemoryManager
 from hybrid_memory.graph.view import GraphView
-from hybrid_memory.models import MemoryNode
+from hybrid_memory.memory.texts import CONTENT, texts_of
 from hybrid_memory.postgres.target import Target
 from hybrid_memory.recall.engine import Recall
 from hybrid_memory.recall.entity_index import EntityIndex
@@ -53,8 +54,10 @@ async def remembered(
 ) -> AsyncIterator[tuple[list[Subject], Target]]:
     """All of them, and the database they are in."""
     with running_server(18) as server:
-        async with server.migrated_database() as targets, HybridMemoryManager(settings_for(targets)) as manager:
-            subjects = [await _subject(manager, one, vectors) for one in conversations]
+        async with server.migrated_database() as targets:
+            with tempfile.TemporaryDirectory(prefix="hm-") as directory:
+                async with HybridMemoryManager(settings_for(targets, data_dir=directory)) as manager:
+                    subjects = [await _subject(manager, one, vectors) for one in conversations]
             yield subjects, targets.administration
 
 
@@ -78,14 +81,9 @@ async def _subject(manager: HybridMemoryManager, conversation: Conversation, vec
         return Subject(conversation, view, {})
     nodes = memory.get_all_nodes()
     ids = tuple(node.node_id for node in nodes)
-    turns = vectors.of([text_of(node) for node in nodes])
+    turns = vectors.of([texts_of(node)[CONTENT] for node in nodes])
     questions = vectors.of([one.text for one in conversation.questions])
     near = {
         one.text: Similarities(ids, turns @ asked) for one, asked in zip(conversation.questions, questions, strict=True)
     }
     return Subject(conversation, view, near)
-
-
-def text_of(turn: MemoryNode) -> str:
-    """What is made a vector of a turn."""
-    return f"{turn.content['name']}: {turn.content['content']}"
