@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.settings import Settings, variable_of
+from tests.support.pgbouncer import pgbouncer
 from tests.support.proxy import FaultProxy, fault_proxy
 from tests.support.recording import Recorded
 from tests.support.servers import Server, running_server
@@ -23,6 +25,11 @@ VERSIONS = (18, 16)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="seed of every random test; printed in the header")
+    parser.addoption(
+        "--behind-pgbouncer",
+        choices=["listening", "polling"],
+        help="put PgBouncer in transaction mode in front of every database, with or without a direct connection",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -94,10 +101,14 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def targets(server: Server) -> AsyncIterator[Targets]:
+async def targets(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[Targets]:
     """A fresh database with the whole schema."""
     async with server.migrated_database() as fresh:
-        yield fresh
+        if (pooler := request.config.option.behind_pgbouncer) is None:
+            yield fresh
+            return
+        with pgbouncer(server, fresh, sessions=20) as pooled:
+            yield pooled if pooler == "listening" else replace(pooled, direct=pooled.runtime)
 
 
 @pytest.fixture

@@ -6,17 +6,20 @@ so that several `asyncio.run` calls and plain threads can share one manager.
 
 import asyncio
 import functools
+import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hybrid_memory.errors import WrongThread
+from hybrid_memory.errors import ConfigurationError, WrongThread
 
 if TYPE_CHECKING:
     import concurrent.futures
 
 Result = TypeVar("Result")
 _STOP_SECONDS = 5.0
+# No loop that works is busy with one thing for so long.
+_BEGIN_SECONDS = 10.0
 
 
 class HomeLoop:
@@ -26,20 +29,30 @@ class HomeLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The home loop; started in a thread of its own when there is none yet."""
+        self._check_process()
         with self._lock:
             if self._loop is None or self._loop.is_closed():
                 self._loop, self._thread = _started_thread()
+                self._process = os.getpid()
             return self._loop
 
     def adopt_running(self) -> None:
         """Make the running loop the home, unless there is one."""
+        self._check_process()
         with self._lock:
             if self._loop is None or self._loop.is_closed():
                 self._loop, self._thread = asyncio.get_running_loop(), None
+                self._process = os.getpid()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the home is that of a process which this one was forked from: nothing here belongs to us."""
+        return self._loop is not None and self._process != os.getpid()
 
     @property
     def is_here(self) -> bool:
@@ -50,7 +63,12 @@ class HomeLoop:
             return False
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-        """Run `work` on the home loop and wait for it from whatever loop this is."""
+        """Run `work` on the home loop and wait for it from whatever loop this is.
+
+        Raises:
+            ConfigurationError: the process was forked after the home was chosen.
+        """
+        self._check_process()
         if self.is_here:
             return await work()
         return await asyncio.wrap_future(self._submit(work))
@@ -59,11 +77,26 @@ class HomeLoop:
         """Run `work` on the home loop and block this thread until it is done.
 
         Raises:
-            WrongThread: this is the thread of the home loop, which would wait for itself.
+            WrongThread: this is the thread of the home loop, which would wait for itself; or that thread waits for
+                this one.
+            ConfigurationError: the process was forked after the home was chosen.
         """
+        self._check_process()
         if self.is_here:
             raise WrongThread("a blocking call on the manager's own event loop would wait for itself; await it instead")
-        return self._submit(work).result()
+        begun = threading.Event()
+
+        async def working() -> Result:
+            begun.set()
+            return await work()
+
+        answer = self._submit(working)
+        if not begun.wait(_BEGIN_SECONDS) and answer.cancel():
+            raise WrongThread(
+                f"the manager's event loop did not take a blocking call within {_BEGIN_SECONDS:g} s: something holds "
+                "it up, perhaps a call that waits for this one, like graph.invoke() there; use graph.ainvoke()"
+            )
+        return answer.result()
 
     def stop(self) -> None:
         """End the thread, if there is one."""
@@ -73,6 +106,13 @@ class HomeLoop:
         if loop is not None and thread is not None:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(_STOP_SECONDS)
+
+    def _check_process(self) -> None:
+        if self.is_inherited:
+            raise ConfigurationError(
+                "this manager was started before the process was forked, and neither its connections nor its threads "
+                "survive that: start it after the fork, or start processes with `spawn`."
+            )
 
     def _submit(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> "concurrent.futures.Future[Result]":
         return asyncio.run_coroutine_threadsafe(work(), self.loop)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import cast
 
+from langgraph.store.base import IndexConfig
+
 from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.langgraph.upstream import UpstreamCheckpointer
@@ -20,13 +22,20 @@ _SWEEP_SECONDS = 600.0
 class Checkpointing(Operating):
     """The part of a manager for graphs."""
 
-    def __init__(self, settings: Settings, events: Events, allowed_types: Iterable[AllowedType]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        events: Events,
+        allowed_types: Iterable[AllowedType],
+        store_fields: list[str] | None = None,
+    ) -> None:
         super().__init__(settings, events)
         allowed = tuple(allowed_types)
         self._checkpointer = HybridCheckpointer(
             settings=settings, allowed_types=allowed, state=self._state, events=events
         )
-        self._store = HybridStore(settings, reach=Reach(self._home, self._on_home))
+        index = IndexConfig(fields=store_fields)
+        self._store = HybridStore(settings, index=index, reach=Reach(self._home, self._on_home))
         self._upstream: UpstreamCheckpointer | None = None
         if settings.checkpointer == "upstream":
             directory = settings.data_dir.expanduser()

@@ -3,6 +3,8 @@
 import asyncio
 import atexit
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.progress import Progress
@@ -12,6 +14,7 @@ _SECONDS_AT_EXIT = 2.0
 
 _lock = threading.Lock()
 _manager: HybridMemoryManager | None = None
+_borrowers = 0
 
 
 def get_manager() -> HybridMemoryManager:
@@ -28,6 +31,24 @@ async def close_manager() -> None:
     manager = _taken()
     if manager is not None:
         await manager.aclose()
+
+
+@asynccontextmanager
+async def borrowed_manager() -> AsyncIterator[HybridMemoryManager]:
+    """The process's manager, started; whoever is the last to give it back closes it."""
+    global _borrowers  # noqa: PLW0603 - belongs to the one global
+    manager = get_manager()
+    with _lock:
+        _borrowers += 1
+    try:
+        await manager.start()
+        yield manager
+    finally:
+        with _lock:
+            _borrowers -= 1
+            last = _borrowers == 0
+        if last:
+            await close_manager()
 
 
 async def ensure_user_memories(user_id: str, *, progress: Progress | None = None) -> UserMemory:

@@ -2,8 +2,8 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable
-from typing import Self, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Self, TypeVar
 
 from hybrid_memory.blocking import Blocking, HomeLoop
 from hybrid_memory.embeddings.embedder import Embedder
@@ -38,6 +38,14 @@ class Lifecycle:
         """The same calls without `await`, for plain code and threads."""
         return Blocking(self, self._home)
 
+    def run_blocking(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+        """Run a coroutine of yours on the manager's loop, and wait for it in this thread; for tools and nodes.
+
+        Raises:
+            WrongThread: this is the thread of that loop, or that loop waits for this thread.
+        """
+        return self._home.run_blocking(work)
+
     async def start(self) -> None:
         """Connect, bring the schema up to date, and be ready. Starting a started manager does nothing.
 
@@ -52,7 +60,12 @@ class Lifecycle:
         await self._home.run(self._ready)
 
     async def aclose(self, timeout: float = _CLOSE_SECONDS) -> None:
-        """Finish what was begun, close the connections, and leave the embedded server."""
+        """Finish what was begun, close the connections, and leave the embedded server.
+
+        In a process that was forked from the one that started it this does nothing: everything belongs to the other.
+        """
+        if self._home.is_inherited:
+            return
         await self._home.run(functools.partial(self._close, timeout))
         if not self._home.is_here:
             self._home.stop()
@@ -70,6 +83,8 @@ class Lifecycle:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._home.is_inherited:
+            return
         self._home.run_blocking(functools.partial(self._close, _CLOSE_SECONDS))
         self._home.stop()
 

@@ -12,6 +12,7 @@ from hybrid_memory.memory.listing import page
 from hybrid_memory.memory.memories import Progress
 from hybrid_memory.memory.model_extraction import ModelExtractor
 from hybrid_memory.memory.progress import Progress as LoadProgress
+from hybrid_memory.memory.prompting import CountTokens, approximate_tokens, fitting_lines
 from hybrid_memory.memory.tool_outputs import Finders
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import EntityRef, MemoryNode, RememberedOutput
@@ -22,6 +23,8 @@ from hybrid_memory.sqlite.transient import TransientMemory
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
+
+_MOST_IN_A_PROMPT = 50
 
 
 class HybridMemoryManager(Recalling):
@@ -352,3 +355,31 @@ class HybridMemoryManager(Recalling):
     async def get_context(self, user_id: str, thread_id: str, *, limit: int = 10) -> list[dict[str, Any]]:
         """The newest `limit` turns of a conversation, oldest first, each `{role, content, name, at, ...}`."""
         return await self._on_home(lambda parts: parts.conversations.context(user_id, thread_id, limit=limit))
+
+    async def context_for(
+        self,
+        user_id: str,
+        query: str,
+        *,
+        max_tokens: int,
+        thread_id: str | None = None,
+        count_tokens: CountTokens = approximate_tokens,
+    ) -> str:
+        """What is known of a user about something, ready for a prompt: a memory per line, with its id, the best first.
+
+        The turns of `thread_id` that `get_context` gives are left out: the prompt has them already.
+
+        Args:
+            user_id: whose memories.
+            query: what the prompt is about; when it says nothing, the newest memories are given.
+            max_tokens: how long the text may be.
+            thread_id: the conversation that the prompt is part of.
+            count_tokens: how many tokens a text has; by default a rough guess without a tokenizer.
+        """
+        if query.strip():
+            known = [hit.node for hit in await self.recall(user_id, query, limit=_MOST_IN_A_PROMPT)]
+        else:
+            known = await self.list_memories(user_id, limit=_MOST_IN_A_PROMPT)
+        turns = await self.get_context(user_id, thread_id) if thread_id else []
+        said = {turn["node_id"] for turn in turns}
+        return fitting_lines((node for node in known if node.node_id not in said), max_tokens, count_tokens)

@@ -117,7 +117,7 @@ class Operating(Lifecycle):
 
     def _begin(self, parts: Parts) -> None:
         parts.housekeeping.schedule(parts.background, self._notes)
-        parts.delivery.schedule(parts.background)
+        parts.delivery.schedule(parts.background, parts.link)
         parts.large_users.schedule(parts.background)
         if parts.embedding is not None:
             parts.embedding.schedule(parts.background)

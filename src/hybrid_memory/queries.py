@@ -1,4 +1,4 @@
-"""SQL from files: named queries with `:name` parameters, for Postgres, our SQLite files and those of the stock saver.
+"""SQL from files: named queries with `:name` parameters, for Postgres, our SQLite files and those of LangGraph.
 
 A query file holds blocks headed `-- name: of_user`, and a line that says what the query is for. In Postgres files
 the word `memory` stands for the schema and `public` for the schema of the vector extension, so that every file can be
@@ -15,7 +15,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
-Dialect = Literal["postgres", "sqlite", "stock"]
+Dialect = Literal["postgres", "sqlite", "stock", "langgraph"]
 
 _HEAD = re.compile(r"^-- name: *(\w+) *$", re.MULTILINE)
 # Strings, quoted identifiers and comments are passed over, so that what is inside them stays as it is. Dollar quotes
@@ -76,7 +76,7 @@ def parse(group: str, text: str, dialect: Dialect) -> dict[str, Query]:
         if not purpose.startswith("-- ") or f"{group}.{name}" in queries:
             raise ValueError(f"{group}.{name}: one block per name, and a line below it that says what it is for")
         query = Query(f"{group}.{name}", purpose.removeprefix("-- "), statement.strip().rstrip(";"), ())
-        queries[query.name] = _numbered(query) if dialect == "postgres" else _named(query)
+        queries[query.name] = _numbered(query) if dialect in ("postgres", "langgraph") else _named(query)
     return queries
 
 

@@ -23,7 +23,8 @@ class Recalling(Checkpointing):
         embedder: EmbedderLike | None,
     ) -> None:
         self._embedder = chosen(embedder, settings)
-        super().__init__(settings, events, allowed_types)
+        fields = embedder.get("fields") if isinstance(embedder, Mapping) else None
+        super().__init__(settings, events, allowed_types, fields)
 
     async def recall(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import Stemmer
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -169,6 +170,11 @@ class Settings(BaseSettings):
     extractor_timeout_seconds: Seconds = Field(
         default=30, description="Deadline for a chat model that looks for entities in what a tool returned"
     )
+    language: str = Field(
+        default="english",
+        description="Language of the memories' words, for their stems: "
+        "`english`, `portuguese` or another that Snowball has",
+    )
     embedder: str = Field(default="none", description="`none`, `auto` (OpenAI when its key is set) or `provider:model`")
     embedder_timeout_seconds: Seconds = Field(
         default=30, description="Deadline for the embedder to answer one batch of texts, its retries included"
@@ -260,6 +266,13 @@ class Settings(BaseSettings):
         for name in value:
             if not re.fullmatch(r"[\w.]+:[\w.]+", name):
                 raise ValueError("`module:Name`, several separated by commas")
+        return value
+
+    @field_validator("language")
+    @classmethod
+    def _language_has_stems(cls, value: str) -> str:
+        if value not in (known := Stemmer.algorithms()):
+            raise ValueError(f"one of {', '.join(sorted(known))}")
         return value
 
     @field_validator("embedder")

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast
 
 from langgraph.store.base import (
     NOT_PROVIDED,
@@ -21,7 +21,9 @@ from hybrid_memory.embeddings.choosing import chosen
 from hybrid_memory.embeddings.embedder import Embedder
 from hybrid_memory.items import WHOLE
 from hybrid_memory.langgraph.store_calls import StoreCalls
+from hybrid_memory.langgraph.store_values import StoredItem
 from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.item_drafts import ItemDrafts
 from hybrid_memory.memory.namespaces import Namespace, Namespaces
 from hybrid_memory.observability import Events
 from hybrid_memory.operating import Operating
@@ -80,7 +82,8 @@ class HybridStore(BaseStore):
         self._strong = (freshness or self.settings.store_freshness) == "strong"
         fields = list((index or {}).get("fields") or [WHOLE])
         self._index = None if fields == [WHOLE] else fields
-        self._namespaces = Namespaces(Border(self.settings))
+        border = Border(self.settings)
+        self._namespaces, self._drafts = Namespaces(border), ItemDrafts(border)
         self._alone: _Alone | None = None
         if reach is None:
             embedder = chosen(index if index and index.get("embed") else None, self.settings)
@@ -106,6 +109,14 @@ class HybridStore(BaseStore):
         """
         wanted = list(ops)
         return self._reach.home.run_blocking(lambda: self._on_home(lambda calls: calls.all(wanted)))
+
+    def get(self, namespace: Namespace, key: str, *, refresh_ttl: bool | None = None) -> StoredItem | None:
+        """An item, which knows its version; None where there is none."""
+        return cast("StoredItem | None", super().get(namespace, key, refresh_ttl=refresh_ttl))
+
+    async def aget(self, namespace: Namespace, key: str, *, refresh_ttl: bool | None = None) -> StoredItem | None:
+        """An item, which knows its version; None where there is none."""
+        return cast("StoredItem | None", await super().aget(namespace, key, refresh_ttl=refresh_ttl))
 
     async def aput_if_version(
         self,
@@ -170,7 +181,9 @@ class HybridStore(BaseStore):
 
     def _calls_of(self, parts: Parts) -> StoreCalls:
         if self._calls is None or self._calls[0] is not parts:
-            calls = StoreCalls(parts.items, parts.item_search, self._namespaces, self._strong, self._index)
+            calls = StoreCalls(
+                parts.items, parts.item_search, self._namespaces, self._drafts, self._strong, self._index
+            )
             self._calls = (parts, calls)
         return self._calls[1]
 

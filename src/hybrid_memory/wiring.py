@@ -179,7 +179,7 @@ async def opened(
             finding=finding,
             large_users=large,
             embedding=embedding,
-            items=Items(border, clock, rows, memories, sessions, accesses),
+            items=Items(clock, rows, memories, sessions, accesses),
             item_search=ItemSearch(Namespaces(border), rows, sessions, accesses, finding, settings),
             figures=figures,
             delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),

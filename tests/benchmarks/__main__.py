@@ -10,7 +10,18 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.benchmarks import checkpointer, locomo, manager, postgres, recalling, sqlite_writes, writers
+from tests.benchmarks import (
+    checkpointer,
+    locomo,
+    manager,
+    notifications,
+    postgres,
+    recalling,
+    sqlite_writes,
+    store,
+    writers,
+)
+from tests.benchmarks.recall import speed
 from tests.benchmarks.runner import Benchmark
 
 BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
@@ -18,7 +29,10 @@ BENCHMARKS: dict[str, Callable[[Benchmark], Awaitable[None]]] = {
     "sqlite_writes": sqlite_writes.run,
     "manager": manager.run,
     "writers": writers.run,
+    "notifications": notifications.run,
     "checkpointer": checkpointer.run,
+    "store": store.run,
+    "recall_speed": speed.run,
     "recalling": recalling.run,
 }
 # These are about a file, and run when they are named.

@@ -23,7 +23,7 @@ from tests.benchmarks.recall.tuning import held_out
 from tests.benchmarks.runner import Benchmark
 from tests.benchmarks.writers import address_of
 
-_ALONE = Lending(before=0, after=0, second_before=0, second_after=0, answer=0)
+_ALONE = Lending(before=0, after=0, second_after=0, answer=0)
 _OFF: dict[str, Callable[[Weights], Weights]] = {
     "words": lambda w: replace(w, words=0.0),
     "conversation": lambda w: replace(

@@ -52,7 +52,7 @@ async def _measure(benchmark: Benchmark, targets: Targets) -> None:
 
             async with (
                 made(max_staleness_seconds=3600) as manager,
-                made() as always_asking,
+                made(listen=False, poll_interval_seconds=3600) as always_asking,
                 made(max_cache_bytes=0, max_staleness_seconds=3600, data_dir=f"{directory}/none") as without_cache,
             ):
                 await _writes(benchmark, raw, manager)

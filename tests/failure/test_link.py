@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,32 @@ async def test_connections_that_hang_are_met_once(link: Link, proxy: FaultProxy)
     for _ in range(5):
         await link.call("server.ping", timeout=0.3)
     assert link.breaker == "closed"
+
+
+async def test_a_connection_that_cannot_be_closed_holds_up_nobody(
+    link: Link, proxy: FaultProxy, targets: Targets
+) -> None:
+    """It is not to be used again, and nobody hears its goodbye."""
+    nobody: dict[str, Any] = {"owner": "nick", "nodes": [], "reads": [], "last": []}
+    async with administration(targets) as other, administration(targets) as watching:
+        await other.execute("insert into memory.user_metadata (user_id) values ('nick')")
+
+        async def it_waits() -> bool:
+            waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = $1"
+            return bool(await watching.fetchval(waiting, targets.runtime.database))
+
+        async with other.transaction():
+            await other.execute("select from memory.user_metadata where user_id = 'nick' for update")
+            call = asyncio.create_task(link.call("housekeeping.count_accesses", **nobody))
+            await until(it_waits, "the call waits for the lock")
+            assert link._database is not None
+            await link._database.distrust()
+            proxy.black_hole("to_server")
+        with Deadline(1):
+            await call
+    proxy.heal()
+    await closes(link)
+    assert link._database._pool.get_idle_size() == link._database._pool.get_size()
 
 
 async def test_a_server_without_room_is_not_away(link: Link, targets: Targets) -> None:

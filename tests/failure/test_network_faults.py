@@ -21,7 +21,7 @@ from hybrid_memory.postgres.target import Targets
 from tests.support.managers import settings_for
 from tests.support.proxy import FaultProxy, fault_proxy
 from tests.support.scribes import Notes, Scribe, Verdict, verdict
-from tests.support.waiting import until
+from tests.support.waiting import SHARED, until
 
 DEADLINE = 2.0
 HEALTHY_WITHIN = 5.0
@@ -128,6 +128,7 @@ class Lane:
     timed: Timed
     rng: random.Random
     era: int = 0
+    numbers: "count[int]" = field(default_factory=count)
 
     async def run(self, faults: int) -> None:
         known = f"{self.name}, known"
@@ -159,10 +160,10 @@ class Lane:
         rng.choice(faults)()
 
     async def is_healthy(self) -> bool:
-        """Whether a write reaches Postgres at once."""
+        """Whether a write reaches Postgres at once; for somebody of whom nothing waits."""
         if self.manager.health().breaker != "closed":
             return False
-        user = f"{self.name}, healthy"
+        user = f"{self.name}, healthy {next(self.numbers)}"
         node = await self.manager.get_node(user, await self.manager.store_persistent_memory(user, f"{self.era}"))
         return node is not None and node.version is not None
 
@@ -255,10 +256,10 @@ async def test_no_call_outlives_its_deadline(targets: Targets, tmp_path: Path, r
         f"{len(found.twice)} twice; slowest {timed.slowest}"
     )
     assert not found.wrong
-    assert max(timed.calls) <= DEADLINE + 1
-    assert max(timed.recoveries) <= HEALTHY_WITHIN
-    if faults > LANES:
-        assert timed.p99_of_reads < READ_WITHIN
+    slack = 1 if faults > LANES else SHARED
+    assert max(timed.calls) <= DEADLINE + slack
+    assert max(timed.recoveries) <= HEALTHY_WITHIN * slack
+    assert timed.p99_of_reads < READ_WITHIN * slack
 
 
 async def test_a_call_without_a_deadline_is_caught(

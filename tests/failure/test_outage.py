@@ -14,6 +14,7 @@ import pytest
 
 from hybrid_memory import HybridMemoryManager, MemoryNode, Settings
 from hybrid_memory.errors import OutboxFull, UnknownMemory
+from hybrid_memory.memory import delivery
 from hybrid_memory.memory.delivery import OUTBOX
 from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.target import Targets
@@ -207,6 +208,24 @@ class TestDelivering:
         assert await manager.flush(20)
         assert (await stored(targets) == {"earlier": 1, "later": 1}) == (bug is None)
 
+    async def test_a_write_that_goes_behind_others_waits_for_no_answer(
+        self, manager: HybridMemoryManager, proxy: FaultProxy
+    ) -> None:
+        """It looks for what it relates to, and for twins, but not for longer than a moment."""
+        first = await manager.store_persistent_memory("nick", "first")
+        await away(proxy, manager)
+        await manager.store_persistent_memory("nick", "earlier")
+        leases = (await manager._ready()).delivery._leases
+        assert await leases.take(LEASE, "somebody-else", 60, datetime.now(UTC) + timedelta(seconds=60))
+        proxy.heal()
+        await until(lambda: manager.health().breaker == "closed", "the breaker closes")
+        proxy.black_hole()
+        with Deadline(0.5):
+            await manager.store_persistent_memory("nick", "later", relates_to=[first])
+        proxy.heal()
+        assert await leases.release(LEASE, "somebody-else")
+        assert await manager.flush(20)
+
     async def test_a_user_who_is_stuck_holds_up_nobody(
         self, through: Settings, targets: Targets, events: Recorded
     ) -> None:
@@ -266,6 +285,18 @@ class TestDelivering:
             await first.ensure_user_memories("nick")
             assert {version for _, version in shown(memory.get_all_nodes())} == {True}
             assert len(memory.get_all_nodes()) == 10
+
+    async def test_what_waits_is_sent_when_postgres_is_there_again(
+        self, through: Settings, proxy: FaultProxy, targets: Targets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not only now and then, and not only when somebody writes."""
+        monkeypatch.setattr(delivery, "_EVERY_SECONDS", 3600.0)
+        async with HybridMemoryManager(through) as manager:
+            await away(proxy, manager)
+            await manager.store_persistent_memory("nick", "waiting")
+            proxy.heal()
+            await until(lambda: manager.health().outbox_depth == 0, "all is sent")
+        assert await stored(targets) == {"waiting": 1}
 
     async def test_a_server_that_is_down_at_the_start(
         self, through: Settings, proxy: FaultProxy, targets: Targets

@@ -20,9 +20,10 @@ from hybrid_memory.replication.replay import Replay
 from tests.support.managers import settings_for
 from tests.support.scribes import Notes, Scribe, Verdict, verdict
 from tests.support.servers import Server, running_server
-from tests.support.waiting import until
+from tests.support.waiting import SHARED, until
 
 WRITERS = 12
+PAUSE = 0.005
 USERS = 4
 CRASHES_PER_USERS = 3
 DRAIN_STARTS_WITHIN = 5.0
@@ -51,15 +52,18 @@ class Load:
     manager: HybridMemoryManager
     notes: Notes
     era: int = 0
+    scribes: dict[tuple[int, int], Scribe] = field(default_factory=dict)
     going: asyncio.Event = field(default_factory=asyncio.Event)
     ended: bool = False
     resting: int = 0
 
     async def write_on(self, number: int) -> None:
         while not self.ended:
-            era, scribe = self.era, self.scribe(number)
+            era = self.era
+            scribe = self.scribes.setdefault((era, number), self.scribe(number))
             while self.going.is_set() and era == self.era:
                 await scribe.step()
+                await asyncio.sleep(PAUSE)
             self.resting += 1
             await self.going.wait()
             self.resting -= 1
@@ -159,9 +163,9 @@ async def test_every_write_is_acknowledged_and_sent(crashing: Crashing, rng: ran
         f"{queued} operations at {queued / seconds:.0f}/s"
     )
     assert not found.wrong
-    assert max(one.starts_after for one in outages) < DRAIN_STARTS_WITHIN
-    if crashes > 1:
-        assert queued / seconds >= FASTER_THAN
+    slack = 1 if crashes > 1 else SHARED
+    assert max(one.starts_after for one in outages) < DRAIN_STARTS_WITHIN * slack
+    assert queued / seconds >= FASTER_THAN / slack
 
 
 def drop_when_full() -> Callable[..., Any]:

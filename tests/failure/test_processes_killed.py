@@ -18,10 +18,10 @@ from tests.support.children import Child
 from tests.support.managers import settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.scribes import Notes, Scribe, Verdict, count_of, noted, verdict
-from tests.support.waiting import until
+from tests.support.waiting import SHARED, until
 
 SCRIBES = 4
-KILLS_PER_STATE = 4
+KILLS_PER_STATE = 2
 KILLS_PER_USERS = 24
 LIVES = (0, 1, 1, 3, 10, 30, 60)
 READY_WITHIN = 2.0
@@ -137,7 +137,7 @@ async def judged(killing: Killing, targets: Targets) -> Verdict:
     return await verdict(targets, killing.settings, killing.logs)
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(500, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("kills", [4, pytest.param(500, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])])
 async def test_nothing_acknowledged_is_lost_or_doubled(killing: Killing, targets: Targets, kills: int) -> None:
     await killing.run(kills)
     found = await judged(killing, targets)
@@ -149,10 +149,10 @@ async def test_nothing_acknowledged_is_lost_or_doubled(killing: Killing, targets
     )
     assert not found.wrong
     assert found.acknowledged > kills
-    assert starts[-1] < READY_WITHIN
+    assert starts[-1] < READY_WITHIN * (1 if kills > 100 else SHARED)
 
 
 async def test_acknowledging_early_is_caught(killing: Killing, targets: Targets) -> None:
     killing.bug = "acknowledges before it is durable"
-    await killing.run(8)
+    await killing.run(4)
     assert (await judged(killing, targets)).lost

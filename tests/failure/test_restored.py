@@ -71,7 +71,7 @@ class Backups:
         async with administration(self._administration) as connection:
             await connection.execute(f"create database {self._name}_new template template0")
         self._program("psql", "-qc", "create extension vector", f"{self._name}_new")
-        self._program("pg_restore", "-d", f"{self._name}_new", str(self._file))
+        self._restore(f"{self._name}_new")
         async with administration(self._administration) as connection:
             await connection.execute(f"alter database {self._name} with allow_connections false")
             await connection.execute(
@@ -84,9 +84,7 @@ class Backups:
 
     async def in_its_place(self) -> None:
         """The tables are dropped and made anew while everybody stays connected."""
-        await asyncio.to_thread(
-            self._program, "pg_restore", "--clean", "--single-transaction", "-d", self._name, str(self._file)
-        )
+        await asyncio.to_thread(self._restore, self._name)
 
     def keep_cold(self) -> None:
         self._server.embedded._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast", "-w", "-t", "60")
@@ -118,6 +116,10 @@ class Backups:
     async def _nobody_there(self, connection: Any) -> bool:
         count = await connection.fetchval("select count(*) from pg_stat_activity where datname = $1", self._name)
         return bool(count == 0)
+
+    def _restore(self, database: str) -> None:
+        how = ("--clean", "--if-exists", "--single-transaction")
+        self._program("pg_restore", *how, "-d", database, str(self._file))
 
     def _program(self, name: str, *arguments: str) -> None:
         target = self._administration.administration

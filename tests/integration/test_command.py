@@ -1,20 +1,23 @@
 """The command, as a user runs it: in a process of its own."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from langgraph.store.postgres import AsyncPostgresStore
 from typer.main import get_command
 
 from hybrid_memory import HybridCheckpointer, migrations
-from hybrid_memory.cli import app
+from hybrid_memory.cli import app, demo
 from hybrid_memory.postgres.target import Target, Targets
 from hybrid_memory.settings import Settings
 from tests.support.checkpoints import Thread
@@ -36,7 +39,7 @@ def run_with(environment: dict[str, str], *arguments: str, code: int = 0) -> str
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert done.returncode == code, done.stdout
@@ -46,6 +49,18 @@ def run_with(environment: dict[str, str], *arguments: str, code: int = 0) -> str
 
 def url(target: Target, password: str = "") -> str:
     return f"postgresql://{target.user}:{password}@/{target.database}?host={quote(target.hosts[0])}"
+
+
+@pytest.fixture
+async def langgraph_store(server: Server) -> AsyncIterator[str]:
+    """Another database, with a store of LangGraph in it."""
+    async with server.empty_database() as targets:
+        place = url(targets.administration)
+        async with AsyncPostgresStore.from_conn_string(place) as store:
+            await store.setup()
+            await store.aput(("memories", "nick"), "tea", {"text": "prefers tea"})
+            await store.aput(("memories", "store:x"), "tea", {"text": "of nobody"})
+        yield place
 
 
 @pytest.fixture
@@ -63,23 +78,37 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         run("stop")
 
 
-def test_the_demo_runs_in_a_place_of_its_own(tmp_path: Path) -> None:
-    said = run("demo", DATABASE_URL="postgresql://nobody@127.0.0.1:1/x", HYBRID_MEMORY_DATA_DIR=str(tmp_path / "mine"))
+def test_the_demo_keeps_and_finds_what_it_kept(place: Path, tmp_path: Path) -> None:
+    elsewhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "HYBRID_MEMORY_DATA_DIR": str(tmp_path / "mine")}
+    said = run_with(elsewhere, "--log-json", "demo", "--keep", "kept")
     assert said.splitlines()[0].startswith("A demo with an embedded Postgres server of its own")
-    assert "and next to it: GenePoint (account in salesforce)" in said
-    assert "user: I look after the GenePoint account." in said
-    assert "nick's ids mean nothing to her" in said
+    told = "\n".join(line for line in said.splitlines() if not line.startswith("{"))
+    for part in (
+        "(SIGKILL) after the first of three steps",
+        "what is left of the plan: write down who looks after GenePoint; tell the user",
+        "agent: Sarah Lee looks after GenePoint.\nok  recalled from the memory graph",
+        "memories, from the copy on this machine",
+        "operations wait in the outbox of state.db",
+        "each fact is in Postgres once, the one from the outage too",
+        "Postgres, schema memory: 16 memories",
+        "eve, another user, has an empty memory",
+        "nothing is running any more",
+    ):
+        assert part in told
+    events = [json.loads(line)["event"] for line in said.splitlines() if line.startswith("{")]
+    assert events[0] == "embedded_server_started"
+    assert events[-1] == "embedded_server_stopped"
     assert list(tmp_path.iterdir()) == []
-    directory = Path(said.split("Its data live in ")[1].split(" ")[0])
-    assert directory.is_absolute()
-    assert not directory.exists(), "removed at the end"
-
-
-def test_the_demo_keeps_and_finds_what_it_kept(place: Path) -> None:
-    run("demo", "--keep", "kept")
-    assert "nick has 5 memories from an earlier run" in run("demo", "--keep", "kept")
+    assert "nick has 16 memories" in run("demo", "--keep", "kept")
     found = run("psql", "-c", "select user_id, summary from memory.nodes", HYBRID_MEMORY_DATA_DIR=str(place / "kept"))
     assert "nick    | GenePoint (account in salesforce)" in found
+
+
+def test_without_a_place_to_keep_it_the_demo_leaves_nothing() -> None:
+    with demo._place(None) as directory:
+        (directory / "postgres").mkdir()
+        assert directory.is_absolute()
+    assert not directory.exists()
 
 
 def test_the_demo_does_not_move_in_with_other_files(tmp_path: Path) -> None:
@@ -229,8 +258,13 @@ def commands_of(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from commands_of(command, f"{path}{name} ")
 
 
-def test_events_can_be_watched() -> None:
-    lines = [line for line in run("--log-json", "demo").splitlines() if line.startswith("{")]
-    events = [json.loads(line)["event"] for line in lines]
-    assert events[0] == "embedded_server_chosen"
-    assert events[-1] == "embedded_server_stopped"
+async def test_items_of_langgraphs_store_are_imported(targets: Targets, langgraph_store: str, place: Path) -> None:
+    settings = {"DATABASE_URL": url(targets.runtime), "HYBRID_MEMORY_DATA_DIR": str(place)}
+    said = await asyncio.to_thread(run_with, settings, "import", "langgraph-store", langgraph_store)
+    assert "2 item(s) looked at: 1 are new here" in said
+    assert "store:x" in said
+    assert "1 are new" not in await asyncio.to_thread(run_with, settings, "import", "langgraph-store", langgraph_store)
+    wrong = await asyncio.to_thread(
+        partial(run_with, settings, "import", "langgraph-store", url(targets.administration), code=1)
+    )
+    assert "no table `store`" in wrong

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hybrid_memory import HybridMemoryManager, Settings
-from hybrid_memory.postgres.target import Targets
+from hybrid_memory.postgres.target import Target, Targets
 
 KNOWN_TYPES = {
     "answers", "assigned_to", "belongs_to", "child_of", "contradicts", "created_by", "depends_on", "has", "led_to",
@@ -14,8 +14,22 @@ KNOWN_TYPES = {
 def settings_for(targets: Targets, **keywords: Any) -> Settings:
     """The runtime role on that database; what is in Postgres is asked for at every call."""
     target = targets.runtime
-    parts = {"postgres_host": target.hosts[0], "postgres_db": target.database, "postgres_user": target.user}
+    parts: dict[str, Any] = {
+        "postgres_host": target.hosts[0],
+        "postgres_port": target.ports[0],
+        "postgres_db": target.database,
+        "postgres_user": target.user,
+    }
+    if targets.pooled:
+        parts |= {"pooler": True, "migration_url": url(targets.migration)}
+        if targets.direct != targets.runtime:
+            parts["postgres_listen_url"] = url(targets.direct)
     return Settings(**(parts | {"max_staleness_seconds": 0, "command_timeout_seconds": 5} | keywords))
+
+
+def url(target: Target) -> str:
+    """A connection as a setting; the roles of the tests have no passwords."""
+    return f"postgresql://{target.user}@/{target.database}?host={target.hosts[0]}&port={target.ports[0]}"
 
 
 async def run_job(manager: HybridMemoryManager, job: str) -> bool:

@@ -29,11 +29,11 @@ async def upstream_postgres(index: IndexConfig) -> AsyncIterator[AsyncPostgresSt
 
 
 def hybrid(index: IndexConfig) -> HybridStore:
-    """In the mode whose scores are those of the others."""
-    return HybridStore(
-        Settings(data_dir=Path("data"), database_url=os.environ[DSN], store_search="vector"), index=index
-    )
+    """As it is by default: by words and vectors."""
+    return HybridStore(Settings(data_dir=Path("data"), database_url=os.environ[DSN]), index=index)
 
 
-def hybrid_by_words() -> HybridStore:
-    return HybridStore(Settings(data_dir=Path("data"), database_url=os.environ[DSN]))
+def hybrid_by_vectors(index: IndexConfig) -> HybridStore:
+    """In the mode whose scores are those of LangGraph's stores."""
+    settings = Settings(data_dir=Path("data"), database_url=os.environ[DSN], store_search="vector")
+    return HybridStore(settings, index=index)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import hybrid_memory
-from hybrid_memory.cli import administration, checkpoints, demo, outbox, status, threads
+from hybrid_memory.cli import administration, checkpoints, demo, importing, outbox, status, threads
 from hybrid_memory.cli.output import complain
 from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.observability import configure_logging
@@ -26,6 +26,7 @@ app.command("threads")(threads.threads)
 app.command("stop")(administration.stop)
 app.add_typer(outbox.app, name="outbox", no_args_is_help=True)
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(importing.app, name="import")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,34 +1,45 @@
-"""`demo`: the whole way from nothing to a remembered fact, in a place of its own."""
+"""`demo`: an agent that is killed, forgets nothing, and goes on while Postgres is away; in a place of its own."""
 
 import asyncio
+import json
+import subprocess
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from hybrid_memory.cli.output import console, done, note
-from hybrid_memory.errors import ConfigurationError, HybridMemoryError, UnknownMemory
+from hybrid_memory.cli import demo_script
+from hybrid_memory.cli.demo_script import USER
+from hybrid_memory.cli.output import console, done, heading, note
+from hybrid_memory.errors import ConfigurationError, HybridMemoryError
 from hybrid_memory.manager import HybridMemoryManager
+from hybrid_memory.observability import Events
+from hybrid_memory.postgres import schema
+from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.settings import Settings
+
+_SESSION_SECONDS = 60.0
 
 
 def demo(
     keep: Annotated[Path | None, typer.Option(help="Keep everything in this directory, and use it again.")] = None,
 ) -> None:
-    """Start everything from nothing, remember something and find it again. Touches no server or data of yours."""
+    """An agent that plans, is killed, goes on, and remembers, with and without Postgres. Touches nothing of yours."""
     with _place(keep) as directory:
         note(
             "A demo with an embedded Postgres server of its own; a configured server or data directory is not touched."
         )
         note(f"Its data live in {directory}{'' if keep else ' and are removed at the end'}.\n")
-        settings = Settings.without_environment(data_dir=directory)
-        asyncio.run(_demonstrate(settings))
+        Demo(directory).run()
         if keep:
             note(f"\nLook around:  HYBRID_MEMORY_DATA_DIR={keep} hybrid-memory psql -c 'table memory.nodes'")
+            note(f"              HYBRID_MEMORY_DATA_DIR={keep} hybrid-memory threads")
 
 
 @contextmanager
@@ -40,86 +51,132 @@ def _place(keep: Path | None) -> Iterator[Path]:
     directory = keep.expanduser().absolute()
     if directory.exists() and any(directory.iterdir()) and not (directory / "postgres").exists():
         raise ConfigurationError(f"{directory} holds other files; give an empty directory or that of an earlier demo")
+    directory.mkdir(parents=True, exist_ok=True)
     yield directory
 
 
-async def _demonstrate(settings: Settings) -> None:
-    manager = HybridMemoryManager(settings)
-    with console.status("starting Postgres and making the schema ..."):
-        await manager.start()
-    try:
+class Demo:
+    """The sessions one after another, each in a process that can be killed, and the server that they share."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._server = EmbeddedServer(directory / "postgres", Events())
+        self._run = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        self._settings: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """All of it; the server is stopped at the end whatever happens.
+
+        Raises:
+            HybridMemoryError: something was not as it should be.
+        """
+        try:
+            self._start()
+            self._first_session()
+            self._second_session()
+            self._third_session()
+            asyncio.run(self._inspected())
+        finally:
+            with console.status("stopping Postgres ..."):
+                self._server.leave()
+        done("stopped the server; nothing is running any more")
+
+    def _start(self) -> None:
+        with console.status("starting Postgres and making the schema ..."):
+            targets = self._server.start()
+            target = targets.runtime
+            self._settings = {
+                "data_dir": str(self._directory),
+                "postgres_host": target.hosts[0],
+                "postgres_db": target.database,
+                "postgres_user": target.user,
+            }
+            asyncio.run(schema.ensure(targets, self._as_settings(), Events()))
         done("a Postgres server runs, reachable through a socket that only you can open, and has its schema")
-        thread = await _first_session(manager)
-    finally:
-        with console.status("closing ..."):
-            await manager.aclose()
-    done("session one is over, its manager closed and the server stopped")
-    manager = HybridMemoryManager(settings)
-    with console.status("starting again ..."):
-        await manager.start()
-    try:
-        await _second_session(manager, thread)
-        await _another_user(manager)
-    finally:
-        with console.status("closing ..."):
-            await manager.aclose()
-    done("stopped the server; nothing is running any more")
 
+    def _first_session(self) -> None:
+        heading("Session one: the agent finds something out, and is killed in the middle")
+        thread = f"{self._run}-one"
+        process = self._session("find-out", thread)
+        self._shown(process, until="killable")
+        process.kill()
+        process.wait(_SESSION_SECONDS)
+        done(f"killed process {process.pid} (SIGKILL) after the first of three steps")
+        done("the plan and the finished step are in state.db; the tool's result and its entities are in Postgres")
+        heading("Session one again, in a new process: it goes on from its checkpoint")
+        self._completed(self._session("go-on", thread))
 
-async def _first_session(manager: HybridMemoryManager) -> str:
-    memory = await manager.ensure_user_memories("nick")
-    known = memory.get_all_nodes()
-    done(f"session one begins: nick has {len(known)} memories{' from an earlier run' if known else ''}")
-    thread = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    await manager.add_message("nick", thread, "user", "I look after the GenePoint account.")
-    account = await manager.store_entity(
-        "nick",
-        entity_id="001GENEPOINT",
-        entity_system="salesforce",
-        entity_type="account",
-        entity_name="GenePoint",
-        data={"industry": "biotechnology"},
-    )
-    fact = await manager.store_persistent_memory(
-        "nick", "Nick looks after the GenePoint account.", tags=["sales"], node_id="nick-looks-after-genepoint"
-    )
-    await manager.relate("nick", fact, account, "relates_to")
-    await manager.add_message("nick", thread, "assistant", "Noted.")
-    done("stored in Postgres: two turns of the conversation, a fact, a Salesforce account, and how they relate")
-    note = manager.store_transient_memory(thread, {"step": 2, "plan": "call GenePoint"})
-    done(f"noted for this thread alone, in SQLite: {manager.transient_memories(thread)[0].content} ({note[:8]}...)")
-    return thread
+    def _second_session(self) -> None:
+        heading("Session two: another thread knows what the first one learned")
+        said = self._completed(self._session("ask", f"{self._run}-two"))
+        if "Sarah Lee looks after GenePoint" not in said:
+            raise HybridMemoryError("what session one learned was not recalled")
+        done("recalled from the memory graph, without a model")
 
+    def _third_session(self) -> None:
+        heading("Session three: Postgres is stopped")
+        with console.status("stopping Postgres ..."):
+            self._server.stop()
+        done("stopped the Postgres server")
+        process = self._session("tell", f"{self._run}-three")
+        self._shown(process, until="wait in the outbox")
+        with console.status("starting Postgres again ..."):
+            self._server.start()
+        done("started the Postgres server again")
+        if process.stdin is not None:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        self._completed(process)
 
-async def _second_session(manager: HybridMemoryManager, thread: str) -> None:
-    memory = await manager.ensure_user_memories("nick")
-    found = memory.retrieve_relevant("who looks after GenePoint?")
-    if not found:
-        raise HybridMemoryError("what was stored is not found")
-    done(f"session two, a new manager: {len(memory.get_all_nodes())} memories at version {memory.version}")
-    note("      asked 'who looks after GenePoint?' it finds")
-    for node in found[:2]:
-        note(f"        {node.summary}")
-    fact = memory.get_node("nick-looks-after-genepoint")
-    for other in memory.get_related_nodes(fact.node_id, max_distance=1) if fact else []:
-        note(f"      and next to it: {other.summary}")
-    for turn in await manager.get_context("nick", thread):
-        note(f"      {turn['role']}: {turn['content']}")
-    (kept,) = manager.transient_memories(thread)
-    await manager.promote(thread, kept.node_id, "nick")
-    done("the note of the thread became a memory of nick's")
+    async def _inspected(self) -> None:
+        heading("What is where")
+        async with HybridMemoryManager(self._as_settings()) as manager:
+            memory = await manager.ensure_user_memories(USER)
+            nodes = memory.get_all_nodes()
+            for fact in (demo_script.OWNER, demo_script.RENEWAL):
+                if (copies := sum(node.text == fact for node in nodes)) != 1:
+                    raise HybridMemoryError(f"{fact!r} is there {copies} times")
+            done("each fact is in Postgres once, the one from the outage too")
+            kinds = Counter(node.context_type for node in nodes)
+            note(f"      Postgres, schema memory: {len(nodes)} memories, {len(memory.get_all_edges())} relationships")
+            for kind, count in sorted(kinds.items()):
+                note(f"        {count:3} {kind}")
+            for thread in manager.checkpointer.threads():
+                if thread.thread_id.startswith(self._run):
+                    note(f"      state.db: thread {thread.thread_id}, {thread.checkpoints} checkpoints")
+            account = memory.find_entity("GenePoint")
+            for other in memory.get_related_nodes(account.node_id, max_distance=1) if account else ():
+                note(f"      GenePoint is connected with: {other.summary}")
+            if (await manager.ensure_user_memories("eve")).get_all_nodes():
+                raise HybridMemoryError("another user's memory was visible")
+            done("eve, another user, has an empty memory")
 
+    def _as_settings(self) -> Settings:
+        return Settings.without_environment(**self._settings)
 
-async def _another_user(manager: HybridMemoryManager) -> None:
-    memory = await manager.ensure_user_memories("eve")
-    nick = (await manager.ensure_user_memories("nick")).get_all_nodes()
-    stolen = [node for node in nick if await manager.get_node("eve", node.node_id) is not None]
-    if memory.get_all_nodes() or stolen:
-        raise HybridMemoryError("another user's memory was visible")
-    done("eve, another user, has an empty memory, and nick's ids mean nothing to her")
-    try:
-        await manager.relate("eve", nick[0].node_id, nick[1].node_id, "owns")
-    except UnknownMemory:
-        done("eve tried to relate nick's memories to each other and was refused")
-    else:
-        raise HybridMemoryError("a relationship across users was accepted")
+    def _session(self, name: str, thread: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "hybrid_memory.cli.demo_session", name, thread, json.dumps(self._settings)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def _completed(self, process: "subprocess.Popen[str]") -> str:
+        said = self._shown(process)
+        if process.wait(_SESSION_SECONDS) != 0:
+            raise HybridMemoryError("a session of the demo failed; what went wrong is above")
+        return said
+
+    def _shown(self, process: "subprocess.Popen[str]", until: str | None = None) -> str:
+        """Show what a session tells, to its end or to a line; all of it as text."""
+        said = ""
+        with console.status("the agent is at work ..."):
+            for line in process.stdout or ():
+                told = json.loads(line)
+                said += f"{told['kind']} {told['text']}\n"
+                if told["kind"] == "ok":
+                    done(told["text"])
+                elif told["kind"] == "note":
+                    note(f"      {told['text']}")
+                if until is not None and until in said:
+                    return said
+        if until is not None:
+            raise HybridMemoryError("a session of the demo ended early; what went wrong is above")
+        return said

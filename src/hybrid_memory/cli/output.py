@@ -22,6 +22,11 @@ def done(text: str) -> None:
     console.print(Text.assemble(("ok  ", "bold green"), text))
 
 
+def heading(text: str) -> None:
+    """A part begins."""
+    console.print(Text.assemble("\n", (text, "bold")))
+
+
 def note(text: str) -> None:
     """Something worth knowing."""
     console.print(Text(text))

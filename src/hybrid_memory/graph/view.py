@@ -1,8 +1,11 @@
 """A snapshot of one user's graph at one moment, which never changes: what every reader reads."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, compress
+from operator import is_not
+from weakref import ref
 
 from hybrid_memory.graph.delta import edge_key
 from hybrid_memory.graph.rows import Rows
@@ -14,6 +17,14 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 def is_stub(node: MemoryNode) -> bool:
     """Whether it only holds the place of an entity that is spoken of and not there yet."""
     return node.context_type == "domain_entity" and node.metadata.get("stub") is True
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Nodes that came, changed or went between two snapshots, as they were and as they are."""
+
+    before: list[MemoryNode]
+    after: list[MemoryNode]
 
 
 class GraphView:
@@ -29,8 +40,21 @@ class GraphView:
         expired = [node_id for node_id, expires_at in rows.expiring.items() if expires_at <= at]
         self._rows.remove(expired)
         self._holds_until = min(self._rows.expiring.values(), default=_NEVER)
+        self._changes: tuple[ref[GraphView], Changes] | None = None
         self._memories: tuple[MemoryNode, ...] | None = None
         self._edges: tuple[Relationship, ...] | None = None
+
+    def changes_since(self, earlier: "GraphView | None") -> Changes:
+        """What is different from an earlier snapshot of the same graph; found out once for all who follow both."""
+        known = self._changes
+        if known is None or known[0]() is not earlier or earlier is None:
+            before: Mapping[str, MemoryNode] = {} if earlier is None else earlier.nodes_by_id
+            changes = _difference(before, self.nodes_by_id)
+            if earlier is None:
+                return changes
+            # Weakly: a snapshot must not keep all that were before it.
+            known = self._changes = (ref(earlier), changes)
+        return known[1]
 
     def holds_at(self, moment: datetime) -> bool:
         """Whether nothing in here has expired by then."""
@@ -60,6 +84,11 @@ class GraphView:
             self._memories = tuple(sorted((node for node in self.nodes() if not is_stub(node)), key=_by_age))
         return self._memories
 
+    @property
+    def edge_count(self) -> int:
+        """How many relationships there are."""
+        return self._rows.edge_count
+
     def edges(self) -> tuple[Relationship, ...]:
         """All relationships in the order of their keys."""
         if self._edges is None:
@@ -76,3 +105,12 @@ class GraphView:
 
 def _by_age(node: MemoryNode) -> tuple[datetime, str]:
     return node.created_at or _NEVER, node.node_id
+
+
+def _difference(before: Mapping[str, MemoryNode], after: Mapping[str, MemoryNode]) -> Changes:
+    """Nodes that stayed are the same objects; telling which did takes most of the time after a write."""
+    new = list(compress(after.values(), map(is_not, map(before.get, after), after.values())))
+    old = [before[node.node_id] for node in new if node.node_id in before]
+    if len(after) - len(new) != len(before) - len(old):
+        old += [node for node_id, node in before.items() if node_id not in after]
+    return Changes(old, new)

@@ -22,9 +22,10 @@ from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph.store_filters import condition_of
 from hybrid_memory.langgraph.store_listing import fixed_prefix, listed
 from hybrid_memory.langgraph.store_values import found_item, stored_item
+from hybrid_memory.memory.item_drafts import ItemDraft, ItemDrafts
 from hybrid_memory.memory.item_search import ItemSearch, Wanted
 from hybrid_memory.memory.namespaces import ItemAddress, Namespaces, UnfitNamespace
-from hybrid_memory.memory.store_items import ItemDraft, Items
+from hybrid_memory.memory.store_items import Items
 from hybrid_memory.models import MemoryNode
 
 
@@ -36,6 +37,7 @@ class StoreCalls:
         items: reads and writes single items.
         search: finds them.
         namespaces: whose they are.
+        drafts: checks what is to be written.
         strong: whether what is read was compared with Postgres.
         index: the paths that are searched of an item that does not say.
     """
@@ -43,6 +45,7 @@ class StoreCalls:
     items: Items
     search: ItemSearch
     namespaces: Namespaces
+    drafts: ItemDrafts
     strong: bool
     index: Sequence[str] | None
 
@@ -152,7 +155,7 @@ class StoreCalls:
         if op.value is None:
             return address
         index = self.index if op.index is None else op.index
-        return self.items.draft(address, op.value, index, op.ttl)
+        return self.drafts.draft(address, op.value, index, op.ttl)
 
     def _address(self, op: GetOp | PutOp) -> ItemAddress:
         validate_op_namespace(op)

@@ -10,6 +10,7 @@ from hybrid_memory.background import Background
 from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.postgres.link import Link
 from hybrid_memory.replication.queue import Queue
 from hybrid_memory.replication.replay import Replay
 from hybrid_memory.replication.writer import Writer
@@ -44,10 +45,11 @@ class Delivery:
         self._sessions = sessions
         self._instance_id = instance_id
 
-    def schedule(self, background: Background) -> None:
+    def schedule(self, background: Background, link: Link) -> None:
         """Send soon after something was queued while Postgres answers, after it has recovered, and now and then."""
         background.repeat(OUTBOX, self._deliver, every=_EVERY_SECONDS, deadline=_JOB_SECONDS)
         self._queue.on_put = lambda: self._queue.answering() and background.ask(OUTBOX)
+        link.on_recovery(lambda: background.ask(OUTBOX))
 
     async def drained(self, background: Background) -> None:
         """Wait until nothing is on its way and nothing waits."""

@@ -42,7 +42,7 @@ class Freshness:
         self._interval = settings.poll_interval_seconds
         if self._staleness:
             self._interval = min(self._interval, self._staleness / _LATE)
-        self._most_users = settings.max_loaded_users
+        self._most_names = 2 * settings.max_loaded_users
         self._listener = Listener(link, settings, events, heard=invalidation.received, listening=self._ask)
         self._listens = settings.listen
         self._background: Background | None = None
@@ -122,8 +122,9 @@ class Freshness:
 
     def _entered(self, user_id: str) -> None:
         self._invalidation.know(user_id)
-        if self._invalidation.known > 2 * self._most_users:
+        if self._invalidation.known > self._most_names:
             self._invalidation.know_only(self._sessions.users)
+            self._most_names = max(self._most_names, 2 * self._invalidation.known)
 
     def _replaced(self) -> None:
         for user_id in self._sessions.start_anew():

@@ -224,7 +224,7 @@ class Memories:
         once = [draft for draft in drafts if draft.row["only_once"] and not (draft.relates_to or draft.depends_on)]
         if not once or not self._writer.would_queue(user_id):
             return {}
-        memory = await self._sessions.opened(user_id)
+        memory = await self._sessions.opened_soon(user_id)
         return twins(memory.get_all_nodes(), {draft.node_id: draft.row for draft in once})
 
     async def _check_ends(self, user_id: str, writes: Sequence[Write]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -24,6 +25,7 @@ from hybrid_memory.replication.queue import Queue, Queued
 from hybrid_memory.settings import Settings
 
 _NEVER = float("-inf")
+_SOON_SECONDS = 0.75
 
 
 @dataclass(slots=True)
@@ -84,6 +86,13 @@ class Sessions:
                 await self._refreshed(session)
         return session.memory
 
+    async def opened_soon(self, user_id: str) -> UserMemory:
+        """`opened` within a moment, as far as it is here by then: for a write, which has a deadline of its own."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SOON_SECONDS):
+                await self.opened(user_id)
+        return self._session(user_id).memory
+
     async def current(self, user_id: str) -> UserMemory:
         """The user's memory with everything that was committed before this call, by whomever.
 
@@ -137,7 +146,7 @@ class Sessions:
 
     async def lacks(self, user_id: str, node_ids: Iterable[str]) -> bool:
         """Whether one of these is surely not there; of a user of whom not everything is here, nothing is sure."""
-        await self.opened(user_id)
+        await self.opened_soon(user_id)
         graph = self._session(user_id).graph
         view = graph.view()
         return graph.loaded and any(node_id not in view for node_id in node_ids)
@@ -257,7 +266,8 @@ class Sessions:
 
     def _entered(self, graph: UserGraph) -> _Session:
         """A session for a graph; the least recently used ones make room."""
-        session = _Session(graph, UserMemory(graph, self._accesses), Arrivals(graph.user_id, self._events))
+        memory = UserMemory(graph, self._accesses, self._settings.language)
+        session = _Session(graph, memory, Arrivals(graph.user_id, self._events))
         self._sessions[graph.user_id] = session
         self.on_entered(graph.user_id)
         for other in list(self._sessions):

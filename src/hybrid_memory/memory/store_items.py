@@ -1,28 +1,24 @@
 """Items of a store: memories with an address, written through like any other, read by their address."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from hashlib import sha256
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Protocol
 
-from hybrid_memory.errors import InvalidInput, StorageRejected, StorageUnavailable
+from hybrid_memory.errors import StorageRejected, StorageUnavailable
 from hybrid_memory.graph.user_graph import utc_now
-from hybrid_memory.items import STORE_ITEM, Index, refresh_is_due, store_metadata
+from hybrid_memory.items import refresh_is_due
 from hybrid_memory.memory.accesses import Accesses
-from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.item_drafts import ItemDraft
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.namespaces import ItemAddress, Namespace
 from hybrid_memory.memory.sessions import Sessions
-from hybrid_memory.memory.summaries import summary_of
+from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.postgres.batches import ANOTHER_VERSION, IF_VERSION
 from hybrid_memory.replication.batching import Write
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.queue import Queued
-
-MOST_INDEX_PATHS = 100
 
 
 class StoredItems(Protocol):
@@ -44,27 +40,17 @@ class StoredItems(Protocol):
         """Put off the expiry of items that were read; the owner's version afterwards."""
 
 
-@dataclass(frozen=True, slots=True)
-class ItemDraft:
-    """A checked item, ready to be written."""
-
-    address: ItemAddress
-    row: Mapping[str, Any]
-
-
 class Items:
     """The items of all stores, one call at a time."""
 
     def __init__(
         self,
-        border: Border,
         clock: HybridClock,
         rows: StoredItems,
         memories: Memories,
         sessions: Sessions,
         accesses: Accesses,
     ) -> None:
-        self._border = border
         self._clock = clock
         self._rows = rows
         self._memories = memories
@@ -83,7 +69,10 @@ class Items:
         if strong:
             found = await self._now(owner, node_ids)
         elif memory is not None:
-            found = [node for node_id in node_ids if (node := memory.peek(node_id)) is not None]
+            found = _of(memory, node_ids)
+        elif self._sessions.holds(owner):
+            # Comparing once costs little more than asking for one item, and the next calls nothing.
+            found = _of(await self._sessions.opened(owner), node_ids)
         elif len(node_ids) == 1:
             (node_id,) = node_ids
             one = await self._memories.known(owner, node_id)
@@ -135,70 +124,10 @@ class Items:
             with suppress(StorageUnavailable):
                 await self._sessions.caught_up(owner, await self._rows.refresh(owner, due))
 
-    def draft(self, address: ItemAddress, value: object, index: object, ttl: object) -> ItemDraft:
-        """Check everything about an item.
-
-        Args:
-            address: where it is.
-            value: a mapping of JSON values.
-            index: what of it is searched: all for None, nothing for False, or LangGraph's paths.
-            ttl: for how many minutes, counted anew when it is read; for good when None.
-
-        Raises:
-            InvalidInput: naming the field.
-        """
-        content, text = self._border.item(value)
-        paths, minutes = self._index(index), self._minutes(ttl)
-        expires_at = None if minutes is None else self._border.expiry(timedelta(minutes=minutes), utc_now())
-        # Another index makes other vectors of the same content.
-        hashed = f"json:{text}" if paths is None else f"json:{text}:{paths}"
-        row = {
-            "node_id": address.node_id,
-            "external_id": None,
-            "context_type": STORE_ITEM,
-            "content": content,
-            "content_kind": "json",
-            "content_hash": sha256(hashed.encode()).hexdigest(),
-            "only_once": False,
-            "summary": summary_of(content, "json", STORE_ITEM) if paths is None else "",
-            "tags": [],
-            "metadata": store_metadata(minutes, paths),
-            "importance": 0.5,
-            "confidence": 1.0,
-            "thread_id": None,
-            "expires_at": expires_at.isoformat() if expires_at else None,
-            "namespace": list(address.namespace),
-            "key": address.key,
-        }
-        return ItemDraft(address, row)
-
-    def _index(self, index: object) -> Index:
-        if index is None:
-            return None
-        if index is False:
-            return False
-        if not isinstance(index, (list, tuple)) or not all(isinstance(path, str) for path in index):
-            raise InvalidInput("index must be None, False or a list of paths")
-        if len(index) > MOST_INDEX_PATHS:
-            raise InvalidInput(f"index has {len(index)} paths, {MOST_INDEX_PATHS} are allowed")
-        return [self._border.line(path, f"index[{place}]") for place, path in enumerate(index)]
-
-    def _minutes(self, ttl: object) -> float | None:
-        if ttl is None:
-            return None
-        if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
-            raise InvalidInput(f"ttl must be a number of minutes, not {ttl!r}")
-        try:
-            self._border.span(timedelta(minutes=ttl), "ttl")
-        except (OverflowError, ValueError):
-            raise InvalidInput(f"ttl must be a positive number of minutes, not {ttl!r}") from None
-        return float(ttl)
-
     async def _now(self, owner: str, node_ids: Collection[str]) -> list[MemoryNode]:
         """With everything that was committed before this call."""
         if self._sessions.holds(owner) or self._sessions.awaits_delivery(owner):
-            memory = await self._sessions.current(owner)
-            return [node for node_id in node_ids if (node := memory.peek(node_id)) is not None]
+            return _of(await self._sessions.current(owner), node_ids)
         return self._alive(await self._rows.several(owner, node_ids))
 
     async def _known(self, owner: str, node_ids: Collection[str]) -> list[MemoryNode]:
@@ -206,11 +135,15 @@ class Items:
         if not self._sessions.awaits_delivery(owner):
             with suppress(StorageUnavailable):
                 return self._alive(await self._rows.several(owner, node_ids))
-        memory = await self._sessions.opened(owner)
-        return [node for node_id in node_ids if (node := memory.peek(node_id)) is not None]
+        return _of(await self._sessions.opened(owner), node_ids)
 
     def _alive(self, nodes: Iterable[MemoryNode]) -> list[MemoryNode]:
         now = utc_now()
         alive = [node for node in nodes if node.expires_at is None or node.expires_at > now]
         self._clock.observe(*(node.written_at for node in alive))
         return alive
+
+
+def _of(memory: UserMemory, node_ids: Iterable[str]) -> list[MemoryNode]:
+    there = memory.snapshot()
+    return [node for node_id in node_ids if (node := there.memory(node_id)) is not None]

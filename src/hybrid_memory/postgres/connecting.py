@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -11,12 +12,26 @@ from hybrid_memory.postgres.target import Target
 from hybrid_memory.settings import Settings
 
 APPLICATION = "hybrid-memory"
+_GOODBYE_SECONDS = 1.0
 _NEXT_HOST = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     TargetServerAttributeNotMatched,
 )
+
+
+class BoundedConnection(asyncpg.Connection):
+    """A connection that takes a limited time to say goodbye.
+
+    A pool closes connections on its own, and would wait for the answer of a server that never answers: for good, and
+    the place in the pool with it.
+    """
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close it, politely if the server listens."""
+        with suppress(TimeoutError, OSError):
+            await super().close(timeout=_GOODBYE_SECONDS if timeout is None else timeout)
 
 
 class Connector:

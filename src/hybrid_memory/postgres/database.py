@@ -20,7 +20,7 @@ from pgvector.asyncpg import register_vector
 from hybrid_memory import queries
 from hybrid_memory.errors import ConfigurationError, StorageRejected, StorageUnavailable
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.connecting import Connector, connection_arguments
+from hybrid_memory.postgres.connecting import BoundedConnection, Connector, connection_arguments
 from hybrid_memory.postgres.failures import is_failure, translate
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.queries import Query
@@ -195,6 +195,7 @@ class Database:
             max_size=settings.postgres_pool_size,
             init=prepare,
             reset=keep_session,
+            connection_class=BoundedConnection,
         )
         try:
             async with asyncio.timeout(settings.connect_timeout_seconds):

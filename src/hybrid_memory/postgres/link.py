@@ -52,7 +52,7 @@ class Link:
         self._checking: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
         self._lost = False
-        self._recovered: list[Callable[[], None]] = []
+        self._recovered: list[Callable[[], object]] = []
         chosen = resolve(settings)
         self.address = chosen.runtime.display if isinstance(chosen, Targets) else str(chosen)
         """Where the server is meant to be."""
@@ -86,7 +86,7 @@ class Link:
         self._database = None
         await self._closing.aclose()
 
-    def on_recovery(self, call: Callable[[], None]) -> None:
+    def on_recovery(self, call: Callable[[], object]) -> None:
         """Call this each time the server answers again."""
         self._recovered.append(call)
 

@@ -183,7 +183,16 @@ def _with_tls(settings: Settings, target: Target) -> Target:
     return replace(target, tls=mode, tls_root=settings.postgres_ssl_root_cert or target.tls_root)
 
 
-def _parse(variable: str, url: Secret) -> Target:
+def target_of(variable: str, url: str) -> Target:
+    """What a connection URL stands for.
+
+    Raises:
+        ConfigurationError: it is not understood; the text names the variable and not the URL.
+    """
+    return _parse(variable, url)
+
+
+def _parse(variable: str, url: Secret | str) -> Target:
     try:
         return _parsed(revealed(url))
     except ValueError as error:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from hybrid_memory.recall.columns import NOBODY, Columns, Flags, Floats, Slots
 from hybrid_memory.recall.moments import Span
 
+# Where all vectors are about as near, none is far.
+_LEAST_SPREAD = 0.5
+
 
 def vector_scores(
     columns: Columns, slots: Slots, cosines: NDArray[np.float32], neighbour: float
@@ -27,11 +30,9 @@ def vector_scores(
         mixed += neighbour * np.where(there[beside], near[beside], near)
     scores = np.zeros(used)
     if there.any():
-        farthest, nearest = float(mixed[there].min()), float(mixed[there].max())
-        if nearest > farthest:
-            scores[there] = (mixed[there] - farthest) / (nearest - farthest)
-        else:
-            scores[there] = 1.0
+        nearest = float(mixed[there].max())
+        farthest = min(float(mixed[there].min()), nearest - _LEAST_SPREAD)
+        scores[there] = (mixed[there] - farthest) / (nearest - farthest)
     return scores, there
 
 

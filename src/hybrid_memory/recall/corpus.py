@@ -47,6 +47,7 @@ class Corpus(ViewIndex):
         super().__init__()
         self.language = language
         self._aligned: tuple[Sequence[str], Slots] | None = None
+        self._session_lengths: Floats | None = None
         self._begin()
 
     @contextmanager
@@ -90,6 +91,16 @@ class Corpus(ViewIndex):
         """Who is named by the words of a question: the first word of a name is enough."""
         return [number for first, number in self._speakers.items() if first in words]
 
+    def session_lengths(self) -> Floats:
+        """How many words each session has, by its number; that of none has none."""
+        if self._session_lengths is None:
+            length = self.columns.length[: self.columns.used]
+            words = np.where(length == GONE, 0.0, length)
+            count = self.threads.sessions + 1
+            self._session_lengths = np.bincount(self.columns.session[: len(words)], words, count).astype(np.float64)
+            self._session_lengths[0] = 0.0
+        return self._session_lengths
+
     def slots_of(self, node_ids: "Sequence[str]") -> Slots:
         """Their slots, that of nobody for ids that are not in here; looked up once for the same sequence."""
         if self._aligned is None or self._aligned[0] is not node_ids:
@@ -106,7 +117,7 @@ class Corpus(ViewIndex):
         self._terms: list[frozenset[str]] = [frozenset()]
         self._nodes: list[MemoryNode | None] = [None]
         self._speakers: dict[str, int] = {}
-        self._aligned = None
+        self._aligned = self._session_lengths = None
         self._gone = 0
 
     def _is_indexed(self, node: MemoryNode) -> bool:
@@ -126,7 +137,7 @@ class Corpus(ViewIndex):
         self._terms.append(frozenset(amounts))
         self._nodes.append(node)
         self.words_in_all += length
-        self._aligned = None
+        self._aligned = self._session_lengths = None
         self._describe(slot, node, passage, length)
 
     def _drop(self, node: MemoryNode) -> None:
@@ -138,7 +149,7 @@ class Corpus(ViewIndex):
             self.threads.drop(node.thread_id, node.seq or 0, node.node_id, slot)
         self.columns.length[slot] = GONE
         self._terms[slot], self._nodes[slot] = frozenset(), None
-        self._aligned = None
+        self._aligned = self._session_lengths = None
         self._gone += 1
 
     def _amounts(self, passage: Passage) -> tuple[dict[str, float], int]:

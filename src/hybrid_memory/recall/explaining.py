@@ -36,7 +36,7 @@ class Explainer:
             "vector": "means something near",
             "graph": f"{len(reached.path) - 1} steps from what is named" if reached else "speaks of what is connected",
             "time": f"{window[0]:%Y-%m-%d} until {window[1]:%Y-%m-%d}" if window else "told later",
-            "session": "its session is about it",
+            "session": "its session is about it" if self.columns.turn[slot] else "is a session of its own",
             "speaker": "said by whom the question names",
             "saying": "says enough",
             "asking": "asks itself",

@@ -27,25 +27,23 @@ class Weights:
         saturation, length_share, lending: of BM25, see there.
     """
 
-    words: float = 0.53
-    vector: float = 0.47
-    graph: float = 0.4
-    time: float = 0.9
-    session: float = 0.24
-    speaker: float = 0.19
-    saying: float = 0.26
+    words: float = 0.5
+    vector: float = 0.5
+    graph: float = 0.8
+    time: float = 0.75
+    session: float = 0.25
+    speaker: float = 0.2
+    saying: float = 0.25
     full_turn: float = 18.0
     asking: float = 0.1
     vitality: float = 0.1
-    crowd: float = 0.02
+    crowd: float = 0.015
     copy: float = 0.5
-    neighbour: float = 0.23
-    time_fades_days: float = 2.5
-    saturation: float = 1.3
-    length_share: float = 0.46
-    lending: Lending = field(
-        default_factory=lambda: Lending(before=0.23, after=0.46, second_before=0.05, second_after=0.5, answer=0.54)
-    )
+    neighbour: float = 0.25
+    time_fades_days: float = 3.0
+    saturation: float = 1.2
+    length_share: float = 0.45
+    lending: Lending = field(default_factory=lambda: Lending(before=0.25, after=0.5, second_after=0.5, answer=0.5))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ class GraphArm:
         """How strongly each memory is connected, from 0 to 1, and what was reached on which way."""
         scores = np.zeros(corpus.columns.used)
         meant = named(self._entities, view, text, corpus.language.empty)
-        seeds = {corpus.node_at(slot).node_id: _LED * float(matched[slot]) for slot in _highest(matched, _LEADING)}
-        seeds |= meant
+        leading = _highest(matched, _LEADING) if view.edge_count else []
+        seeds = {corpus.node_at(slot).node_id: _LED * float(matched[slot]) for slot in leading} | meant
         if not seeds:
             return scores, {}
         reached = self._walk.reached(view, seeds)

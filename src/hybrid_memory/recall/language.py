@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 import Stemmer
 
-from hybrid_memory.errors import ConfigurationError
-
 _WORD = re.compile(r"[^\W_]+")
 # Words that are in every text and tell nothing apart, and what is left of "don't" or "it's".
 _EMPTY = {
@@ -28,25 +26,29 @@ _EMPTY = {
         voce voces
     """,
 }
-# Portuguese is often written without accents, which its stemmer needs to know an ending.
-_ACCENTED = {"portuguese": re.compile(r"(?:cao|coes|encias?|ancias?|avel|aveis|ivel|iveis)$")}
-_WITH_ACCENT = {
-    "cao": "ção", "coes": "ções", "encia": "ência", "encias": "ências", "ancia": "ância", "ancias": "âncias",
-    "avel": "ável", "aveis": "áveis", "ivel": "ível", "iveis": "íveis",
-}  # fmt: skip
-LANGUAGES = tuple(sorted(Stemmer.algorithms()))
+# Portuguese is often written without accents, by which its stemmer knows an ending; and it leaves some plurals alone.
+_ENDINGS = {
+    "portuguese": (
+        (re.compile(r"(?:cao|coes)$"), "ção"),
+        (re.compile(r"oes$"), "ão"),
+        (re.compile(r"encias?$"), "ência"),
+        (re.compile(r"ancias?$"), "ância"),
+        (re.compile(r"ave(?:l|is)$"), "ável"),
+        (re.compile(r"ive(?:l|is)$"), "ível"),
+        (re.compile(r"(?<=\w\w)ens$"), "em"),
+        (re.compile(r"(?<=\w\w\w\w)ais$"), "al"),
+    )
+}
 
 
 class Language:
     """One language's stems and empty words; one thread at a time. Languages without a list here have no empty words."""
 
     def __init__(self, name: str) -> None:
-        if name not in LANGUAGES:
-            raise ConfigurationError(f"no language {name!r}; there are {', '.join(LANGUAGES)}")
         self.name = name
         self._stemmer = Stemmer.Stemmer(name)
         self.empty = frozenset(_EMPTY.get(name, "").split())
-        self._accents = _ACCENTED.get(name)
+        self._endings = _ENDINGS.get(name, ())
 
     def terms(self, text: str) -> Iterator[str]:
         """The words that tell anything, in their order."""
@@ -55,8 +57,10 @@ class Language:
                 yield self._stem(word)
 
     def _stem(self, word: str) -> str:
-        if self._accents is not None and (ending := self._accents.search(word)):
-            word = word[: ending.start()] + _WITH_ACCENT[ending[0]]
+        for ending, spelt in self._endings:
+            word, found = ending.subn(spelt, word)
+            if found:
+                break
         stem: str = self._stemmer.stemWord(word)
         return stem if stem.isascii() else _without_accents(stem)
 

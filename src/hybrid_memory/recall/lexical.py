@@ -5,8 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybrid_memory.recall.columns import GONE, NOBODY, Columns, Floats, Slots
+from hybrid_memory.recall.columns import NOBODY, Columns, Floats, Slots
 from hybrid_memory.recall.corpus import Corpus
+
+# What so many say tells next to nothing of their neighbours.
+_MOST_LENDERS = 1000
+_LEAST_ASKED = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +22,6 @@ class Lending:
 
     before: float
     after: float
-    second_before: float
     second_after: float
     answer: float
 
@@ -48,7 +51,7 @@ class Bm25:
         columns, used = corpus.columns, corpus.columns.used
         memories = len(corpus.slots)
         damping = self._damping(columns.length[:used], corpus.words_in_all / max(1, memories))
-        sessions = _Sessions(columns, corpus.threads.sessions + 1, self._damping)
+        sessions = _Sessions(columns, corpus.session_lengths(), self._damping)
         own: Floats = np.zeros(used)
         covered: Floats = np.zeros(used)
         asked = 0.0
@@ -65,7 +68,8 @@ class Bm25:
             sessions.add(slots, amounts, self._saturation)
             own += self._lent(columns, scored, slots)
         own[NOBODY] = 0.0
-        return WordScores(own, sessions.scores, covered / asked if asked else covered)
+        covered[~np.isfinite(columns.length[:used])] = 0.0
+        return WordScores(own, sessions.scores, covered / max(asked, _LEAST_ASKED))
 
     def _damping(self, length: Floats, mean: float) -> Floats:
         """What an amount of words is measured with; nothing counts of what is gone."""
@@ -75,7 +79,7 @@ class Bm25:
     def _lent(self, columns: Columns, scored: Floats, slots: Slots) -> Floats:
         """The scores of one word, those of its holders' neighbours among them."""
         slots = slots[columns.turn[slots]]
-        if not len(slots):
+        if not 0 < len(slots) <= _MOST_LENDERS:
             return scored
         lending, given = self._lending, scored[slots]
         before, after = columns.earlier[slots], columns.later[slots]
@@ -83,7 +87,6 @@ class Bm25:
             (after, lending.after + lending.answer * columns.asks[slots]),
             (before, lending.before),
             (columns.later[after], lending.second_after),
-            (columns.earlier[before], lending.second_before),
         )
         for neighbours, share in shares:
             scored[neighbours] = np.maximum(scored[neighbours], share * given)
@@ -93,16 +96,12 @@ class Bm25:
 class _Sessions:
     """Sessions as documents of their own, made of what their turns hold."""
 
-    def __init__(self, columns: Columns, count: int, damping: Callable[[Floats, float], Floats]) -> None:
-        length = columns.length[: columns.used]
+    def __init__(self, columns: Columns, lengths: Floats, damping: Callable[[Floats, float], Floats]) -> None:
         self._session = columns.session
-        self._there = np.where(length == GONE, 0.0, 1.0)
-        lengths = np.bincount(columns.session[: columns.used], np.where(length == GONE, 0.0, length), count).astype(
-            np.float64
-        )
+        self._there = np.isfinite(columns.length[: columns.used])
         self._sessions = int(np.count_nonzero(lengths[1:]))
         self._damping = damping(lengths, float(lengths[1:].sum()) / max(1, self._sessions))
-        self._scores = np.zeros(count)
+        self._scores = np.zeros(len(lengths))
 
     def add(self, slots: Slots, amounts: Floats, saturation: float) -> None:
         """Count one word."""

@@ -148,7 +148,7 @@ def _relative(words: list[str], place: int, today: date) -> Iterator[Span]:
         if (place > 1 and words[place - 2] == "ha") or (place + 1 < len(words) and words[place + 1] in _AGO):
             middle, half = number * _UNIT_DAYS[unit], _UNIT_DAYS[unit] / 2
             yield Span(today - _DAY * round(middle + half - 0.5), today - _DAY * round(middle - half - 0.5))
-        elif place > 1 and words[place - 2] in _LAST:
+        elif number > 1 and place > 1 and words[place - 2] in _LAST:
             yield Span(today - _DAY * round(number * _UNIT_DAYS[unit]), today + _DAY)
     elif _LAST & set(around):
         yield _unit(unit, today, back=1)

@@ -22,6 +22,8 @@ OTHER_HALF_LIFE_HOURS = 12.0
 _ACCESS_HALF_LIFE_HOURS = 2.0
 _ACCESS_SHARE = 0.3
 _LEAST = 0.05
+# Nothing is left of it by then, and processors are slow with almost nothing.
+_MOST_LIVES = 30.0
 
 
 def half_life_hours(context_type: str) -> float:
@@ -49,7 +51,9 @@ def age_hours(node: MemoryNode, now: datetime) -> float:
 
 def vitality(columns: Columns, slots: Slots, now_hours: float) -> Floats:
     """From 0.05 to 1: importance, halved with every half-life of the type, and lifted by a recent access."""
-    age = np.maximum(0.0, now_hours - columns.updated[slots])
-    idle = np.maximum(0.0, now_hours - columns.accessed[slots])
-    kept = columns.importance[slots] * np.exp2(-age / columns.half_life[slots])
-    return np.clip(kept + _ACCESS_SHARE * np.exp2(-idle / _ACCESS_HALF_LIFE_HOURS), _LEAST, 1.0)
+    lives = np.clip((now_hours - columns.updated[slots]) / columns.half_life[slots], 0.0, _MOST_LIVES)
+    kept: Floats = columns.importance[slots] * np.exp2(-lives)
+    accessed = columns.accessed[slots]
+    read = np.flatnonzero(accessed > now_hours - _MOST_LIVES * _ACCESS_HALF_LIFE_HOURS)
+    kept[read] += _ACCESS_SHARE * np.exp2(-np.maximum(0.0, now_hours - accessed[read]) / _ACCESS_HALF_LIFE_HOURS)
+    return np.clip(kept, _LEAST, 1.0)

@@ -133,7 +133,7 @@ class Search:
             scores = time_scores(columns, self._spans, self._weights.time_fades_days)
             self._arms["time"] = Arm(scores, self._weights.time)
             if not found.any():
-                found |= scores > _SURE_OF_TIME
+                found |= scores >= 1.0
                 self._sure = _SURE_OF_TIME
         self._took("time", started)
 

@@ -11,7 +11,7 @@ from hybrid_memory.models import Relationship
 _FAN_OUT = 32
 _STEPS = 2
 _MOST_NODES = 1000
-_KEPT_BY_STEP = 0.6
+_KEPT_BY_STEP = 0.8
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from hybrid_memory.postgres.continuity import Continuity
 if TYPE_CHECKING:
     from uuid import UUID
 
-_SECONDS_BETWEEN = 0.02
+_SECONDS_BETWEEN = 0.05
 _SECONDS_TO_SEND = 5.0
 _SECONDS_TO_CLOSE = 1.0
 # Postgres takes less than 8 000 bytes.
@@ -110,15 +110,22 @@ class Invalidation:
     async def _send(self) -> None:
         try:
             while self._news or self._restored:
+                if self._restored:
+                    await self._settled()
+                payloads = self._payloads()
                 # What cannot be told will be asked for.
                 with suppress(HybridMemoryError):
-                    await self._continuity.identity()
                     await self._access.call(
-                        "changes.notify", channel=self._channel, payloads=self._payloads(), timeout=_SECONDS_TO_SEND
+                        "changes.notify", channel=self._channel, payloads=payloads, timeout=_SECONDS_TO_SEND
                     )
                 await asyncio.sleep(_SECONDS_BETWEEN)
         finally:
             self._sending = None
+
+    async def _settled(self) -> None:
+        """Whoever is told of a restore looks for the new epoch."""
+        with suppress(HybridMemoryError):
+            await self._continuity.identity()
 
     def _payloads(self) -> list[str]:
         changes = [

@@ -9,8 +9,8 @@ from langgraph.store.base import BaseStore
 
 from hybrid_memory.testing.subject import Namespace, Subject, on_store
 
-# Minutes: a second and a half.
-SHORT = 0.025
+# Minutes: a little less than a second.
+SHORT = 0.015
 LONG = 60.0
 _SECONDS = 60 * SHORT
 

@@ -14,7 +14,7 @@ from tests.benchmarks.recall.subjects import Subject
 START = Weights(
     words=0.5, vector=0.5, graph=0.4, time=0.3, session=0.2, speaker=0.1, saying=0.1, full_turn=20, asking=0.0,
     crowd=0.0, neighbour=0.25, time_fades_days=5, saturation=1.2, length_share=0.5,
-    lending=Lending(before=0.5, after=0.5, second_before=0.25, second_after=0.25, answer=0.0),
+    lending=Lending(before=0.5, after=0.5, second_after=0.25, answer=0.0),
 )  # fmt: skip
 _CHOICES: dict[str, tuple[float, ...]] = {
     "words": (0.4, 0.5, 0.6),
@@ -32,7 +32,6 @@ _CHOICES: dict[str, tuple[float, ...]] = {
 _LENDING_CHOICES: dict[str, tuple[float, ...]] = {
     "before": (0.2, 0.35, 0.5),
     "after": (0.35, 0.5, 0.65),
-    "second_before": (0.0, 0.1, 0.25),
     "second_after": (0.15, 0.3, 0.5),
     "answer": (0.0, 0.25, 0.5),
 }

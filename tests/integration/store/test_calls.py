@@ -16,6 +16,7 @@ from langgraph.store.base import BaseStore, GetOp, InvalidNamespaceError, PutOp,
 from hybrid_memory import HybridMemoryManager, HybridStore
 from hybrid_memory.errors import InvalidInput, StorageUnavailable, WrongThread
 from hybrid_memory.postgres.target import Targets
+from hybrid_memory.testing.embedder import DIMENSIONS, WordCounts
 from tests.support.managers import settings_for
 
 NICK = ("memories", "nick")
@@ -70,6 +71,15 @@ class TestFromEverywhere:
             assert [(item.key, item.score) for item in found] == [("key", 0.0)]
             found = await store.asearch(NICK, query="tea")
             assert found[0].score
+
+    async def test_a_manager_takes_the_configuration_of_langgraph(self, targets: Targets, tmp_path: Path) -> None:
+        index = {"embed": WordCounts(), "dims": DIMENSIONS, "fields": ["title"]}
+        async with HybridMemoryManager(settings_for(targets, data_dir=tmp_path), embedder=index) as manager:
+            await manager.store.aput(NICK, "tea", {"title": "green tea", "body": "rain"})
+            await manager.store.aput(NICK, "piano", {"title": "piano", "body": "green tea"})
+            found = await manager.store.asearch(NICK, query="green tea")
+            assert [item.key for item in found] == ["tea", "piano"]
+            assert (await manager.recall("nick", "tea"))[0].node.key == "tea"
 
     def test_alone_and_without_a_loop(self, targets_outside: Targets, tmp_path: Path) -> None:
         with HybridStore(settings_for(targets_outside, data_dir=tmp_path)) as store:

@@ -1,0 +1,198 @@
+"""Plan and execute: a graph that plans, works step by step with tools, plans anew, and knows its user.
+
+    load -> plan -> execute <-> tools -> replan -> execute | save
+
+What is known of the user goes into planning, into each step and into planning anew. What tools return becomes memories
+and entities, finished steps and the conversation are kept. After each node comes a checkpoint, so a run that ended in
+the middle goes on from there.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypedDict
+from uuid import uuid4
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, RemoveMessage, SystemMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool
+from langgraph.graph import END, START, StateGraph
+from langgraph.graph.message import REMOVE_ALL_MESSAGES, add_messages
+from langgraph.graph.state import CompiledStateGraph
+from langgraph.prebuilt import ToolNode
+from pydantic import BaseModel, Field
+
+from hybrid_memory.agents.faces import node
+from hybrid_memory.agents.nodes import keep_tool_results
+from hybrid_memory.agents.tools import memory_tools
+from hybrid_memory.agents.users import thread_of, user_of_run
+from hybrid_memory.manager import HybridMemoryManager
+
+_MOST_SUPERSTEPS = 500
+_PLAN = "Make a plan for the request: a few steps, each of which can be done on its own with the tools at hand."
+_EXECUTE = "Do this one step of a plan with the tools at hand, then say in a sentence or two what came of it."
+_REPLAN = (
+    "The request, the plan's remaining steps and what came of the finished ones are below. When the request is "
+    "answered, give the response; else give the steps that are still to be done."
+)
+
+
+class Plan(BaseModel):
+    """The steps to take, in order."""
+
+    steps: list[str] = Field(min_length=1)
+
+
+class Decision(BaseModel):
+    """Either the response to the request, or the steps that are still to be done."""
+
+    response: str | None = None
+    steps: list[str] = Field(default_factory=list)
+
+
+class PlanExecuteState(TypedDict, total=False):
+    """What the graph works on; `input` goes in, `response` comes out."""
+
+    input: str
+    request_id: str
+    plan: list[str]
+    past_steps: list[list[str]]
+    messages: Annotated[list[AnyMessage], add_messages]
+    response: str
+
+
+State = PlanExecuteState
+Graph = CompiledStateGraph[State, Any, State, State]
+
+
+def plan_and_execute(manager: HybridMemoryManager, model: BaseChatModel, tools: Sequence[BaseTool] = ()) -> Graph:
+    """The graph with the manager's checkpointer and store; the run's config names `thread_id` and `user_id`.
+
+    graph = plan_and_execute(manager, model, tools)
+    config = {"configurable": {"thread_id": "t1", "user_id": "nick"}}
+    (await graph.ainvoke({"input": "..."}, config))["response"]
+    """
+    graph = plan_and_execute_builder(manager, model, tools).compile(
+        checkpointer=manager.checkpointer, store=manager.store
+    )
+    return graph.with_config(recursion_limit=_MOST_SUPERSTEPS)
+
+
+def plan_and_execute_builder(
+    manager: HybridMemoryManager, model: BaseChatModel, tools: Sequence[BaseTool] = (), *, max_tokens: int = 800
+) -> StateGraph[State, Any, State, State]:
+    """The graph to compile as you like.
+
+    Args:
+        manager: whose memories it uses.
+        model: any chat model that calls tools.
+        tools: what steps may use, besides the tools for the memory.
+        max_tokens: how much of what is known goes into each prompt.
+    """
+    work = _Work(manager, model, [*tools, *memory_tools(manager)], max_tokens)
+    builder = StateGraph(PlanExecuteState)
+    for name, function in (
+        ("plan", work.plan),
+        ("execute", work.execute),
+        ("learn", work.learn),
+        ("replan", work.replan),
+        ("save", work.save),
+    ):
+        builder.add_node(name, node(manager, name, function))
+    builder.add_node("tools", ToolNode([*tools, *memory_tools(manager)]))
+    builder.add_edge(START, "plan")
+    builder.add_edge("plan", "execute")
+    builder.add_conditional_edges("execute", _after_execute)
+    builder.add_edge("tools", "learn")
+    builder.add_edge("learn", "execute")
+    builder.add_conditional_edges("replan", _after_replan)
+    builder.add_edge("save", END)
+    return builder
+
+
+class _Work:
+    """What the nodes do."""
+
+    def __init__(
+        self, manager: HybridMemoryManager, model: BaseChatModel, tools: Sequence[BaseTool], max_tokens: int
+    ) -> None:
+        self._manager = manager
+        self._planner = model.with_structured_output(Plan)
+        self._executor = model.bind_tools(tools)
+        self._replanner = model.with_structured_output(Decision)
+        self._max_tokens = max_tokens
+
+    async def plan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
+        """Make a plan for the request."""
+        prompt = await self._prompt(_PLAN, state["input"], config)
+        plan = Plan.model_validate(await self._planner.ainvoke([prompt, HumanMessage(state["input"])], config))
+        return {"request_id": str(uuid4()), "plan": plan.steps, "past_steps": [], "response": "", **_NO_MESSAGES}
+
+    async def execute(self, state: State, config: RunnableConfig) -> dict[str, Any]:
+        """Let the model work on the next step: it asks for tools, or says what came of it."""
+        step = state["plan"][0]
+        prompt = await self._prompt(f"{_EXECUTE}\n\n{_so_far(state)}", f"{step} {state['input']}", config)
+        answer = await self._executor.ainvoke([prompt, HumanMessage(step), *state["messages"]], config)
+        return {"messages": [answer]}
+
+    async def learn(self, state: State, config: RunnableConfig) -> dict[str, Any]:
+        """Keep what the tools returned."""
+        messages = state["messages"]
+        asked = max(place for place, message in enumerate(messages) if isinstance(message, AIMessage))
+        await keep_tool_results(self._manager, user_of_run(config), thread_of(config), messages[asked:])
+        return {}
+
+    async def replan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
+        """Keep what came of the step, and decide how to go on."""
+        step, rest = state["plan"][0], state["plan"][1:]
+        outcome = state["messages"][-1].text
+        await self._manager.store_persistent_memory(
+            user_of_run(config),
+            {"step": step, "outcome": outcome, "request": state["input"]},
+            "completed_action",
+            summary=f"{step}: {outcome}",
+            thread_id=thread_of(config),
+            node_id=f"{state['request_id']}/step/{len(state['past_steps'])}",
+        )
+        done = [*state["past_steps"], [step, outcome]]
+        after = State(input=state["input"], plan=rest, past_steps=done)
+        prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(after)}", state["input"], config)
+        decision = Decision.model_validate(
+            await self._replanner.ainvoke([prompt, HumanMessage(state["input"])], config)
+        )
+        response = decision.response or ("" if decision.steps else outcome)
+        return {"plan": decision.steps, "past_steps": done, "response": response, **_NO_MESSAGES}
+
+    async def save(self, state: State, config: RunnableConfig) -> dict[str, Any]:
+        """Keep the request and the response as turns of the conversation."""
+        user_id, thread_id = user_of_run(config), thread_of(config)
+        if thread_id is not None:
+            for role, said in (("user", state["input"]), ("assistant", state["response"])):
+                await self._manager.add_message(
+                    user_id, thread_id, role, said, message_id=f"{state['request_id']}/{role}"
+                )
+        return {}
+
+    async def _prompt(self, task: str, query: str, config: RunnableConfig) -> SystemMessage:
+        """The task, with what is known of the user about it."""
+        known = await self._manager.context_for(
+            user_of_run(config), query, max_tokens=self._max_tokens, thread_id=thread_of(config)
+        )
+        return SystemMessage(f"{task}\n\nWhat is known about the user:\n{known}" if known else task)
+
+
+_NO_MESSAGES: dict[str, Any] = {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES)]}
+
+
+def _so_far(state: State) -> str:
+    done = "\n".join(f"- {step}: {outcome}" for step, outcome in state["past_steps"]) or "- nothing yet"
+    left = "\n".join(f"- {step}" for step in state["plan"]) or "- none"
+    return f"Request: {state['input']}\nDone:\n{done}\nLeft:\n{left}"
+
+
+def _after_execute(state: State) -> Literal["tools", "replan"]:
+    answer = state["messages"][-1]
+    return "tools" if isinstance(answer, AIMessage) and answer.tool_calls else "replan"
+
+
+def _after_replan(state: State) -> Literal["execute", "save"]:
+    return "save" if state["response"] else "execute"

@@ -1,0 +1,78 @@
+"""Several processes race on the same users: nothing is lost or doubled, and each soon shows what the others write."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybrid_memory.postgres.target import Targets
+from tests.support.children import Child
+from tests.support.racers import Promised, Race, percentile, racing
+from tests.support.servers import administration
+
+SECONDS = 1800.0
+
+
+def plan(targets: Targets, folder: Path, **keywords: Any) -> Race:
+    settings = {
+        "postgres_host": targets.runtime.hosts[0],
+        "postgres_db": targets.runtime.database,
+        "postgres_user": targets.runtime.user,
+        "data_dir": str(folder / "data-{index}"),
+        "max_staleness_seconds": 60,
+    }
+    more = keywords.pop("settings", {})
+    return Race(settings | more, str(folder), **keywords)
+
+
+def started(told: Race) -> list[dict[str, Any]]:
+    """Run all processes to their end; what each has seen."""
+    with Child(racing, {"plan": dataclasses.asdict(told)}, copies=told.racers) as parent:
+        return [parent.result(SECONDS) for _ in range(told.racers)]
+
+
+async def compared(targets: Targets, folder: Path) -> list[str]:
+    async with administration(targets) as connection:
+        return await Promised.in_diaries(folder).differences(connection)
+
+
+def told_of(found: list[dict[str, Any]], what: str) -> str:
+    delays = [delay for one in found for delay in one["delays"]]
+    done, looks = (sum(one[key] for one in found) for key in ("operations", "looks"))
+    slowest = max(one["seconds"] for one in found)
+    return (
+        f"{what}: {len(found)} processes, {done} operations in {slowest:.0f} s, {looks} looks; "
+        f"{len(delays)} times seen elsewhere after p50 {percentile(delays, 0.5) * 1000:.0f} ms, "
+        f"p99 {percentile(delays, 0.99) * 1000:.0f} ms, at most {max(delays, default=0) * 1000:.0f} ms"
+    )
+
+
+@pytest.mark.parametrize(
+    ("racers", "operations"), [(3, 150), pytest.param(8, 12_500, marks=[pytest.mark.campaign, pytest.mark.timeout(0)])]
+)
+async def test_nothing_is_lost_or_doubled_and_nobody_stays_behind(
+    targets: Targets, tmp_path: Path, racers: int, operations: int
+) -> None:
+    found = started(plan(targets, tmp_path, racers=racers, operations=operations))
+    print(told_of(found, "as fast as they can"))
+    assert await compared(targets, tmp_path) == []
+    assert [one["stale"] for one in found] == [0] * racers
+    assert [one["refused"] for one in found] == [0] * racers
+
+
+HEARD: dict[str, Any] = {"hears": True}
+ASKED: dict[str, Any] = {"hears": False, "settings": {"listen": False, "poll_interval_seconds": 2}}
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(("how", "within"), [(HEARD, 0.25), (ASKED, 3.0)], ids=["heard", "asked every 2 s"])
+async def test_how_soon_others_see_it(targets: Targets, tmp_path: Path, how: dict[str, Any], within: float) -> None:
+    """Eight processes at about 150 operations a second together, as agents are."""
+    told = plan(targets, tmp_path, racers=8, seconds=60, pause=0.4, **how)
+    found = started(told)
+    print(told_of(found, str(how)))
+    assert await compared(targets, tmp_path) == []
+    assert [one["stale"] for one in found] == [0] * told.racers
+    assert percentile([delay for one in found for delay in one["delays"]], 0.99) < within
