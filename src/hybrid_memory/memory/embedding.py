@@ -56,11 +56,11 @@ class VectorRows(Protocol):
     async def lacking_count(self, user_id: str, space: Space, at: datetime) -> int:
         """How many there are."""
 
-    async def claim(self, space: Space, seconds: float) -> bool:
-        """Whether this process is to look after all users now, and not another one."""
+    async def spaces(self, user_id: str) -> Mapping[Space, int]:
+        """Which vectors a user has, and how many of each kind."""
 
-    def users_to_embed(self, space: Space) -> AsyncIterator[str]:
-        """Users who may have some."""
+    def users_to_embed(self, space: Space, seconds: float) -> AsyncIterator[str]:
+        """Users who may have some; one of all processes is told of them every so many seconds."""
 
 
 class Embedding:
@@ -127,9 +127,11 @@ class Embedding:
     async def pending_of(self, user_id: str) -> int:
         """How many memories of a user have no vector and are to get one."""
         try:
-            return await self._rows.lacking_count(user_id, await self.space(), self._clock())
+            space = await self.space()
         except EmbeddingError:
-            return len(self._pending.get(user_id, ()))
+            known = [one for one in await self._rows.spaces(user_id) if one.model == self._embedder.model]
+            space = known[0] if known else Space(self._embedder.model, 0)
+        return await self._rows.lacking_count(user_id, space, self._clock())
 
     def wrote(self, user_id: str, node_ids: Collection[str]) -> None:
         """This process has written memories of a user."""
@@ -197,9 +199,7 @@ class Embedding:
         try:
             space = await self.space()
             # Asked for a little more often than it is done, or every second time would come too early.
-            if not await self._rows.claim(space, 0.9 * _BACKFILL_SECONDS):
-                return
-            async for user_id in self._rows.users_to_embed(space):
+            async for user_id in self._rows.users_to_embed(space, 0.9 * _BACKFILL_SECONDS):
                 await self._embed(user_id)
         except EmbeddingError:
             pass  # Reported by the embedder's guard; whoever is left is met again.

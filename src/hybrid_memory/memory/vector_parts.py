@@ -1,6 +1,6 @@
 """How the parts that make, hold and compare vectors are put together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from hybrid_memory.embeddings.choosing import named
@@ -24,9 +24,6 @@ _KNOWN_BY_NAME = ("openai:", "local:")
 
 class VectorStorage(VectorRows, VectorSource, Protocol):
     """What the database does for vectors; see `postgres.embeddings.Embeddings`."""
-
-    async def spaces(self, user_id: str) -> Mapping[Space, int]:
-        """Which vectors a user has, and how many of each kind."""
 
 
 def vectors_and_pipeline(

@@ -168,13 +168,10 @@ class Embeddings:
             )
         return count
 
-    async def claim(self, space: Space, seconds: float) -> bool:
-        """Whether this process is to look after everybody's vectors, which one of all processes does now and then."""
-        rows = await self._database.call("housekeeping.claim", chore=f"embed {space.mark}", seconds=seconds)
-        return bool(rows[0][0])
-
-    async def users_to_embed(self, space: Space) -> AsyncIterator[str]:
-        """Users who may have memories without a vector."""
+    async def users_to_embed(self, space: Space, seconds: float) -> AsyncIterator[str]:
+        """Users who may have memories without a vector; nobody, unless this process claims to look after them now."""
+        if not (await self._database.call("housekeeping.claim", chore=f"embed {space.mark}", seconds=seconds))[0][0]:
+            return
         after = ""
         while True:
             async with over_all_users(self._database) as transaction:
