@@ -20,7 +20,7 @@ from hybrid_memory.postgres.target import Targets
 from tests.support.histories import History, Length, check, finds
 from tests.support.managers import settings_for
 
-SHORT = Length(histories=12, steps=25)
+SHORT = Length(histories=8, steps=25)
 CAMPAIGN = Length(histories=2000, steps=40)
 TO_FIND_A_BUG = Length(histories=40, steps=25)
 
