@@ -53,7 +53,12 @@ def refreshed(node: MemoryNode, now: datetime, version: int) -> MemoryNode:
 
 def is_searched(node: MemoryNode) -> bool:
     """Whether words and vectors can find it: an item stored with `index=False`, or with paths to nothing, is listed."""
-    return _about(node).get("index") is None or bool(searched_texts(node))
+    return is_searched_whole(node) or bool(searched_texts(node))
+
+
+def is_searched_whole(node: MemoryNode) -> bool:
+    """Whether all of it is searched; a summary of an item would tell what is not to be."""
+    return _about(node).get("index") is None
 
 
 def searched_texts(node: MemoryNode) -> dict[str, str] | None:
@@ -75,8 +80,7 @@ def searched_texts(node: MemoryNode) -> dict[str, str] | None:
 
 def indexed_content(node: MemoryNode) -> Any:
     """What of a memory's content is searched by its words: all of it, unless it is an item that says what."""
-    index = _about(node).get("index") if is_item(node) else None
-    if index is None:
+    if is_searched_whole(node):
         return node.content
     return list((searched_texts(node) or {}).values())
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from hybrid_memory.errors import InvalidInput, StorageRejected, StorageUnavailable, UnknownMemory
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.graph.view import is_stub
-from hybrid_memory.items import is_item, with_metadata
+from hybrid_memory.items import is_item, is_searched_whole, with_metadata
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border, Draft
 from hybrid_memory.memory.places import Source, Writing
@@ -249,6 +249,7 @@ def _address_kept(node: MemoryNode, row: Mapping[str, Any]) -> dict[str, Any]:
         "key": node.key,
         "context_type": node.context_type,
         "metadata": with_metadata(node, row["metadata"]),
+        "summary": row["summary"] if is_searched_whole(node) else "",
     }
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from urllib.parse import unquote
 
 from hybrid_memory.errors import InvalidInput
@@ -29,7 +28,7 @@ class ItemAddress:
     namespace: Namespace
     key: str
 
-    @cached_property
+    @property
     def node_id(self) -> str:
         """The id of the memory it is, the same on every instance."""
         return store_node_id(self.owner, self.namespace, self.key)

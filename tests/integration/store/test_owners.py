@@ -64,6 +64,9 @@ class TestMemories:
         memory = await manager.ensure_user_memories("nick")
         assert [node.key for node in memory.retrieve_relevant("tea")] == ["title"]
         assert memory.retrieve_relevant("rain") == []
+        for node in memory.get_all_nodes():
+            await manager.update_memory("nick", node.node_id, content={"title": "green tea", "body": "a tale of rain"})
+        assert memory.retrieve_relevant("rain") == []
         found = await manager.store.asearch(("memories", "nick"), query="tea")
         assert [(item.key, item.score is None) for item in found] == [("title", False), ("hidden", True)]
 
