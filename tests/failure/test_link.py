@@ -89,18 +89,6 @@ async def test_a_call_that_fails_alone_opens_nothing(link: Link, targets: Target
     assert not events.named("postgres_unavailable")
 
 
-async def test_connections_that_hang_are_met_once(link: Link, proxy: FaultProxy) -> None:
-    """A firewall has forgotten all of them; whoever meets the first one makes the others go."""
-    await asyncio.gather(*(link.call("server.ping") for _ in range(5)))
-    proxy.forget()
-    with pytest.raises(StorageUnavailable):
-        await link.call("server.ping", timeout=0.3)
-    await until(lambda: link._checking is not None and link._checking.done(), "the probe ends")
-    for _ in range(5):
-        await link.call("server.ping", timeout=0.3)
-    assert link.breaker == "closed"
-
-
 async def test_a_connection_that_cannot_be_closed_holds_up_nobody(
     link: Link, proxy: FaultProxy, targets: Targets
 ) -> None:
@@ -118,7 +106,7 @@ async def test_a_connection_that_cannot_be_closed_holds_up_nobody(
             call = asyncio.create_task(link.call("housekeeping.count_accesses", **nobody))
             await until(it_waits, "the call waits for the lock")
             assert link._database is not None
-            await link._database.distrust()
+            await link._database._pool.expire_connections()
             proxy.black_hole("to_server")
         with Deadline(1):
             await call

@@ -105,11 +105,6 @@ class FaultProxy:
         for link in list(self._links):
             link.cut()
 
-    def forget(self) -> None:
-        """Open connections never speak again, as behind a firewall that forgot them; new ones pass."""
-        for link in self._links:
-            link.die()
-
     def cut_after(self, count: int, direction: Direction) -> None:
         """Every connection, open or new, passes `count` more bytes in that direction and is reset then."""
         self._become(_Faults(cut_after=count, cut_direction=direction))
@@ -174,10 +169,6 @@ class _Link:
             pass
         finally:
             self.cut()
-
-    def die(self) -> None:
-        """Pass nothing on from now on."""
-        self._dead.update(_BOTH)
 
     def cut(self) -> None:
         """End both connections with RST."""

@@ -269,10 +269,6 @@ class Database:
         for deadline in self._deadlines:
             if not deadline.expired():
                 deadline.reschedule(now)
-        await self.distrust()
-
-    async def distrust(self) -> None:
-        """Use none of the present connections for another call: one was lost, and others may hang the same way."""
         await self._pool.expire_connections()
 
     @asynccontextmanager

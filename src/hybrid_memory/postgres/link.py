@@ -33,8 +33,6 @@ _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 1.5
 # The server answered: it has no room for one more connection, which those that are open do not need.
 _ALIVE = "53"
-# The connection is gone, or nothing came on it.
-_LOST = "08"
 
 Breaker = Literal["closed", "open", "half-open"]
 
@@ -53,7 +51,6 @@ class Link:
         self._database: Database | None = None
         self._checking: asyncio.Task[None] | None = None
         self._recovering: asyncio.Task[None] | None = None
-        self._lost = False
         self._recovered: list[Callable[[], object]] = []
         chosen = resolve(settings)
         self.address = chosen.runtime.display if isinstance(chosen, Targets) else str(chosen)
@@ -131,8 +128,7 @@ class Link:
         slow = asyncio.get_running_loop().call_later(_SUSPICIOUS_SECONDS, self._suspect)
         try:
             yield self._database
-        except StorageUnavailable as error:
-            self._lost = self._lost or (error.sqlstate or _LOST).startswith(_LOST)
+        except StorageUnavailable:
             self._suspect()
             raise
         finally:
@@ -143,11 +139,8 @@ class Link:
             self._checking = asyncio.create_task(self._check())
 
     async def _check(self) -> None:
-        lost, self._lost = self._lost, False
         try:
             await self._probe()
-            if lost and self._database is not None:
-                await self._database.distrust()
         except StorageUnavailable as error:
             if self._database is not None:
                 self._open(error)
