@@ -99,7 +99,7 @@ class Racer:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        assert await self._manager.flush(120), "something still waits"
+        assert await self._manager.flush(120), f"something still waits: {self._manager.health()}"
         await self._meet("finished")
         return {
             "operations": self._done,
