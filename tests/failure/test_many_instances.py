@@ -1,6 +1,7 @@
 """Several processes race on the same users: nothing is lost or doubled, and each soon shows what the others write."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def told_of(found: list[dict[str, Any]], what: str) -> str:
     return (
         f"{what}: {len(found)} processes, {done} operations in {slowest:.0f} s, {looks} looks; "
         f"{len(delays)} times seen elsewhere after p50 {percentile(delays, 0.5) * 1000:.0f} ms, "
-        f"p99 {percentile(delays, 0.99) * 1000:.0f} ms, at most {max(delays, default=0) * 1000:.0f} ms"
+        f"p99 {percentile(delays, 0.99) * 1000:.0f} ms, at most {max(delays, default=0) * 1000:.0f} ms; "
+        f"{dict(sum((Counter(one['events']) for one in found), Counter()))}"
     )
 
 

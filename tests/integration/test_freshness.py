@@ -15,6 +15,7 @@ from hybrid_memory import HybridMemoryManager, UserMemory
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.freshness import COMPARE
 from hybrid_memory.memory.loading import Loader
+from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.postgres.listener import channel_of
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.invalidation import Invalidation
@@ -145,6 +146,24 @@ class TestHearing:
                 await connection.execute("select pg_notify($1, $2)", CHANNEL, words)
         await writing.store_persistent_memory("nick", "news")
         await until(lambda: texts(memory) == {"news"}, "the news are shown")
+
+    async def test_news_that_come_at_the_moment_when_all_were_looked_at_are_not_left_lying(
+        self, reading: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await reading.start()
+        assert reading._parts is not None
+        freshness, looked_at = reading._parts.freshness, []
+
+        async def at_once(_: Sessions, user_id: str, __: int | None) -> None:
+            looked_at.append(user_id)
+
+        monkeypatch.setattr(Sessions, "changed", at_once)
+        for number in range(4):
+            freshness._look_at(f"user-{number}", 1)
+        # Those who look have just ended, and nobody has been told.
+        await asyncio.sleep(0)
+        freshness._look_at("late", 1)
+        await until(lambda: "late" in looked_at, "the last one is looked at", seconds=2)
 
 
 class TestOneSnapshot:

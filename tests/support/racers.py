@@ -32,6 +32,7 @@ MOST_OF_A_CALLER = 40
 PROBE_EVERY = 0.1
 LOOK_EVERY = 0.004
 _PROBE = "probe"
+_TOLD = {"database_replaced", "postgres_unavailable", "outbox_operation_queued", "listener_lost"}
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ async def race(events: Events, index: int, run: str, plan: Mapping[str, Any]) ->
     told = Race(**plan)
     directory = told.settings["data_dir"].format(index=index, directory=index // 2)
     settings = Settings(**{**told.settings, "data_dir": Path(directory)})
-    replaced = Counter[str]()
-    events.add_hook(lambda event: replaced.update([event.name] if event.name == "database_replaced" else []))
+    happened = Counter[str]()
+    events.add_hook(lambda event: happened.update([event.name] if event.name in _TOLD else []))
     async with HybridMemoryManager(settings, events=events) as manager:
-        return await Racer(manager, told, index, run).run() | {"replaced": replaced.total()}
+        return await Racer(manager, told, index, run).run() | {"events": happened}
 
 
 async def racing(events: Events, index: int, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class Racer:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-        assert await self._manager.flush(120), "something still waits"
+        assert await self._manager.flush(120), f"something still waits: {self._manager.health()}"
         await self._meet("finished")
         return {
             "operations": self._done,

@@ -50,6 +50,7 @@ class Freshness:
         self._compared_at = float("-inf")
         self._to_look_at: dict[str, int | None] = {}
         self._looking: set[asyncio.Task[None]] = set()
+        self._awake = 0
         sessions.on_entered = self._entered
         invalidation.on_change = self._look_at
         invalidation.on_restored = self._ask
@@ -137,15 +138,20 @@ class Freshness:
         """Bring a user to a version, or to what there is; a few users at a time, each once however much is heard."""
         known = self._to_look_at.get(user_id, 0)
         self._to_look_at[user_id] = None if version is None or known is None else max(version, known)
-        if len(self._looking) < _USERS_AT_ONCE:
+        if self._awake < _USERS_AT_ONCE:
+            self._awake += 1
             task = asyncio.create_task(self._look())
             self._looking.add(task)
             task.add_done_callback(self._looking.discard)
 
     async def _look(self) -> None:
-        while self._to_look_at:
-            user_id = next(iter(self._to_look_at))
-            version = self._to_look_at.pop(user_id)
-            # A memory that could not be refreshed is stale, and is looked at again when the versions are compared.
-            with suppress(HybridMemoryError):
-                await self._sessions.changed(user_id, version)
+        try:
+            while self._to_look_at:
+                user_id = next(iter(self._to_look_at))
+                version = self._to_look_at.pop(user_id)
+                # A memory that could not be refreshed is stale, and is looked at again when the versions are compared.
+                with suppress(HybridMemoryError):
+                    await self._sessions.changed(user_id, version)
+        finally:
+            # At the same moment as there was nothing more to look at: what comes then finds somebody awake.
+            self._awake -= 1
