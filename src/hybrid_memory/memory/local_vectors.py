@@ -70,14 +70,9 @@ class LocalVectors:
         found = await self._lacking(user_id, space, at)
         return 0 if found is None else len(found.nodes)
 
-    async def claim(self, space: Space, seconds: float) -> bool:
-        """True: every process looks after the users here."""
+    async def users_to_embed(self, space: Space, seconds: float) -> AsyncIterator[str]:
+        """Users who may have memories without a vector; every process looks after the users here."""
         del space, seconds
-        return True
-
-    async def users_to_embed(self, space: Space) -> AsyncIterator[str]:
-        """Users who may have memories without a vector."""
-        del space
         for user_id in await everybody(self._state):
             yield user_id
 

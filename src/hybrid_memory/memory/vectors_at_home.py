@@ -38,17 +38,13 @@ class VectorsAtHome:
         """How many there are."""
         return await (await self._place_of(user_id)).lacking_count(user_id, space, at)
 
-    async def claim(self, space: Space, seconds: float) -> bool:
-        """Whether this process is to look after all users now, and not another one."""
-        return await (self.local if self.homes.everybody_is_local else self.postgres).claim(space, seconds)
-
-    async def users_to_embed(self, space: Space) -> AsyncIterator[str]:
-        """Users who may have some."""
-        async for user_id in self.local.users_to_embed(space):
+    async def users_to_embed(self, space: Space, seconds: float) -> AsyncIterator[str]:
+        """Users who may have some; of those in Postgres one of all processes is told every so many seconds."""
+        async for user_id in self.local.users_to_embed(space, seconds):
             if await self.homes.settle(user_id):
                 yield user_id
         if not self.homes.everybody_is_local:
-            async for user_id in self.postgres.users_to_embed(space):
+            async for user_id in self.postgres.users_to_embed(space, seconds):
                 if not await self.homes.settle(user_id):
                     yield user_id
 
