@@ -317,7 +317,14 @@ class Database:
                 # After an interruption the driver first waits until its request to cancel has been answered.
                 if interrupted or connection.is_in_transaction():
                     await connection.execute("rollback")
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncio.CancelledError) as error:
+        except (
+            TimeoutError,
+            OSError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            asyncio.CancelledError,
+        ) as error:
             # A connection that the server has closed is back in the pool already and takes no more calls.
             with suppress(asyncpg.InterfaceError):
                 connection.terminate()
