@@ -60,7 +60,7 @@ async def _measure(benchmark: Benchmark, store: AsyncPostgresStore, rng: random.
 
     async def by_all() -> None:
         text = next(asked)
-        memory.ranked(Question(text=text, similarities=Similarities(ids, vectors @ _vectors([text])[0])))
+        memory.ranked(Question(text=text, similarities=Similarities(ids, np.vecdot(vectors, _vectors([text])[0]))))
 
     async def after_a_write() -> None:
         number, version = next(numbers), graph.version
