@@ -17,7 +17,7 @@ from tests.benchmarks.writers import address_of
 from tests.support.managers import settings_for
 from tests.support.servers import running_server
 
-SIZES = (2_000, 10_000)
+SIZES = (2_000, 10_000, 50_000)
 DIMENSIONS = 384
 TOPICS = 200
 VOCABULARY = 5_000
@@ -74,7 +74,7 @@ async def _measure(benchmark: Benchmark, targets: Targets, size: int) -> None:
         settings = settings_for(targets, data_dir=directory, max_staleness_seconds=3600)
         async with (
             AsyncPostgresStore.from_conn_string(address_of(targets.administration), index=index) as theirs,
-            HybridMemoryManager(settings, embedder=ready) as ours,
+            HybridMemoryManager(settings, embedder={"embed": ready, "dims": DIMENSIONS}) as ours,
         ):
             await theirs.setup()
             for start in range(0, size, CHUNK):
