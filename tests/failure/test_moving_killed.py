@@ -25,6 +25,8 @@ from tests.support.managers import settings_for
 from tests.support.moving import Kept, in_postgres, kept, local
 from tests.support.waiting import until_blocking
 
+# A process is killed after at most so many steps, less one.
+MOST_STEPS = 6
 REPORTS = 3
 
 
@@ -91,6 +93,23 @@ def plant(bug: str | None) -> None:
                 yield kind, row | {"content": row["content"] | {"update_count": 1}}, embeddings
 
         uploading._reports = counted
+        send = Moving._send
+
+        async def killed_after(self: Moving, user_id: str, run: str, target: Any, operations: Any) -> None:
+            """Reports are sent, and not noted yet, when the kill comes."""
+            await send(self, user_id, run, target, operations)
+            if any(operation.kind == "entities" for operation in operations):
+                await a_kill(self, user_id)
+
+        Moving._send = killed_after  # type: ignore[method-assign]
+
+
+async def a_kill(moving: Moving, user_id: str) -> None:
+    """Whichever step the kill waits for, it falls into the pause."""
+    for _ in range(MOST_STEPS):
+        for listener in moving._listeners:
+            listener(user_id, 0, 0)
+    await asyncio.sleep(0.5)
 
 
 async def noted_early(self: Moving, upload: Any) -> int:
@@ -98,11 +117,8 @@ async def noted_early(self: Moving, upload: Any) -> int:
     if portion is None:
         return 0
     await self._state.write(partial(note_delivered, user_id=upload.user_id, portion=portion))
-    # Long enough for a kill to fall into it.
-    await asyncio.sleep(0.2)
+    await a_kill(self, upload.user_id)
     for batch in in_batches(uploading.operations_of(portion, upload.numbers)):
-        for listener in self._listeners:
-            listener(upload.user_id, 0, 0)
         await self._send(upload.user_id, upload.run, self._postgres(upload.run), batch)
     return portion.size
 
@@ -134,7 +150,7 @@ class Journey:
         for _ in range(times):
             log = self._directory / f"{len(self.logs)}.log"
             self.logs.append(log)
-            wanted = self._rng.randrange(1, 6)
+            wanted = self._rng.randrange(1, MOST_STEPS)
             child = Child(function, {"settings": self._settings, "log": str(log), **arguments})
             try:
                 until_blocking(partial(has_come_far, child, log, wanted), "it gets on", seconds=60)

@@ -93,10 +93,15 @@ class Backups:
 
     async def the_data_directory(self) -> None:
         """The files of the whole server are those of an earlier time."""
-        await asyncio.to_thread(self._exchange_data_directory)
+        await asyncio.to_thread(self.stop)
+        await asyncio.to_thread(self.start_as_it_was)
 
-    def _exchange_data_directory(self) -> None:
+    def stop(self) -> None:
+        """End it as a crash would."""
         self._server.embedded._run("pg_ctl", "stop", "-D", str(self._data), "-m", "immediate", "-w", "-t", "60")
+
+    def start_as_it_was(self) -> None:
+        """Start the stopped server with the files of an earlier time."""
         shutil.rmtree(self._data)
         self._copied(self._copy, self._data)
         self._start()
@@ -224,12 +229,11 @@ async def test_what_waited_is_sent_to_the_restored_database(process: Make, backu
     await until(lambda: manager.health().postgres == "up", "the server is back", seconds=20)
     memory = await manager.ensure_user_memories("ann")
     await manager.store_persistent_memory("ann", "lost")
-    backups._server.embedded._run("pg_ctl", "stop", "-D", str(backups._data), "-m", "immediate", "-w", "-t", "60")
+    await asyncio.to_thread(backups.stop)
     for number in range(5):
         await manager.store_persistent_memory("ann", f"waits {number}")
     assert manager.health().outbox_depth == 5
-    backups._start()
-    await backups.the_data_directory()
+    await asyncio.to_thread(backups.start_as_it_was)
     assert await manager.flush(30)
     expected = {"kept", *(f"waits {number}" for number in range(5))}
     await until(lambda: texts(memory) == expected, "the memory is as in Postgres")

@@ -55,6 +55,7 @@ class Victim:
         record = {"id": "R1", "name": SECRET, "type": "t", "parent_id": "R0"}
         self.output = (await self.manager.remember_tool_output(VICTIM, "tool", {}, record)).node_id
         self.stub = entity_node_id(VICTIM, "generic", "R0")
+        await self.manager.store.aput(self.manager.store_namespace(VICTIM, "notes"), "item", {"text": SECRET})
         self.before = await self.rows()
 
     @property
@@ -114,8 +115,28 @@ async def attack(manager: HybridMemoryManager, user: str, victim: Victim) -> Non
     assert {victim.output, victim.entity, victim.stub}.isdisjoint((stored.node_id, *stored.entity_ids))
     await manager.add_message(user, "t", "user", "own", message_id="m2")
     assert [turn["content"] for turn in await manager.get_context(user, "t")] == ["own"]
+    hits = await manager.recall(user, f"{SECRET} plan m1 R1 {victim.fact}", vector=[1.0, 2.0], limit=100)
+    assert all(hit.node.user_id == user and SECRET not in repr(hit.node) for hit in hits)
+    assert SECRET not in await manager.context_for(user, SECRET, max_tokens=10_000, thread_id="t")
+    await attack_store(manager, user)
     sees_nothing(await manager.ensure_user_memories(user), user)
     assert await manager.forget(user, victim.other)
+
+
+async def attack_store(manager: HybridMemoryManager, user: str) -> None:
+    """The store, through the attacker's own namespace."""
+    namespace = manager.store_namespace(user, "notes")
+    assert namespace != manager.store_namespace(VICTIM, "notes")
+    assert await manager.store.aget(namespace, "item") is None
+    await manager.store.adelete(namespace, "item")
+    for query in (None, SECRET):
+        assert await manager.store.asearch(manager.store_namespace(user), query=query, filter={"text": SECRET}) == []
+    await manager.store.aput(namespace, "item", {"text": "own"})
+    item = await manager.store.aget(namespace, "item")
+    assert item is not None
+    assert item.value == {"text": "own"}
+    assert [one.value for one in await manager.store.asearch(manager.store_namespace(user))] == [{"text": "own"}]
+    await manager.store.adelete(namespace, "item")
 
 
 def sees_nothing(memory: UserMemory, user: str) -> None:
@@ -137,7 +158,7 @@ COVERED = {
     "store_persistent_memory", "store_many", "store_entity", "relate", "get_node", "update_memory", "forget",
     "add_message", "get_context", "ensure_user_memories", "list_memories", "promote", "store_transient_memory",
     "user_stats", "cleanup", "quarantined", "requeue",
-    "remember_tool_output",
+    "remember_tool_output", "recall", "context_for", "store_namespace",
 }  # fmt: skip
 WITHOUT_A_USER = {
     "start",
@@ -148,13 +169,17 @@ WITHOUT_A_USER = {
     "transient_memories",
     "refresh_stats",
     "checkpointer",
+    "run_blocking",
+    "store",
+    "upload",
+    "download",
 }
 
 
 def test_every_public_method_is_attacked() -> None:
     public = {name for name, _ in inspect.getmembers(HybridMemoryManager) if not name.startswith("_")}
     assert public == COVERED | WITHOUT_A_USER
-    attacked = inspect.getsource(attack)
+    attacked = inspect.getsource(attack) + inspect.getsource(attack_store)
     assert [name for name in COVERED if f"manager.{name}(" not in attacked] == []
 
 
@@ -171,7 +196,7 @@ async def test_nobody_reaches_another_users_memory(
         assert await victim.rows() == victim.before
     async with administration(targets) as outside:
         (state,) = await outside.fetch("select * from memory.user_metadata where user_id = $1", VICTIM)
-        assert (state["node_count"], state["relationship_count"], state["entity_count"]) == (7, 5, 3)
+        assert (state["node_count"], state["relationship_count"], state["entity_count"]) == (8, 5, 3)
         assert await outside.fetchval("select count(*) from memory.embeddings") == 1
 
 
