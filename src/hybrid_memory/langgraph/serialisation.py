@@ -1,6 +1,5 @@
 """Values as bytes and back: what may not come back is not stored."""
 
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ AllowedType = type | str
 
 _MSGPACK = "msgpack"
 # The first bytes of the extensions of msgpack, which is how types are written; in other values they are rare.
-_EXTENSION = re.compile(rb"[\xc7-\xc9\xd4-\xd8]")
+_EXTENSIONS = bytes((*range(0xC7, 0xCA), *range(0xD4, 0xD9)))
 _DATA = frozenset((str, int, float, bool, bytes, type(None)))
 _MOST_LOOKED_AT = 100
 _HOW_TO_ALLOW = (
@@ -151,7 +150,8 @@ def nothing_blocked() -> Iterator[None]:
 
 def _may_name_types(content: bytes, value: object) -> bool:
     """Whether these bytes of a value have to be read for types. Most have no byte that an extension begins with."""
-    return _EXTENSION.search(content) is not None and not _is_data(value)
+    # Leaving them out is many times as fast as looking for one of them.
+    return len(content.translate(None, _EXTENSIONS)) < len(content) and not _is_data(value)
 
 
 def _is_data(value: object) -> bool:

@@ -166,16 +166,16 @@ def _parts(values: Iterable[object]) -> int:
     stack = list(values)
     while stack and count <= _HEAVY:
         value = stack.pop()
-        if isinstance(value, (str, bytes, bytearray)):
-            count += 1 + len(value) // _TEXT_LIKE_ONE_PART
-        elif isinstance(value, dict):
-            count += len(value)
-            stack.extend(islice(value.values(), _HEAVY))
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            count += len(value)
-            stack.extend(islice(value, _HEAVY))
-        else:
-            count += 1
+        kind = type(value)
+        count += 1
+        if kind in _NUMBERS:
+            continue
+        if issubclass(kind, (str, bytes, bytearray)):
+            count += len(cast("str", value)) // _TEXT_LIKE_ONE_PART
+        elif issubclass(kind, dict):
+            stack.extend(islice(cast("dict[object, object]", value).values(), _HEAVY))
+        elif issubclass(kind, (list, tuple, set, frozenset)):
+            stack.extend(islice(cast("list[object]", value), _HEAVY))
     return count
 
 

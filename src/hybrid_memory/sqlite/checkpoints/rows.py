@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+
 
 class Address(NamedTuple):
     """A namespace of a thread; the graph itself has the empty one, its subgraphs have others."""
@@ -61,7 +63,7 @@ class NewCheckpoint:
     @property
     def held_json(self) -> str:
         """`held` as the table keeps it."""
-        return json.dumps(self.held, separators=(",", ":"))
+        return _COMPACT.encode(self.held)
 
 
 @dataclass(frozen=True, slots=True)
