@@ -1,19 +1,23 @@
 """Users move from `state.db` to Postgres: exactly, however often it is tried, and shown all the time."""
 
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from hybrid_memory import HybridMemoryManager, Settings
+from hybrid_memory import HybridMemoryManager, Settings, UserMemory
 from hybrid_memory.cli import app
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.memory.homes import within
 from hybrid_memory.postgres.target import Targets
-from tests.support.managers import settings_for
+from tests.support.managers import run_job, settings_for
 from tests.support.moving import fill, in_postgres, kept, local
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -126,6 +130,10 @@ async def test_while_postgres_is_away_the_user_stays_here(
     assert len(await in_postgres(targets)) == len(before[0]) + 2
 
 
+def expired(memory: UserMemory, node_id: str) -> bool:
+    return memory.peek(node_id) is None
+
+
 class TestRollOut:
     async def test_a_percentage_is_stable_and_grows(self) -> None:
         users = [f"user {number}" for number in range(10_000)]
@@ -152,6 +160,19 @@ class TestRollOut:
         rows = await in_postgres(targets)
         assert eves["tea"] in {str(row["node_id"]) for row in rows}
         assert {row["user_id"] for row in rows} == {"nick", "eve"}
+
+    async def test_each_process_sweeps_who_is_at_home_there(self, targets: Targets, tmp_path: Path) -> None:
+        places = [settings_for(targets, rollout_percent=0, data_dir=tmp_path / name) for name in ("one", "two")]
+        async with HybridMemoryManager(places[0]) as one, HybridMemoryManager(places[1]) as two:
+            for manager in (one, two):
+                soon = await manager.store_persistent_memory("nick", "soon", expires_in=timedelta(seconds=0.02))
+                memory = await manager.ensure_user_memories("nick")
+                await until(partial(expired, memory, soon), "it has expired")
+                assert await run_job(manager, "sweep")
+                left = manager._state.database().read_blocking(
+                    lambda sql: sql.connection.execute("select count(*) from local_nodes").get
+                )
+                assert left == 0
 
     async def test_who_is_in_postgres_stays_there(self, targets: Targets) -> None:
         async with HybridMemoryManager(settings_for(targets)) as manager:

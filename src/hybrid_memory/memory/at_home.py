@@ -87,23 +87,23 @@ class WriterAtHome:
 
 @dataclass(frozen=True, slots=True)
 class TidyingAtHome:
-    """Housekeeping; what is done for all users is done in both places, when it is due in Postgres."""
+    """Housekeeping; who is at home here is looked after here, whoever looks after Postgres."""
 
     homes: Homes
     local: Tidying
     postgres: Tidying | None
 
     async def claim(self, chore: Chore, seconds: float) -> bool:
-        """Whether this process is to do a chore that is done every so many seconds."""
+        """Whether this process is to do a chore for everybody, which is done every so many seconds."""
         return await (self.postgres or self.local).claim(chore, seconds)
 
-    async def users_to_sweep(self, before: datetime | None) -> AsyncIterator[str]:
+    async def users_to_sweep(self, before: datetime | None, *, everybody: bool = True) -> AsyncIterator[str]:
         """Users with memories that have expired, or were not changed since `before`."""
         async for user_id in self.local.users_to_sweep(before):
             if await self.homes.settle(user_id):
                 yield user_id
         if self.postgres is not None:
-            async for user_id in self.postgres.users_to_sweep(before):
+            async for user_id in self.postgres.users_to_sweep(before, everybody=everybody):
                 if not await self.homes.settle(user_id):
                     yield user_id
 

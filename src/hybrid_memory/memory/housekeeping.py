@@ -66,8 +66,8 @@ class Housekeeping:
                 await self._figures.refresh()
 
         async def remove_expired() -> None:
-            if await self._upkeep.claim("sweep", sweep):
-                await self._sweep(self._upkeep.users_to_sweep(None), None, ())
+            everybody = await self._upkeep.claim("sweep", sweep)
+            await self._sweep(self._upkeep.users_to_sweep(None, everybody=everybody), None, ())
 
         async def forget_what_is_old() -> None:
             if await self._upkeep.claim("trim", _HOUR):

@@ -87,8 +87,9 @@ class LocalTidying:
         del seconds
         return chore == "sweep"
 
-    async def users_to_sweep(self, before: datetime | None) -> AsyncIterator[str]:
-        """Users with memories that have expired, or were not changed since `before`."""
+    async def users_to_sweep(self, before: datetime | None, *, everybody: bool = True) -> AsyncIterator[str]:
+        """Users with memories that have expired, or were not changed since `before`; all of them are at home here."""
+        del everybody
         for user_id in await local_users.users_to_sweep(self._state, self._clock(), before):
             yield user_id
 

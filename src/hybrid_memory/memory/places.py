@@ -45,8 +45,11 @@ class Tidying(Protocol):
     async def claim(self, chore: Chore, seconds: float) -> bool:
         """Whether this process is to do a chore that is done every so many seconds."""
 
-    def users_to_sweep(self, before: datetime | None) -> AsyncIterator[str]:
-        """Users with memories that have expired, or were not changed since `before`."""
+    def users_to_sweep(self, before: datetime | None, *, everybody: bool = True) -> AsyncIterator[str]:
+        """Users with memories that have expired, or were not changed since `before`.
+
+        Without `everybody` only those whom nobody else looks after: they are at home in this directory.
+        """
 
     def users_to_trim(self, before: datetime) -> AsyncIterator[str]:
         """Users of whom old deletions and finished processes are remembered."""

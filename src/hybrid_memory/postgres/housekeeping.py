@@ -43,13 +43,15 @@ class Upkeep:
         rows = await self._database.call("housekeeping.claim", chore=chore, seconds=seconds * _NEARLY)
         return bool(rows[0][0])
 
-    def users_to_sweep(self, before: datetime | None) -> AsyncIterator[str]:
-        """Users with memories that have expired, or were not changed since `before`."""
-        return self._users(
-            lambda transaction, after: transaction.fetch(
-                "housekeeping.users_to_sweep", after=after, before=before, most=_USERS_OF_A_PAGE
-            )
-        )
+    async def users_to_sweep(self, before: datetime | None, *, everybody: bool = True) -> AsyncIterator[str]:
+        """Users with memories that have expired, or were not changed since `before`; here that is all or nobody."""
+        if everybody:
+            async for user_id in self._users(
+                lambda transaction, after: transaction.fetch(
+                    "housekeeping.users_to_sweep", after=after, before=before, most=_USERS_OF_A_PAGE
+                )
+            ):
+                yield user_id
 
     def everybody(self) -> AsyncIterator[str]:
         """Users with memories."""
