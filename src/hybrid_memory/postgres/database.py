@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connection[asyncpg.Record]"
+# A server that works answers a ping within this; what it costs to be wrong is a new connection.
+_ANSWER_SECONDS = 0.5
 _ROLLBACK_SECONDS = 1.0
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
 _FETCHED_AT_ONCE = 1000
@@ -141,6 +143,8 @@ class Database:
         self._events = events
         self._recovering: set[asyncio.Task[None]] = set()
         self._deadlines: set[asyncio.Timeout] = set()
+        # The server processes that have answered since a call failed; None as long as none has.
+        self._heard_from: set[int] | None = None
 
     @classmethod
     async def open(
@@ -290,6 +294,7 @@ class Database:
                 raise
             raised = translate(error, doing)
             if isinstance(raised, StorageUnavailable):
+                self._heard_from = set()
                 # Before COMMIT was sent, nothing can have been written, whatever happened to the connection.
                 raised.outcome_unknown = raised.outcome_unknown and talk is not None and talk.committing
             raise raised from error
@@ -297,7 +302,7 @@ class Database:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
         """A pooled connection; taken back in the background when the block was interrupted."""
-        connection = await self._pool.acquire()
+        connection = await self._answering()
         try:
             yield connection
         except BaseException as error:
@@ -308,7 +313,34 @@ class Database:
                 self._recovering.add(task)
                 task.add_done_callback(self._recovering.discard)
             raise
+        if self._heard_from is not None:
+            self._heard_from.add(connection.get_server_pid())
         await self._pool.release(connection)
+
+    async def _answering(self) -> "PoolConnectionProxy[asyncpg.Record]":
+        """A pooled connection that answers.
+
+        What ended one connection may have ended others without a word. After a failure each of them is asked before its
+        next use, and when one does not answer, none of them is used again.
+        """
+        while True:
+            connection = await self._pool.acquire()
+            if self._heard_from is None or connection.get_server_pid() in self._heard_from:
+                return connection
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await connection.execute(self._queries["server.ping"].text)
+            except BaseException as error:
+                with suppress(asyncpg.InterfaceError):
+                    connection.terminate()
+                await self._pool.release(connection)
+                if not is_failure(error):
+                    raise
+                self._heard_from.clear()
+                await self._pool.expire_connections()
+            else:
+                self._heard_from.add(connection.get_server_pid())
+                return connection
 
     async def _take_back(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, interrupted: bool) -> None:
         """Stop what the server still does for a failed call, then give the connection back, or up."""
