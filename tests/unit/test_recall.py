@@ -18,21 +18,6 @@ from tests.support.graphs import START, USER, Clock, changes, edge, entity, ever
 from tests.support.turns import turn
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def graph(clock: Clock) -> UserGraph:
-    return UserGraph(USER, clock=clock)
-
-
-@pytest.fixture
-def memory(graph: UserGraph) -> UserMemory:
-    return UserMemory(graph)
-
-
 def found(memory: UserMemory, text: str | None, **asked: Any) -> list[int]:
     return numbers(memory.ranked(Question(text=text, **asked)))
 

@@ -15,16 +15,6 @@ from hybrid_memory.graph.view import GraphView
 from tests.support.graphs import START, USER, Clock, History, changes, contents, edge, everything, fact, id_of, stub
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def graph(clock: Clock) -> UserGraph:
-    return UserGraph(USER, clock=clock)
-
-
 def ids(view: GraphView) -> set[str]:
     return {node.node_id for node in view.memories()}
 

@@ -22,21 +22,6 @@ from hybrid_memory.recall.relevance import HALF_LIFE_HOURS
 from tests.support.graphs import START, USER, Clock, changes, edge, entity, everything, fact, id_of, stub
 
 
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def graph(clock: Clock) -> UserGraph:
-    return UserGraph(USER, clock=clock)
-
-
-@pytest.fixture
-def memory(graph: UserGraph) -> UserMemory:
-    return UserMemory(graph)
-
-
 def numbers(nodes: list[MemoryNode]) -> list[int]:
     return [UUID(node.node_id).int for node in nodes]
 
