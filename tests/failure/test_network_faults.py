@@ -83,11 +83,15 @@ async def replies_lost(
     notes = Notes(log)
     async with HybridMemoryManager(settings) as manager:
         scribes = [Scribe(manager, notes, f"user {number}", f"scribe {number}") for number in range(3)]
+        took = 0.02
         while proxy.replies_dropped < losses:
+            begun = time.monotonic()
             steps = [asyncio.create_task(scribe.step()) for scribe in scribes]
-            await asyncio.sleep(rng.random() / 50)
+            # Any write of a step may be the one, however fast the machine is.
+            await asyncio.sleep(rng.random() * took)
             proxy.at_commit("drop_reply")
             await asyncio.gather(*steps)
+            took = time.monotonic() - begun
             proxy.heal()
             assert await manager.flush(20)
     return await verdict(targets, settings, [log])
