@@ -27,6 +27,8 @@ _JOB_SECONDS = 60.0
 _USERS_AT_ONCE = 4
 # A job repeats up to a fifth later than it is told to.
 _LATE = 1.2
+# Who hears of changes asks so many times as seldom; a notification that got lost costs no more than that.
+_HEARING = 3
 
 
 class Freshness:
@@ -106,7 +108,7 @@ class Freshness:
             self._due = True
             return
         age = time.monotonic() - self._compared_at
-        soon_enough = age + self._interval * _LATE < self._staleness
+        soon_enough = age + self._interval * _LATE < min(self._staleness, self._interval * _HEARING)
         if self.hearing == "listening" and soon_enough and not self._due:
             return
         self._due, began = False, time.monotonic()
