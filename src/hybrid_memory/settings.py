@@ -128,7 +128,9 @@ class Settings(BaseSettings):
         default=60, description="Age at which a cached memory is compared with Postgres again"
     )
     poll_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
-        default=5, description="How often other processes' changes are asked for while they cannot be heard"
+        default=5,
+        description="How often other processes' changes are asked for while they cannot be heard; a third as often "
+        "while they are",
     )
     listen: bool = Field(
         default=True,
