@@ -89,7 +89,8 @@ def plan_and_execute_builder(
         tools: what steps may use, besides the tools for the memory.
         max_tokens: how much of what is known goes into each prompt.
     """
-    work = _Work(manager, model, [*tools, *memory_tools(manager)], max_tokens)
+    all_tools = [*tools, *memory_tools(manager)]
+    work = _Work(manager, model, all_tools, max_tokens)
     builder = StateGraph(PlanExecuteState)
     for name, function in (
         ("plan", work.plan),
@@ -99,7 +100,7 @@ def plan_and_execute_builder(
         ("save", work.save),
     ):
         builder.add_node(name, node(manager, name, function))
-    builder.add_node("tools", ToolNode([*tools, *memory_tools(manager)]))
+    builder.add_node("tools", ToolNode(all_tools))
     builder.add_edge(START, "plan")
     builder.add_edge("plan", "execute")
     builder.add_conditional_edges("execute", _after_execute)
