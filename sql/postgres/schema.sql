@@ -1748,36 +1748,6 @@ begin
 end
 $$;
 
--- Marks at most so many of a large user's vectors of a model, so that the index holds them; how many there were. New ones
--- are marked when they are kept; those that callers gave with their memories, the next time.
-create function memory.mark_ann(p_user text, p_model text, p_dimensions integer, p_most integer) returns bigint
-language plpgsql volatile
-as $$
-declare
-  v_mark text := p_model || '/' || p_dimensions;
-  v_version bigint;
-  v_count bigint;
-begin
-  perform memory.bind_users(array[p_user]);
-  update memory.user_metadata
-    set metadata = metadata || jsonb_build_object('ann',
-      jsonb_build_object(v_mark, 0) || coalesce(metadata -> 'ann', '{}'))
-    where user_id = p_user returning version into v_version;
-  update memory.embeddings e set ann = true
-    where e.user_id = p_user and e.model = p_model and e.dimensions = p_dimensions and e.node_id = any (array(
-      select l.node_id from memory.embeddings l
-      where l.user_id = p_user and l.model = p_model and l.dimensions = p_dimensions and not l.ann
-      order by l.node_id limit p_most));
-  get diagnostics v_count = row_count;
-  if v_count < p_most then
-    update memory.user_metadata
-      set metadata = jsonb_set(metadata, array['ann', v_mark], to_jsonb(v_version))
-      where user_id = p_user;
-  end if;
-  return v_count;
-end
-$$;
-
 -- The same through the index of the model: nearly always the nearest, among those that are marked. The statement has to
 -- say model and dimensions literally, or the index is not that of the statement.
 create function memory.nearest_by_index(
@@ -1852,11 +1822,10 @@ revoke all on function memory.ann_index(text) from public;
 revoke all on function memory.has_ann_index(text) from public;
 revoke all on function memory.missing_ann_indexes() from public;
 revoke all on function memory.create_ann_index(text, integer) from public;
-revoke all on function memory.mark_ann(text, text, integer, integer) from public;
 revoke all on function memory.nearest_by_index(
   text, text, integer, public.vector, public.halfvec, jsonb, integer) from public;
 revoke all on function memory.large_users(text, bigint, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', 'cd4d9155714a458ae917054942fc8a2a53d85e6c36d225d41b105d143d83ce30');
+insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', '9be85523357bab7fe14004e16c27bfff084c00e32e5f895e1c36fef2594c6546');
 
 commit;

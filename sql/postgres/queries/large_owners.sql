@@ -14,13 +14,39 @@ select memory.create_ann_index(:model, :dimensions);
 -- Whether it is there.
 select memory.has_ann_index(:mark);
 
+-- name: plan_anew
+-- A plan for every user takes a large one for an average one, of whom everything is read in no time.
+set local plan_cache_mode = 'force_custom_plan';
+
+-- name: begin_ann
+-- Has new vectors of a user put into it as they are kept; where the user is now, and up to where it holds all of them.
+update memory.user_metadata
+set metadata = metadata
+  || jsonb_build_object('ann', jsonb_build_object(:mark::text, -1) || coalesce(metadata -> 'ann', '{}'))
+where user_id = :user_id
+returning version, (metadata -> 'ann' ->> :mark)::bigint as marked;
+
 -- name: mark_ann
--- Puts a large user's vectors into it; how many.
-select memory.mark_ann(:owner, :model, :dimensions, :most);
+-- Puts the next of a user's vectors into it that it does not hold; of which memories they are.
+with next as materialized (
+  select node_id, field from memory.embeddings
+  where user_id = :user_id and version > :marked and node_id >= :first and model = :model and dimensions = :dimensions
+    and not ann
+  order by node_id limit :most
+)
+update memory.embeddings e set ann = true
+from next
+where e.user_id = :user_id and e.node_id = next.node_id and e.field = next.field and e.model = :model
+returning e.node_id;
+
+-- name: end_ann
+-- Up to that version it holds all of a user's vectors.
+update memory.user_metadata set metadata = jsonb_set(metadata, array['ann', :mark], to_jsonb(:version::bigint))
+where user_id = :user_id;
 
 -- name: standing
 -- How large a user is, and up to which version the index holds his vectors of a model; null when it holds none.
-select node_count, (metadata -> 'ann' ->> :mark)::bigint as marked
+select version, node_count, (metadata -> 'ann' ->> :mark)::bigint as marked
 from memory.user_metadata where user_id = :user_id;
 
 -- name: worded
@@ -45,11 +71,16 @@ from memory.nearest_by_index(:owner, :model, :dimensions, :vector, :half, :filte
 
 -- name: memories
 -- What was found.
-select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
-       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
-       access_count, expires_at
-from memory.nodes
-where user_id = :user_id and node_id = any (:nodes);
+select found.*
+from unnest(:nodes::uuid[]) as wanted (id)
+cross join lateral (
+  select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+         thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+         access_count, expires_at
+  from memory.nodes
+  where user_id = :user_id and node_id = wanted.id
+  limit 1
+) as found;
 
 -- name: relationships
 -- How what was found is related.

@@ -7,12 +7,17 @@ from memory.nodes
 where user_id = :user_id and node_id = :node_id;
 
 -- name: several
--- Some memories.
-select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
-       thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
-       access_count, expires_at
-from memory.nodes
-where user_id = :user_id and node_id = any (:node_ids);
+-- Some memories, each looked up: a plan for an average user may find it cheaper to read all of a user.
+select found.*
+from unnest(:node_ids::uuid[]) as wanted (id)
+cross join lateral (
+  select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
+         thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
+         access_count, expires_at
+  from memory.nodes
+  where user_id = :user_id and node_id = wanted.id
+  limit 1
+) as found;
 
 -- name: items
 -- The items of a store whose namespace begins with some labels.

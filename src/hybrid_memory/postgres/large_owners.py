@@ -1,6 +1,6 @@
 """Finding in the memory of users that are too large for a process, and keeping what finds them up to date."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
@@ -22,6 +22,9 @@ Values = npt.NDArray[np.float32]
 _USERS_OF_A_PAGE = 1000
 # Memories whose words are taken in, and vectors that are put into an index, in one transaction.
 _PORTION = 2000
+# New vectors find their place in an index slowly.
+_PORTION_SECONDS = 120.0
+_BEFORE_ALL = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,7 @@ class LargeOwners:
     async def candidates(self, user_id: str, asked: Asked, *, timeout: float | None = None) -> Candidates:
         """The memories that may be meant, by words and by vector, as many of each as are asked for."""
         async with self._database.transaction([user_id], timeout=timeout) as transaction:
+            await transaction.execute("large_owners.plan_anew")
             found: dict[UUID, None] = {}
             if asked.text.strip():
                 rows = await transaction.fetch(
@@ -114,26 +118,61 @@ class LargeOwners:
             if count < _PORTION:
                 return total
 
-    async def index_vectors(self, user_id: str, space: Space) -> int:
-        """Put a user's vectors into the index of their model, which is made when it is missing; how many there were."""
-        total = 0
-        async with over_all_users(self._database) as transaction:
-            if not await transaction.fetchval("large_owners.has_ann_index", mark=space.mark):
+    async def index_vectors(
+        self, user_id: str, space: Space, progress: Callable[[int], None] = lambda _total: None
+    ) -> int:
+        """Put a user's vectors into the index of their model, which is made when it is missing; how many there were.
+
+        What callers give with their memories is put there the next time, and compared one by one until then.
+
+        Args:
+            user_id: whose.
+            space: which.
+            progress: told now and then how many there were so far.
+        """
+        async with self._database.transaction([user_id]) as transaction:
+            standing = await transaction.fetchrow("large_owners.standing", user_id=user_id, mark=space.mark)
+            there = await transaction.fetchval("large_owners.has_ann_index", mark=space.mark)
+        if standing is None or (there and standing["marked"] == standing["version"]):
+            return 0
+        if not there:
+            async with over_all_users(self._database) as transaction:
                 await transaction.execute(
                     "large_owners.create_ann_index", model=space.model, dimensions=space.dimensions
                 )
+        async with self._database.transaction([user_id]) as transaction:
+            begun = await transaction.fetchrow("large_owners.begin_ann", user_id=user_id, mark=space.mark)
+        if begun is None:
+            return 0
+        total, first = 0, _BEFORE_ALL
         while True:
-            async with over_all_users(self._database) as transaction:
-                count: int = await transaction.fetchval(
-                    "large_owners.mark_ann",
-                    owner=user_id,
-                    model=space.model,
-                    dimensions=space.dimensions,
-                    most=_PORTION,
-                )
-            total += count
-            if count < _PORTION:
-                return total
+            held = await self._put_into_index(user_id, space, begun["marked"], first)
+            total += len(held)
+            progress(total)
+            if len(held) < _PORTION:
+                break
+            first = max(held)
+        async with self._database.transaction([user_id]) as transaction:
+            await transaction.execute(
+                "large_owners.end_ann", user_id=user_id, mark=space.mark, version=begun["version"]
+            )
+        return total
+
+    async def _put_into_index(self, user_id: str, space: Space, marked: int, first: UUID) -> Sequence[UUID]:
+        """The memories of the next of a user's vectors that were not in the index; it holds those up to `marked`."""
+        async with self._database.transaction([user_id], timeout=_PORTION_SECONDS) as transaction:
+            await transaction.execute("housekeeping.allow_long_statements")
+            await transaction.execute("large_owners.plan_anew")
+            rows = await transaction.fetch(
+                "large_owners.mark_ann",
+                user_id=user_id,
+                marked=marked,
+                first=first,
+                model=space.model,
+                dimensions=space.dimensions,
+                most=_PORTION,
+            )
+        return [row["node_id"] for row in rows]
 
 
 async def _nearest(
