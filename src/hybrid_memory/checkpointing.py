@@ -37,7 +37,7 @@ class Checkpointing(Operating):
             settings=settings, allowed_types=allowed, state=self._state, events=events
         )
         index = IndexConfig(fields=store_fields)
-        self._store = HybridStore(settings, index=index, reach=Reach(self._home, self._on_home))
+        self._store = HybridStore(settings, index=index, reach=Reach(self._home, self._on_home, self._at_hand))
         self._upstream: UpstreamCheckpointer | None = None
         if settings.checkpointer == "upstream":
             directory = settings.data_dir.expanduser()

@@ -98,6 +98,11 @@ class Lifecycle:
 
         return await self._home.run(with_parts)
 
+    def _at_hand(self) -> Parts | None:
+        """The parts, where they are open and the caller is on their loop: for what needs no turn of it."""
+        parts = self._parts
+        return parts if parts is not None and not self._closed and parts.on_this_loop else None
+
     async def _ready(self) -> Parts:
         """On the home loop: the parts, opened once however many callers come at the same time."""
         if self._closed:

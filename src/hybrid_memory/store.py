@@ -37,10 +37,14 @@ _RESERVED_ROOT = "langgraph"
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How what was made before a manager is started gets at its parts: they are opened by the first who does."""
+    """How what was made before a manager is started gets at its parts: they are opened by the first who does.
+
+    `at_hand` gives them only where they are open and the caller is on their loop.
+    """
 
     home: HomeLoop
     parts: Callable[[Callable[[Parts], Awaitable[Any]]], Awaitable[Any]]
+    at_hand: Callable[[], Parts | None]
 
 
 class HybridStore(BaseStore):
@@ -116,7 +120,9 @@ class HybridStore(BaseStore):
 
     async def aget(self, namespace: Namespace, key: str, *, refresh_ttl: bool | None = None) -> StoredItem | None:
         """An item, which knows its version; None where there is none."""
-        return cast("StoredItem | None", await super().aget(namespace, key, refresh_ttl=refresh_ttl))
+        parts = self._reach.at_hand()
+        held = None if parts is None else self._calls_of(parts).held(namespace, str(key))
+        return held or cast("StoredItem | None", await super().aget(namespace, key, refresh_ttl=refresh_ttl))
 
     async def aput_if_version(
         self,
@@ -213,4 +219,4 @@ class _Alone(Operating):
     @property
     def reach(self) -> Reach:
         """The way to its parts."""
-        return Reach(self._home, self._on_home)
+        return Reach(self._home, self._on_home, self._at_hand)

@@ -21,7 +21,7 @@ from langgraph.store.base import (
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph.store_filters import condition_of
 from hybrid_memory.langgraph.store_listing import fixed_prefix, listed
-from hybrid_memory.langgraph.store_values import found_item, stored_item
+from hybrid_memory.langgraph.store_values import StoredItem, found_item, stored_item
 from hybrid_memory.memory.item_drafts import ItemDraft, ItemDrafts
 from hybrid_memory.memory.item_search import ItemSearch, Wanted
 from hybrid_memory.memory.namespaces import ItemAddress, Namespaces, UnfitNamespace
@@ -64,6 +64,14 @@ class StoreCalls:
             if isinstance(outcome, BaseException):
                 raise outcome
         return outcomes
+
+    def held(self, namespace: Sequence[str], key: str) -> StoredItem | None:
+        """An item that a look into this process gives; None: it has to be asked for."""
+        if self.strong:
+            return None
+        address = self._address(GetOp(tuple(namespace), key))
+        node = self.items.held(address.owner, address.node_id)
+        return None if node is None else stored_item(node)
 
     async def put_if_version(self, op: PutOp, version: int | None) -> int | None:
         """Write an item if it has this version."""

@@ -2,7 +2,6 @@
 
 import json
 import re
-from functools import lru_cache
 from uuid import UUID, uuid5
 
 from langchain_core.utils.uuid import uuid7
@@ -42,7 +41,6 @@ def entity_node_id(user_id: str, entity_system: str, entity_id: str) -> str:
     return str(_derived(_ENTITY, user_id, entity_system, entity_id))
 
 
-@lru_cache(maxsize=10_000)
 def store_node_id(owner: str, namespace: tuple[str, ...], key: str) -> str:
     """The id of a store item, from its address."""
     return str(_derived(_STORE_ITEM, owner, list(namespace), key))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from urllib.parse import unquote
 
 from hybrid_memory.errors import InvalidInput
@@ -12,6 +13,8 @@ from hybrid_memory.memory.identity import store_node_id
 # Below these the second label names a user.
 USERS_ROOTS = ("memories", "users")
 _LABELS_OF_A_USER = 2
+# Addresses that were checked are remembered, so many: programs come back to theirs.
+_ADDRESSES = 20_000
 
 Namespace = tuple[str, ...]
 
@@ -28,7 +31,7 @@ class ItemAddress:
     namespace: Namespace
     key: str
 
-    @property
+    @cached_property
     def node_id(self) -> str:
         """The id of the memory it is, the same on every instance."""
         return store_node_id(self.owner, self.namespace, self.key)
@@ -39,6 +42,7 @@ class Namespaces:
 
     def __init__(self, border: Border) -> None:
         self._border = border
+        self._known_address = lru_cache(maxsize=_ADDRESSES)(self._checked_address)
 
     def address(self, namespace: Sequence[str], key: str) -> ItemAddress:
         """The address of an item.
@@ -48,9 +52,11 @@ class Namespaces:
             InvalidInput: the key cannot be one.
         """
         labels = tuple(namespace)
-        owner = self.owner_of(labels)
-        self._border.address(text_of(key, "key", empty=True) + "".join(labels))
-        return ItemAddress(owner, labels, key)
+        try:
+            return self._known_address(labels, key)
+        except TypeError:
+            # A list as a label, say: nothing to be remembered, and refused.
+            return self._checked_address(labels, key)
 
     def owner_of(self, namespace: Namespace) -> str:
         """Whose the items of exactly this namespace are.
@@ -77,6 +83,11 @@ class Namespaces:
         """A namespace whose items are a user's memories."""
         user = self._border.user_id(user_id)
         return (USERS_ROOTS[0], user.replace("%", "%25").replace(".", "%2E"), *rest)
+
+    def _checked_address(self, labels: Namespace, key: str) -> ItemAddress:
+        owner = self.owner_of(labels)
+        self._border.address(text_of(key, "key", empty=True) + "".join(labels))
+        return ItemAddress(owner, labels, key)
 
     def _user(self, label: str) -> str:
         try:

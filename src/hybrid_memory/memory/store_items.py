@@ -57,6 +57,15 @@ class Items:
         self._sessions = sessions
         self._accesses = accesses
 
+    def held(self, owner: str, node_id: str) -> MemoryNode | None:
+        """An item of an owner who is loaded, one that reading it does not keep from expiring; counts as an access."""
+        memory = self._sessions.loaded(owner)
+        node = None if memory is None else memory.snapshot().memory(node_id)
+        if node is None or node.expires_at is not None:
+            return None
+        self._accesses.count(owner, (node_id,))
+        return node
+
     async def get(self, owner: str, node_ids: Collection[str], *, strong: bool) -> dict[str, MemoryNode]:
         """The items of one owner that are there, by their ids; being asked for counts as an access.
 
