@@ -53,7 +53,10 @@ def refreshed(node: MemoryNode, now: datetime, version: int) -> MemoryNode:
 
 def is_searched(node: MemoryNode) -> bool:
     """Whether words and vectors can find it: an item stored with `index=False`, or with paths to nothing, is listed."""
-    return is_searched_whole(node) or bool(searched_texts(node))
+    index = _about(node).get("index")
+    if index is None or index is False:
+        return index is None
+    return any(get_text_at_path(node.content, path) for path in index or [WHOLE])
 
 
 def is_searched_whole(node: MemoryNode) -> bool:

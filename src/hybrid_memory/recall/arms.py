@@ -25,15 +25,16 @@ def vector_scores(
     near[slots] = cosines
     near[NOBODY] = np.nan
     there = ~np.isnan(near)
+    if not there.any():
+        return np.zeros(used), there
     mixed = near.copy()
     for beside in (columns.earlier[:used], columns.later[:used]):
-        mixed += neighbour * np.where(there[beside], near[beside], near)
-    scores = np.zeros(used)
-    if there.any():
-        nearest = float(mixed[there].max())
-        farthest = min(float(mixed[there].min()), nearest - _LEAST_SPREAD)
-        scores[there] = (mixed[there] - farthest) / (nearest - farthest)
-    return scores, there
+        lent = near[beside]
+        mixed += neighbour * np.where(np.isnan(lent), near, lent)
+    # What has no vector is NaN, which these two pass over.
+    nearest = float(np.fmax.reduce(mixed))
+    farthest = min(float(np.fmin.reduce(mixed)), nearest - _LEAST_SPREAD)
+    return np.where(there, (mixed - farthest) / (nearest - farthest), 0.0), there
 
 
 def time_scores(columns: Columns, asked: Sequence[Span], fades_days: float) -> Floats:

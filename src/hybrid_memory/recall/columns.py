@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Slots = NDArray[np.int32]
+# What arrays are indexed with: other integers would be turned into these each time, which takes longer than the look.
+Slots = NDArray[np.intp]
 Flags = NDArray[np.bool_]
 
 # The slot of nobody: what has no neighbour has this one, which says nothing.
@@ -39,10 +40,10 @@ class Columns:
         self.importance: Floats = np.zeros(_BEGIN)
         self.turn: Flags = np.zeros(_BEGIN, np.bool_)
         self.asks: Flags = np.zeros(_BEGIN, np.bool_)
-        self.speaker: Slots = np.zeros(_BEGIN, np.int32)
-        self.session: Slots = np.zeros(_BEGIN, np.int32)
-        self.earlier: Slots = np.zeros(_BEGIN, np.int32)
-        self.later: Slots = np.zeros(_BEGIN, np.int32)
+        self.speaker: Slots = np.zeros(_BEGIN, np.intp)
+        self.session: Slots = np.zeros(_BEGIN, np.intp)
+        self.earlier: Slots = np.zeros(_BEGIN, np.intp)
+        self.later: Slots = np.zeros(_BEGIN, np.intp)
 
     def new(self) -> int:
         """An empty slot."""

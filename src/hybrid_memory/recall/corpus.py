@@ -37,7 +37,7 @@ class Holders:
 
     def arrays(self) -> tuple[Slots, Floats]:
         """Both as arrays of their own: what came out of here does not hold up whoever adds to it."""
-        return np.array(self.slots, np.int32), np.array(self.amounts, np.float64)
+        return np.array(self.slots, np.intp), np.array(self.amounts, np.float64)
 
 
 class Corpus(ViewIndex):
@@ -72,9 +72,9 @@ class Corpus(ViewIndex):
         found: Slots | None = None
         for term in terms:
             holders = self.holders(term)
-            slots = np.zeros(0, np.int32) if holders is None else holders.arrays()[0]
+            slots = np.zeros(0, np.intp) if holders is None else holders.arrays()[0]
             found = slots if found is None else np.intersect1d(found, slots, assume_unique=True)
-        return np.zeros(0, np.int32) if found is None else found[self.columns.length[found] != GONE]
+        return np.zeros(0, np.intp) if found is None else found[self.columns.length[found] != GONE]
 
     def terms_of(self, slot: int) -> frozenset[str]:
         """The words of one memory."""
@@ -104,7 +104,7 @@ class Corpus(ViewIndex):
     def slots_of(self, node_ids: "Sequence[str]") -> Slots:
         """Their slots, that of nobody for ids that are not in here; looked up once for the same sequence."""
         if self._aligned is None or self._aligned[0] is not node_ids:
-            found = np.array([self.slots.get(one, NOBODY) for one in node_ids], np.int32)
+            found = np.array([self.slots.get(one, NOBODY) for one in node_ids], np.intp)
             self._aligned = (node_ids, found)
         return self._aligned[1]
 

@@ -70,7 +70,7 @@ class Search:
 
     def _everything(self) -> tuple[Floats, Slots]:
         """Without a question: what matters now."""
-        found = np.flatnonzero(self._corpus.columns.length[: self._corpus.columns.used] != GONE).astype(np.int32)
+        found = np.flatnonzero(self._corpus.columns.length[: self._corpus.columns.used] != GONE)
         scores = np.zeros(self._corpus.columns.used)
         scores[found] = vitality(self._corpus.columns, found, hours(self._now))
         self._sure = float(scores.max(initial=0.0))
@@ -93,7 +93,7 @@ class Search:
         self._times(found)
         named = corpus.speakers_named(plain_words(self._text))
         self._arms |= of_conversation(corpus.columns, matched, session, named, w)
-        slots = np.flatnonzero(found & (corpus.columns.length[:used] != GONE)).astype(np.int32)
+        slots = np.flatnonzero(found & (corpus.columns.length[:used] != GONE))
         scores = np.zeros(used)
         alive = vitality(corpus.columns, slots, hours(self._now))
         scores[slots] = total(self._arms, used)[slots] * (1 - w.vitality + w.vitality * alive)
@@ -155,7 +155,7 @@ class Search:
             reached=self._reached,
             timings_ms=self._timings,
         )
-        alive = float(vitality(columns, np.array([slot], np.int32), hours(self._now))[0])
+        alive = float(vitality(columns, np.array([slot], np.intp), hours(self._now))[0])
         explanation = explainer.of(slot, node.node_id, self._corpus.terms_of(slot), alive)
         return RecallHit(node=node, score=score, explanation=explanation)
 
