@@ -16,6 +16,7 @@ from hybrid_memory import Settings
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.identity import entity_node_id, name_identity, node_id_of, store_node_id
+from hybrid_memory.memory.namespaces import Namespaces
 from hybrid_memory.memory.summaries import LONGEST, summary_of
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -214,3 +215,16 @@ def test_an_entity_without_an_id_is_known_by_its_name() -> None:
 )  # fmt: skip
 def test_one_line_about_it(content: Any, kind: str, context_type: str, line: str) -> None:
     assert summary_of(content, kind, context_type) == line
+
+
+@pytest.mark.parametrize("again", [1, 2])
+def test_an_address_is_checked_whatever_was_asked_for_before(border: Border, again: int) -> None:
+    namespaces = Namespaces(border)
+    for _ in range(again):
+        assert namespaces.address(["docs", "1"], "2").node_id == store_node_id("store:docs", ("docs", "1"), "2")
+        bad: list[tuple[Any, Any]] = [
+            (("docs", 1), "2"), (("docs", ["1"]), "2"), (("docs", ""), "2"), (("docs", "1"), 2), (("docs", "1"), ["2"]),
+        ]  # fmt: skip
+        for labels, key in bad:
+            with pytest.raises(InvalidInput):
+                namespaces.address(labels, key)

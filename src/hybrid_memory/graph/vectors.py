@@ -42,9 +42,9 @@ class Cosines:
                 places = np.flatnonzero(scores >= limit)
             else:
                 places = np.arange(len(scores))
-            ordered = sorted(places.tolist(), key=lambda place: (-float(scores[place]), self.node_ids[place]))
-            for place in ordered[taken:]:
-                yield self.node_ids[place], float(scores[place])
+            ids = (self.node_ids[place] for place in places.tolist())
+            ordered = sorted(zip((-scores[places]).tolist(), ids, strict=True))
+            yield from ((node_id, -negative) for negative, node_id in ordered[taken:])
             taken, wanted = len(ordered), wanted * 8
 
 
