@@ -184,7 +184,9 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
         )
         large = None
         if not link.is_absent:
-            large = LargeUsers(LargeOwners(link), embeddings, sessions, vectors, settings.max_held_memories)
+            large = LargeUsers(
+                LargeOwners(link), embeddings, sessions, vectors, settings.max_held_memories, settings.language
+            )
         stack.push_async_callback(vectors.close)
         memories = Memories(border, source, at_home, sessions, accesses, vectors, events)
         entities = Entities(border, memories, sessions, events)

@@ -79,6 +79,13 @@ class TestFinding:
         await manager.forget("nick", new)
         assert (await texts(manager, "parasol")) == []
 
+    async def test_words_are_those_of_the_language_of_the_settings(self, instance: Instance) -> None:
+        manager = instance(max_held_memories=50, language="portuguese")
+        await manager.store_persistent_memory("nick", "eles correram ontem")
+        for _ in range(2):
+            assert (await texts(manager, "correr?")) == ["eles correram ontem"]
+            await run_job(manager, LARGE_OWNERS)
+
     async def test_the_same_for_small_and_large(self, instance: Instance) -> None:
         large, small = instance(embedder=Words(), max_held_memories=50), instance(embedder=Words())
         await run_job(large, LARGE_OWNERS)
