@@ -104,9 +104,12 @@ def settings(tmp_path: Path) -> Settings:
 async def targets(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[Targets]:
     """A fresh database with the whole schema."""
     async with server.migrated_database() as fresh:
-        if (pooler := request.config.option.behind_pgbouncer) is None:
+        pooler = request.config.option.behind_pgbouncer
+        if pooler is None or request.node.get_closest_marker("unpooled"):
             yield fresh
             return
+        if pooler == "polling" and request.node.get_closest_marker("hears"):
+            pytest.skip("nothing is heard behind a pooler without a direct connection")
         with pgbouncer(server, fresh, sessions=20) as pooled:
             yield pooled if pooler == "listening" else replace(pooled, direct=pooled.runtime)
 
@@ -137,7 +140,7 @@ async def empty_targets(each_server: Server) -> AsyncIterator[Targets]:
 @pytest.fixture
 async def proxy(targets: Targets) -> AsyncIterator[FaultProxy]:
     """A proxy that fails on command, in front of the fresh database; `proxy.targets(targets)` goes through it."""
-    async with fault_proxy(targets.runtime) as started:
+    async with fault_proxy(targets.runtime, targets.direct, targets.migration) as started:
         yield started
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 
@@ -19,11 +20,14 @@ CALLS = 5
 
 async def run(benchmark: Benchmark) -> None:
     """On a server with its ordinary, durable settings."""
-    with running_server(18, fsync="on", synchronous_commit="on", full_page_writes="on") as server:
+    with (
+        running_server(18, fsync="on", synchronous_commit="on", full_page_writes="on") as server,
+        tempfile.TemporaryDirectory(prefix="hm-") as directory,
+    ):
         async with (
             server.migrated_database() as targets,
             upstream_store(targets.administration) as store,
-            HybridMemoryManager(settings_for(targets)) as manager,
+            HybridMemoryManager(settings_for(targets, data_dir=directory)) as manager,
         ):
             await _measure(benchmark, store, manager, users=CALLERS)
             await _measure(benchmark, store, manager, users=1)

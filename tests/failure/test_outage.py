@@ -167,15 +167,24 @@ class TestDelivering:
         if bug is not None:
             monkeypatch.setattr(Batches, "apply", _under_another_name(Batches.apply))
         twin = await manager.store_persistent_memory("nick", "twin")
-        for _ in range(8):
-            proxy.cut_after(rng.randrange(60), "to_client")
+        proxy.commits_itself = b'"oldest"'
+        for turn in range(8):
+
+            def lose_a_reply(turn: int = turn) -> None:
+                """All of one reply, or what follows after some bytes."""
+                if turn % 2:
+                    proxy.at_commit("drop_reply")
+                else:
+                    proxy.cut_after(rng.randrange(60), "to_client")
+
+            lose_a_reply()
             entity = await manager.store_entity(
                 "nick", entity_id="1", entity_system="s", entity_type="counter", entity_name="counter"
             )
             proxy.heal()
             assert await manager.flush(20)
             # Postgres finds the twin and stores nothing, and nobody hears its name.
-            proxy.cut_after(rng.randrange(60), "to_client")
+            lose_a_reply()
             again = await manager.store_persistent_memory("nick", "twin")
             proxy.heal()
             assert await manager.flush(20)

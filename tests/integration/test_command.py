@@ -258,6 +258,7 @@ def commands_of(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from commands_of(command, f"{path}{name} ")
 
 
+@pytest.mark.unpooled
 async def test_items_of_langgraphs_store_are_imported(targets: Targets, langgraph_store: str, place: Path) -> None:
     settings = {"DATABASE_URL": url(targets.runtime), "HYBRID_MEMORY_DATA_DIR": str(place)}
     said = await asyncio.to_thread(run_with, settings, "import", "langgraph-store", langgraph_store)

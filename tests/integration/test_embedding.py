@@ -73,6 +73,7 @@ class TestFollowing:
             (hit, *_) = await one.recall("nick", "puppy", limit=1)
             assert hit.score < 0.3
 
+    @pytest.mark.hears
     async def test_a_vector_made_elsewhere_arrives_like_everything_else(self, instance: Instance, words: Words) -> None:
         told = {"max_staleness_seconds": 3600, "poll_interval_seconds": 3600}
         manager, other = instance(embedder=words, **told), instance(embedder=words, **told)

@@ -62,6 +62,7 @@ def reading(instance: Make, events: Recorded) -> HybridMemoryManager:
     return instance(events=events, **NEVER)
 
 
+@pytest.mark.hears
 class TestHearing:
     async def test_a_memory_in_the_hands_of_an_agent_shows_what_others_write(
         self, writing: HybridMemoryManager, reading: HybridMemoryManager
@@ -166,6 +167,7 @@ class TestHearing:
         await until(lambda: "late" in looked_at, "the last one is looked at", seconds=2)
 
 
+@pytest.mark.hears
 class TestOneSnapshot:
     async def test_a_view_never_shows_half_a_batch(
         self, writing: HybridMemoryManager, reading: HybridMemoryManager
@@ -264,6 +266,7 @@ class Watched:
 
 
 class TestNotHearing:
+    @pytest.mark.hears
     async def test_without_a_listener_changes_are_asked_for(self, writing: HybridMemoryManager, instance: Make) -> None:
         reading = instance(listen=False, max_staleness_seconds=60, poll_interval_seconds=0.2)
         assert reading.health().listener == "off"
@@ -278,6 +281,7 @@ class TestNotHearing:
         assert memory.age is not None
         assert memory.age < 1.2
 
+    @pytest.mark.hears
     async def test_what_was_written_while_nobody_listened_is_found(
         self, writing: HybridMemoryManager, reading: HybridMemoryManager, targets: Targets, events: Recorded
     ) -> None:
@@ -291,6 +295,7 @@ class TestNotHearing:
         assert len(events.named("listener_lost")) == 5
         assert len(events.named("listener_connected")) == 6
 
+    @pytest.mark.hears
     @pytest.mark.parametrize("bug", [None, "compares before it listens"])
     async def test_what_is_written_just_before_it_listens_is_not_missed(
         self,
@@ -326,6 +331,7 @@ class TestNotHearing:
         await settled(reading)
         assert ("in between" in texts(memory)) == (bug is None)
 
+    @pytest.mark.hears
     @pytest.mark.parametrize("bug", [None, "drops every notification"])
     async def test_a_lost_notification_costs_no_more_than_the_staleness_that_is_allowed(
         self, writing: HybridMemoryManager, instance: Make, monkeypatch: pytest.MonkeyPatch, bug: str | None

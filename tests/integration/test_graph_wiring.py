@@ -142,6 +142,7 @@ async def test_what_was_remembered_before_an_interrupt_is_there_after_it(
     assert len((await second.ensure_user_memories("nick")).get_all_nodes()) == 1
 
 
+@pytest.mark.unpooled
 async def test_the_platform_opens_both_from_a_path_and_closes_them(
     targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

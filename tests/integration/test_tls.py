@@ -20,6 +20,8 @@ from tests.support.proxy import FaultProxy
 from tests.support.servers import Server, administration
 from tests.support.tls import TlsFront, tls_front
 
+pytestmark = pytest.mark.unpooled
+
 
 @dataclass(frozen=True)
 class Certificates:

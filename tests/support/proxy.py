@@ -12,11 +12,13 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from hybrid_memory.postgres.target import Target, Targets
 
 Direction = Literal["to_server", "to_client"]
+_Address = tuple[tuple[str, ...], tuple[int, ...]]
 CommitFault = Literal["drop_reply", "lose", "swallow_reply", "swallow"]
 _BOTH: tuple[Direction, ...] = ("to_server", "to_client")
 _CHUNK = 65_536
@@ -37,11 +39,11 @@ class _Faults:
 
 
 class FaultProxy:
-    """One listening port and the connections through it."""
+    """A listening port for each address that is behind it, and the connections through them."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._server: asyncio.Server | None = None
+    def __init__(self, *targets: Target) -> None:
+        self._targets = {_address(target): target for target in targets}
+        self._servers: dict[_Address, asyncio.Server] = {}
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.faults = _Faults()
@@ -56,19 +58,20 @@ class FaultProxy:
         """How many COMMITs were answered and the client never heard of it."""
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        for address, target in self._targets.items():
+            self._servers[address] = await asyncio.start_server(partial(self._accept, target), "127.0.0.1", 0)
 
     async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers.values():
+            server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def port(self) -> int:
-        assert self._server is not None
-        return int(self._server.sockets[0].getsockname()[1])
+        """That of the first address."""
+        return _port(next(iter(self._servers.values())))
 
     @property
     def open_connections(self) -> int:
@@ -76,7 +79,9 @@ class FaultProxy:
 
     def target(self, target: Target) -> Target:
         """The same role and database, through this proxy."""
-        return replace(target, hosts=("127.0.0.1",), ports=(self.port,), tls="disable")
+        server = self._servers.get(_address(target))
+        port = self.port if server is None else _port(server)
+        return replace(target, hosts=("127.0.0.1",), ports=(port,), tls="disable")
 
     def targets(self, targets: Targets) -> Targets:
         """Everything through this proxy but the administrator, who looks at the server from outside."""
@@ -127,7 +132,7 @@ class FaultProxy:
         for link in self._links:
             link.passed = dict.fromkeys(_BOTH, 0)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, target: Target, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         task = asyncio.current_task()
         assert task is not None
@@ -135,10 +140,18 @@ class FaultProxy:
         link = _Link(self, reader, writer)
         self._links.add(link)
         try:
-            await link.run(self._target)
+            await link.run(target)
         finally:
             self._links.discard(link)
             self._tasks.discard(task)
+
+
+def _address(target: Target) -> _Address:
+    return target.hosts, target.ports
+
+
+def _port(server: asyncio.Server) -> int:
+    return int(server.sockets[0].getsockname()[1])
 
 
 class _Link:
@@ -264,9 +277,9 @@ async def connect_to(target: Target) -> tuple[asyncio.StreamReader, asyncio.Stre
 
 
 @asynccontextmanager
-async def fault_proxy(target: Target) -> AsyncIterator[FaultProxy]:
-    """A proxy in front of `target`, passing everything on until told otherwise."""
-    proxy = FaultProxy(target)
+async def fault_proxy(*targets: Target) -> AsyncIterator[FaultProxy]:
+    """A proxy in front of `targets`, passing everything on until told otherwise."""
+    proxy = FaultProxy(*targets)
     await proxy.start()
     try:
         yield proxy

@@ -17,7 +17,8 @@ select incarnation, version, node_count, coalesce((metadata -> 'embedded' ->> :m
 from memory.user_metadata where user_id = :user_id;
 
 -- name: lacking
--- Memories without a vector of a model, page by page, those that changed first coming first.
+-- Memories without a vector of a model, page by page, those that changed first coming first. `offset 0` keeps the planner
+-- from reading all vectors of the user for the few memories that are asked about.
 select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
        thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
        access_count, expires_at
@@ -27,7 +28,7 @@ where user_id = :user_id and version >= :version and (version, node_id) > (:vers
   and not (context_type = 'domain_entity' and metadata @> '{"stub": true}')
   and not exists (select from memory.embeddings e
                   where e.user_id = :user_id and e.node_id = n.node_id and e.model = :model
-                    and e.dimensions = :dimensions)
+                    and e.dimensions = :dimensions offset 0)
 order by version, node_id
 limit :most;
 
