@@ -1503,7 +1503,7 @@ end
 $$;
 
 -- Whether a memory passes the filters of a question: `at` (what has expired by then does not), `types`, `tags` (in lower
--- case), `thread`, `metadata`, `since`, `until`. Without a query inside it is put into the statement that calls it.
+-- case), `thread`, `metadata`, `since`, `until`, `namespace` (how that of an item begins). Without a query inside it is put into the statement that calls it.
 create function memory.passes(p_node memory.nodes, p_filters jsonb) returns boolean
 language sql stable parallel safe
 as $$
@@ -1518,6 +1518,8 @@ as $$
     and (not p_filters ? 'until'
          or memory.happened_at(p_node.context_type, p_node.content, p_node.created_at)
             <= (p_filters ->> 'until')::timestamptz)
+    and (not p_filters ? 'namespace'
+         or to_jsonb(p_node.namespace[1:jsonb_array_length(p_filters -> 'namespace')]) = p_filters -> 'namespace')
     and not (p_node.context_type = 'domain_entity' and memory.is_stub(p_node.metadata))
 $$;
 
@@ -1826,6 +1828,6 @@ revoke all on function memory.nearest_by_index(
   text, text, integer, public.vector, public.halfvec, jsonb, integer) from public;
 revoke all on function memory.large_users(text, bigint, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', '9be85523357bab7fe14004e16c27bfff084c00e32e5f895e1c36fef2594c6546');
+insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', 'b7b892d2875f255f5e713e33c259a46372dcd48ad0b8a74a4320610c8df30173');
 
 commit;

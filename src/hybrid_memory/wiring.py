@@ -229,7 +229,7 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
             large_users=large,
             embedding=embedding,
             items=Items(clock, rows, memories, sessions, accesses),
-            item_search=ItemSearch(Namespaces(border), rows, sessions, accesses, finding, settings),
+            item_search=ItemSearch(Namespaces(border), rows, sessions, accesses, finding, large, settings),
             figures=figures,
             delivery=Delivery(outbox, leases, queue, replay, writer, sessions, instance),
             housekeeping=housekeeping,

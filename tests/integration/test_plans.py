@@ -65,7 +65,7 @@ ONE_ID = UUID("00000000-0000-0000-0000-000000000001")
 HOT: list[tuple[str, dict[str, object], str]] = [
     ("nodes.get", {"node_id": ONE_ID}, "nodes_pkey"),
     ("nodes.several", {"node_ids": "{00000000-0000-0000-0000-000000000001}"}, "nodes_pkey"),
-    ("nodes.items", {"prefix": "{docs}", "at": "2026-01-01"}, "nodes_namespace"),
+    ("nodes.items", {"prefix": "{docs}", "at": "2026-01-01", "most": 10}, "nodes_namespace"),
     ("items.namespaces", {"at": "2026-01-01"}, "nodes_namespace"),
     ("nodes.changed_since", {"version": 490}, "nodes_version"),
     ("nodes.newest", {"context_type": None, "at": "2026-01-01", "most": 10}, "nodes_created"),

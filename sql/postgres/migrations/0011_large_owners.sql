@@ -35,7 +35,7 @@ end
 $$;
 
 -- Whether a memory passes the filters of a question: `at` (what has expired by then does not), `types`, `tags` (in lower
--- case), `thread`, `metadata`, `since`, `until`. Without a query inside it is put into the statement that calls it.
+-- case), `thread`, `metadata`, `since`, `until`, `namespace` (how that of an item begins). Without a query inside it is put into the statement that calls it.
 create function memory.passes(p_node memory.nodes, p_filters jsonb) returns boolean
 language sql stable parallel safe
 as $$
@@ -50,6 +50,8 @@ as $$
     and (not p_filters ? 'until'
          or memory.happened_at(p_node.context_type, p_node.content, p_node.created_at)
             <= (p_filters ->> 'until')::timestamptz)
+    and (not p_filters ? 'namespace'
+         or to_jsonb(p_node.namespace[1:jsonb_array_length(p_filters -> 'namespace')]) = p_filters -> 'namespace')
     and not (p_node.context_type = 'domain_entity' and memory.is_stub(p_node.metadata))
 $$;
 

@@ -20,13 +20,15 @@ cross join lateral (
 ) as found;
 
 -- name: items
--- The items of a store whose namespace begins with some labels.
+-- The items of a store whose namespace begins with some labels, the newest change first: so many, or all for null.
 select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
        thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
        access_count, expires_at
 from memory.nodes
 where user_id = :user_id and namespace is not null and namespace[1:cardinality(:prefix::text[])] = :prefix
-  and (expires_at is null or expires_at > :at);
+  and (expires_at is null or expires_at > :at)
+order by updated_at desc nulls last, written_at desc nulls last, node_id desc
+limit :most;
 
 -- name: changed_since
 -- What a cache at `version` is missing, in no order, which would cost a large user as much as reading; at -1 everything.

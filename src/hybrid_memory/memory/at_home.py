@@ -169,9 +169,11 @@ class ItemsAtHome:
         """Items of an owner, expired or not."""
         return await (await self._place_of(owner)).several(owner, node_ids)
 
-    async def under(self, owner: str, prefix: Sequence[str], at: datetime) -> list[MemoryNode]:
-        """The items of an owner whose namespace begins so."""
-        return await (await self._place_of(owner)).under(owner, prefix, at)
+    async def under(
+        self, owner: str, prefix: Sequence[str], at: datetime, *, most: int | None = None
+    ) -> Sequence[MemoryNode]:
+        """The items of an owner whose namespace begins so, the newest change first; so many, or all."""
+        return await (await self._place_of(owner)).under(owner, prefix, at, most=most)
 
     async def namespaces(self, owner: str, at: datetime) -> list[tuple[str, ...]]:
         """In which namespaces an owner has items."""

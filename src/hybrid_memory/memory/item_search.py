@@ -1,17 +1,19 @@
 """Finding items below a namespace: by filters, by a question, page by page, of one owner or of all."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Protocol
 from weakref import WeakKeyDictionary
 
-from hybrid_memory.errors import InvalidInput
+from hybrid_memory.errors import InvalidInput, StorageUnavailable
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.items import is_searched
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.item_index import ItemIndex, newest_first
+from hybrid_memory.memory.large_users import LargeUsers
 from hybrid_memory.memory.namespaces import Namespace, Namespaces, may_own
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.store_items import StoredItems
@@ -20,6 +22,9 @@ from hybrid_memory.models import MemoryNode
 from hybrid_memory.settings import Settings
 
 _OWNERS_AT_ONCE = 8
+# Of owners who are not loaded: so many items are read at first, and so many times more as long as too few pass.
+_FEWEST_READ = 200
+_MORE = 8
 
 Mode = Literal["hybrid", "vector"]
 Admits = Callable[[MemoryNode], bool]
@@ -71,6 +76,7 @@ class ItemSearch:
         sessions: Sessions,
         accesses: Accesses,
         ranking: Ranking,
+        large: LargeUsers | None,
         settings: Settings,
     ) -> None:
         self._namespaces = namespaces
@@ -78,6 +84,7 @@ class ItemSearch:
         self._sessions = sessions
         self._accesses = accesses
         self._ranking = ranking
+        self._large = large
         self._settings = settings
         self._indexes: WeakKeyDictionary[UserMemory, ItemIndex] = WeakKeyDictionary()
 
@@ -110,7 +117,11 @@ class ItemSearch:
         """The namespaces below that hold items."""
         owner = self._namespaces.owner_below(prefix)
         if owner is not None:
-            found = self._index_of(memory := await self._memory(owner, strong=strong)).namespaces(memory.snapshot())
+            if await self._is_large(owner):
+                found = await self._rows.namespaces(owner, utc_now())
+            else:
+                memory = await self._memory(owner, strong=strong)
+                found = self._index_of(memory).namespaces(memory.snapshot())
             return {one for one in found if one[: len(prefix)] == prefix}
         everywhere: set[Namespace] = set()
         async for owners in self._owners(prefix):
@@ -119,41 +130,54 @@ class ItemSearch:
         return everywhere
 
     async def _of_owner(self, owner: str, wanted: Wanted) -> list[Found]:
+        if self._large is not None and await self._is_large(owner):
+            with suppress(*(() if wanted.strong else (StorageUnavailable,))):
+                return await self._of_large_owner(self._large, owner, wanted)
         memory = await self._memory(owner, strong=wanted.strong)
         below = self._index_of(memory).below(memory.snapshot(), wanted.prefix)
         if not wanted.query:
             return _first(below, wanted)
-        return await self._ranked(memory, below, wanted)
-
-    async def _ranked(self, memory: UserMemory, below: Sequence[MemoryNode], wanted: Wanted) -> list[Found]:
-        prefix, admits = wanted.prefix, wanted.admits
-
-        def admitted(node: MemoryNode) -> bool:
-            return (
-                node.namespace is not None
-                and node.namespace[: len(prefix)] == prefix
-                and is_searched(node)
-                and (admits is None or admits(node))
-            )
-
         mode = self._settings.store_search
-        hits: list[Found] = list(
-            await self._ranking.ranked(memory, str(wanted.query), admitted, wanted.most, mode=mode)
-        )
-        if len(hits) >= wanted.most:
-            return hits[: wanted.most]
-        there = {node.node_id for node, _ in hits}
-        others = [node for node in below if node.node_id not in there and (admits is None or admits(node))]
-        # What has no vector yet is not unlike the question: nobody knows.
-        hits += [(node, 0.0 if mode == "hybrid" else None) for node in others if is_searched(node)]
-        hits += [(node, None) for node in others if not is_searched(node)]
-        return hits[: wanted.most]
+        hits = await self._ranking.ranked(memory, wanted.query, _searched(wanted), wanted.most, mode=mode)
+        return _followed(hits, below, wanted, mode)
+
+    async def _of_large_owner(self, large: LargeUsers, owner: str, wanted: Wanted) -> list[Found]:
+        """The same of somebody who is not to be loaded for it."""
+        if not wanted.query:
+            return [(node, None) for node in await self._newest(owner, wanted)]
+        mode = self._settings.store_search
+        hits = await large.ranked(owner, wanted.query, wanted.prefix, _searched(wanted), wanted.most, mode=mode)
+        below: list[MemoryNode] = []
+        for passes in (is_searched, lambda node: not is_searched(node)):
+            if len(hits) + len(below) < wanted.most:
+                below += await self._newest(owner, wanted, besides={node.node_id for node, _ in hits}, passes=passes)
+        return _followed(hits, below, wanted, mode)
 
     async def _of_one_of_many(self, owner: str, wanted: Wanted) -> list[Found]:
         """The same, without loading somebody who was only met on the way, unless a question has to be answered."""
         if wanted.query or self._is_here(owner):
             return await self._of_owner(owner, wanted)
-        return _first(newest_first(await self._rows.under(owner, wanted.prefix, utc_now())), wanted)
+        return [(node, None) for node in await self._newest(owner, wanted)]
+
+    async def _newest(
+        self, owner: str, wanted: Wanted, *, besides: Collection[str] = (), passes: Admits = lambda _: True
+    ) -> list[MemoryNode]:
+        """The newest of an owner who is not here that pass, as many as fill the page."""
+        admits, most = wanted.admits, max(_FEWEST_READ, 2 * (wanted.most + len(besides)))
+        while True:
+            nodes = await self._rows.under(owner, wanted.prefix, utc_now(), most=most)
+            others = (node for node in nodes if node.node_id not in besides and passes(node))
+            passing = [node for node in others if admits is None or admits(node)][: wanted.most]
+            if len(passing) == wanted.most or len(nodes) < most:
+                return passing
+            most *= _MORE
+
+    async def _is_large(self, owner: str) -> bool:
+        """Whether an owner is not to be loaded for a question; what waits for Postgres shows only where he is."""
+        if self._large is not None and not self._sessions.awaits_delivery(owner):
+            with suppress(StorageUnavailable):
+                return await self._large.includes(owner)
+        return False
 
     async def _namespaces_of(self, owner: str, *, strong: bool) -> Iterable[Namespace]:
         if not self._is_here(owner):
@@ -186,6 +210,33 @@ class ItemSearch:
                 yield some
                 some = []
         yield some
+
+
+def _searched(wanted: Wanted) -> Admits:
+    """Which memories can be hits of a search."""
+    prefix, admits = wanted.prefix, wanted.admits
+
+    def searched(node: MemoryNode) -> bool:
+        return (
+            node.namespace is not None
+            and node.namespace[: len(prefix)] == prefix
+            and is_searched(node)
+            and (admits is None or admits(node))
+        )
+
+    return searched
+
+
+def _followed(hits: Sequence[Scored], below: Iterable[MemoryNode], wanted: Wanted, mode: Mode) -> list[Found]:
+    """The hits, and where they do not fill the page what the question is not about; what is not searched comes last."""
+    found: list[Found] = list(hits)
+    if len(found) < wanted.most:
+        there, admits = {node.node_id for node, _ in hits}, wanted.admits
+        others = [node for node in below if node.node_id not in there and (admits is None or admits(node))]
+        # What has no vector yet is not unlike the question: nobody knows.
+        found += [(node, 0.0 if mode == "hybrid" else None) for node in others if is_searched(node)]
+        found += [(node, None) for node in others if not is_searched(node)]
+    return found[: wanted.most]
 
 
 def _first(below: Iterable[MemoryNode], wanted: Wanted) -> list[Found]:

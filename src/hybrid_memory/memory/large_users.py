@@ -4,8 +4,10 @@ The ranking is that of every other user, over some hundred candidates instead of
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from hybrid_memory.graph.user_graph import Clock, UserGraph, utc_now
 from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.memory.vectors import Vectors
-from hybrid_memory.models import RecallHit
+from hybrid_memory.models import MemoryNode, RecallHit
 from hybrid_memory.postgres.embeddings import Embeddings, Space
 from hybrid_memory.postgres.large_owners import Asked, LargeOwners
 from hybrid_memory.recall.question import Filters, Question, Similarities
@@ -25,10 +27,22 @@ LARGE_OWNERS = "large_owners"
 # More than are asked for: what is nearest by one measure alone need not be what is meant.
 _CANDIDATES_PER_HIT = 20
 _FEWEST_CANDIDATES = 200
+# Conditions that Postgres does not know may sort out most of them; how many it is asked for then, and how often more.
+_MOST_CANDIDATES = 20_000
+_MORE = 8
 # Up to here comparing one by one takes milliseconds, and finds everything.
 MOST_COMPARED = 20_000
 _EVERY_SECONDS = 60.0
 _JOB_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The candidates of a user, with their cosines where vectors were compared, and whether there are no more."""
+
+    memory: UserMemory
+    similarities: Similarities | None
+    all_there_are: bool
 
 
 class LargeUsers:
@@ -84,26 +98,70 @@ class LargeUsers:
             StorageUnavailable: Postgres does not answer.
         """
         space, asked = await self._vector_of(user_id, question.text or "", vector)
-        now = self._clock()
+        found = await self._candidates(user_id, question, space, asked, _candidates_for(question.limit))
+        return found.memory.ranked(replace(question, similarities=found.similarities))
+
+    async def ranked(
+        self,
+        user_id: str,
+        query: str,
+        namespace: tuple[str, ...],
+        admits: Callable[[MemoryNode], bool],
+        most: int,
+        *,
+        mode: Literal["hybrid", "vector"],
+    ) -> list[tuple[MemoryNode, float]]:
+        """Items below a namespace that a predicate admits, the best first, at most so many; see `Finding.ranked`.
+
+        Raises:
+            StorageUnavailable: Postgres does not answer.
+        """
+        space, vector = await self._vector_of(user_id, query, None)
+        question = Question(
+            text=query, filters=Filters(namespace=namespace, admits=admits), limit=most, near_copies=True
+        )
+        if mode == "vector":
+            if vector is None:
+                return []
+            question = replace(question, text=None)
+        asked_for = _candidates_for(most)
+        while True:
+            found = await self._candidates(user_id, question, space, vector, asked_for)
+            hits = (
+                _by_cosine(found, question.filters, self._clock())
+                if mode == "vector"
+                else [
+                    (hit.node, hit.score)
+                    for hit in found.memory.ranked(replace(question, similarities=found.similarities))
+                ]
+            )
+            if len(hits) >= most or found.all_there_are or asked_for >= _MOST_CANDIDATES:
+                return hits[:most]
+            asked_for *= _MORE
+
+    async def _candidates(
+        self, user_id: str, question: Question, space: Space | None, vector: Vector | None, most: int
+    ) -> _Found:
         found = await self._rows.candidates(
             user_id,
             Asked(
                 text=question.text or "",
                 language=self._language,
                 space=space,
-                vector=asked,
-                filters=_as_json(question.filters, now.isoformat()),
-                most=max(_FEWEST_CANDIDATES, _CANDIDATES_PER_HIT * question.limit),
+                vector=vector,
+                filters=_as_json(question.filters, self._clock().isoformat()),
+                most=most,
             ),
         )
         graph = UserGraph(user_id, clock=self._clock)
         graph.apply(
             Delta(incarnation=None, version=0, nodes=found.nodes, relationships=found.relationships, complete=True)
         )
+        similarities = None
         if found.cosines:
             cosines = np.fromiter(found.cosines.values(), dtype=np.float32, count=len(found.cosines))
-            question = replace(question, similarities=Similarities(tuple(found.cosines), cosines))
-        return UserMemory(graph, None, self._language).ranked(question)
+            similarities = Similarities(tuple(found.cosines), cosines)
+        return _Found(UserMemory(graph, None, self._language), similarities, len(found.nodes) < most)
 
     async def _vector_of(
         self, user_id: str, text: str, vector: Sequence[float] | None
@@ -123,6 +181,19 @@ class LargeUsers:
                     await self._rows.index_vectors(user_id, space)
 
 
+def _candidates_for(hits: int) -> int:
+    return max(_FEWEST_CANDIDATES, _CANDIDATES_PER_HIT * hits)
+
+
+def _by_cosine(found: _Found, filters: Filters, now: datetime) -> list[tuple[MemoryNode, float]]:
+    """What has a vector and passes, the nearest first, which is how Postgres gives them."""
+    if found.similarities is None:
+        return []
+    pairs = zip(found.similarities.node_ids, found.similarities.cosines.tolist(), strict=True)
+    nodes = ((found.memory.peek(node_id), cosine) for node_id, cosine in pairs)
+    return [(node, cosine) for node, cosine in nodes if node is not None and filters.admit(node, now)]
+
+
 def _as_json(filters: Filters, at: str) -> str:
     """The filters as `memory.passes` takes them; they may let through what is sorted out here."""
     given = {
@@ -132,5 +203,6 @@ def _as_json(filters: Filters, at: str) -> str:
         "metadata": dict(filters.metadata) or None,
         "since": None if filters.since is None else filters.since.isoformat(),
         "until": None if filters.until is None else filters.until.isoformat(),
+        "namespace": None if filters.namespace is None else list(filters.namespace),
     }
     return json.dumps({"at": at} | {name: value for name, value in given.items() if value is not None})

@@ -6,6 +6,7 @@ from typing import Any
 
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import Clock, utc_now
+from hybrid_memory.memory.item_index import newest_first
 from hybrid_memory.memory.places import Arrived
 from hybrid_memory.models import MemoryNode, Swept
 from hybrid_memory.postgres.housekeeping import MOST_ROWS, Chore, Reads
@@ -161,12 +162,15 @@ class LocalItems:
 
         return await self._state.read(query)
 
-    async def under(self, owner: str, prefix: Sequence[str], at: datetime) -> list[MemoryNode]:
-        """The items of an owner whose namespace begins so."""
+    async def under(
+        self, owner: str, prefix: Sequence[str], at: datetime, *, most: int | None = None
+    ) -> Sequence[MemoryNode]:
+        """The items of an owner whose namespace begins so, the newest change first; so many, or all."""
         nodes = (one.node for one in (await self._state.read(lambda sql: LocalRows(sql, owner).since())).nodes)
         alive = (node for node in nodes if node.expires_at is None or node.expires_at > at)
         begins = tuple(prefix)
-        return [node for node in alive if node.namespace is not None and node.namespace[: len(begins)] == begins]
+        below = (node for node in alive if node.namespace is not None and node.namespace[: len(begins)] == begins)
+        return newest_first(below)[:most]
 
     async def namespaces(self, owner: str, at: datetime) -> list[tuple[str, ...]]:
         """In which namespaces an owner has items."""

@@ -27,8 +27,10 @@ class StoredItems(Protocol):
     async def several(self, owner: str, node_ids: Collection[str]) -> list[MemoryNode]:
         """Items of an owner, expired or not."""
 
-    async def under(self, owner: str, prefix: Sequence[str], at: datetime) -> list[MemoryNode]:
-        """The items of an owner whose namespace begins so."""
+    async def under(
+        self, owner: str, prefix: Sequence[str], at: datetime, *, most: int | None = None
+    ) -> Sequence[MemoryNode]:
+        """The items of an owner whose namespace begins so, the newest change first; so many, or all."""
 
     async def namespaces(self, owner: str, at: datetime) -> list[Namespace]:
         """In which namespaces an owner has items."""

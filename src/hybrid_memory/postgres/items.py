@@ -23,10 +23,12 @@ class ItemRows:
         async with self._database.transaction([owner]) as transaction:
             return await Nodes(transaction, owner).several(node_ids)
 
-    async def under(self, owner: str, prefix: Sequence[str], at: datetime) -> list[MemoryNode]:
-        """The items of an owner whose namespace begins so, in no order."""
+    async def under(
+        self, owner: str, prefix: Sequence[str], at: datetime, *, most: int | None = None
+    ) -> list[MemoryNode]:
+        """The items of an owner whose namespace begins so, the newest change first; so many, or all."""
         async with self._database.transaction([owner]) as transaction:
-            return await Nodes(transaction, owner).items(prefix, at)
+            return await Nodes(transaction, owner).items(prefix, at, most=most)
 
     async def namespaces(self, owner: str, at: datetime) -> list[tuple[str, ...]]:
         """In which namespaces an owner has items."""

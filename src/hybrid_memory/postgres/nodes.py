@@ -94,9 +94,10 @@ class Nodes:
         ids = [UUID(node_id) for node_id in node_ids]
         return self.nodes(await self._transaction.fetch("nodes.several", user_id=self._user_id, node_ids=ids))
 
-    async def items(self, prefix: Iterable[str], at: datetime) -> list[MemoryNode]:
-        """The items of a store whose namespace begins so, without those that have expired at `at`, in no order."""
-        rows = await self._transaction.fetch("nodes.items", user_id=self._user_id, prefix=list(prefix), at=at)
+    async def items(self, prefix: Iterable[str], at: datetime, *, most: int | None = None) -> list[MemoryNode]:
+        """The items of a store whose namespace begins so, without those that have expired at `at`, newest first."""
+        labels = list(prefix)
+        rows = await self._transaction.fetch("nodes.items", user_id=self._user_id, prefix=labels, at=at, most=most)
         return self.nodes(rows)
 
     async def entity(self, entity_system: str, entity_id: str) -> MemoryNode | None:
