@@ -101,7 +101,9 @@ class Lifecycle:
     def _at_hand(self) -> Parts | None:
         """The parts, where they are open and the caller is on their loop: for what needs no turn of it."""
         parts = self._parts
-        return parts if parts is not None and not self._closed and parts.on_this_loop else None
+        if parts is None or self._closed or not self._home.is_here or not parts.on_this_loop:
+            return None
+        return parts
 
     async def _ready(self) -> Parts:
         """On the home loop: the parts, opened once however many callers come at the same time."""

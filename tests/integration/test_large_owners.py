@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ import pytest
 from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
-from hybrid_memory import HybridMemoryManager
+from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.memory.large_users import LARGE_OWNERS, MOST_COMPARED
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.embeddings import Space
@@ -20,7 +20,7 @@ from hybrid_memory.postgres.target import Targets
 from tests.support.embedders import Words
 from tests.support.managers import run_job
 from tests.support.recording import Recorded
-from tests.support.servers import administration, connection_to
+from tests.support.servers import administration, connection_to, running_server
 
 Instance = Callable[..., HybridMemoryManager]
 SPACE = Space("m", 24)
@@ -212,6 +212,18 @@ class TestTheIndex:
         await rows.index_vectors("nick", SPACE)
         assert (await rows.candidates("nick", asked(vectors[5]))).compared == "by index"
 
+    async def test_where_others_fill_it_everything_is_compared(self, clustered: Clustered, targets: Targets) -> None:
+        rows, vectors = clustered
+        await rows.index_vectors("nick", SPACE)
+        for held, compared in ((10 * SIZE, "by index"), (20 * SIZE, "exactly")):
+            async with administration(targets) as connection:
+                await connection.execute(
+                    "update pg_class set reltuples = $1 where relname = memory.ann_index('m/24')", float(held)
+                )
+            found = await rows.candidates("nick", asked(vectors[5]))
+            assert found.compared == compared
+            assert {one.replace("-", "") for one in found.cosines} == nearest(vectors, vectors[5], 10)
+
     async def test_a_filter_that_lets_little_through_is_answered_completely(
         self, clustered: Clustered, targets: Targets
     ) -> None:
@@ -237,12 +249,24 @@ class TestTheIndex:
             assert await connection.fetchval("select count(*) from memory.postings") == 0
 
 
+@pytest.fixture
+async def roomy(settings: Settings, events: Recorded) -> AsyncIterator[tuple[Targets, Database]]:
+    """A server that has the memory for an index of a million vectors, and the time to compare them one by one."""
+    with running_server(18, shared_buffers="1GB") as server:
+        async with server.migrated_database() as targets:
+            patient = settings.model_copy(update={"command_timeout_seconds": 120})
+            database = await Database.open(targets, patient, events)
+            yield targets, database
+            await database.close()
+
+
 @pytest.mark.campaign
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("size", [MOST_COMPARED, 100_000, 1_000_000])
-async def test_a_very_large_user_among_a_thousand_others(targets: Targets, database: Database, size: int) -> None:
+async def test_a_very_large_user_among_a_thousand_others(roomy: tuple[Targets, Database], size: int) -> None:
     """From the size on at which the index is made it finds nearly everything, sooner than looking at everything."""
-    rows, begun = LargeOwners(database), time.perf_counter()
+    (targets, database), begun = roomy, time.perf_counter()
+    rows = LargeOwners(database)
 
     def told(text: str) -> None:
         print(f"{size} rows, {time.perf_counter() - begun:.0f} s: {text}", flush=True)

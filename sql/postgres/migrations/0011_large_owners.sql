@@ -260,6 +260,16 @@ as $$
                             where t.oid = (select tableoid from memory.deployment)))
 $$;
 
+-- How many vectors it holds of all users, about; null when it is not there, nothing or less when nobody knows.
+create function memory.ann_index_size(p_mark text) returns real
+language sql stable
+as $$
+  select c.reltuples from pg_catalog.pg_class c
+  where memory.has_ann_index(p_mark) and c.relname = memory.ann_index(p_mark)
+    and c.relnamespace = (select t.relnamespace from pg_catalog.pg_class t
+                          where t.oid = (select tableoid from memory.deployment))
+$$;
+
 -- Makes it, over the rows that are marked `ann`. It is made before the first row is marked, so it takes no time then.
 create function memory.create_ann_index(p_model text, p_dimensions integer) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -354,6 +364,7 @@ revoke all on function memory.nearest_latest(
   text, text, integer, public.vector, public.halfvec, jsonb, bigint, integer) from public;
 revoke all on function memory.ann_index(text) from public;
 revoke all on function memory.has_ann_index(text) from public;
+revoke all on function memory.ann_index_size(text) from public;
 revoke all on function memory.missing_ann_indexes() from public;
 revoke all on function memory.create_ann_index(text, integer) from public;
 revoke all on function memory.nearest_by_index(

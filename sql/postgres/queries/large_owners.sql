@@ -18,6 +18,10 @@ select memory.has_ann_index(:mark);
 -- A plan for every user takes a large one for an average one, of whom everything is read in no time.
 set local plan_cache_mode = 'force_custom_plan';
 
+-- name: ann_index_size
+-- How many vectors it holds, of all users.
+select memory.ann_index_size(:mark);
+
 -- name: begin_ann
 -- Has new vectors of a user put into it as they are kept; where the user is now, and up to where it holds all of them.
 update memory.user_metadata

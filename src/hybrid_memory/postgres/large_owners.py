@@ -25,6 +25,8 @@ _PORTION = 2000
 # New vectors find their place in an index slowly.
 _PORTION_SECONDS = 120.0
 _BEFORE_ALL = UUID(int=0)
+# Measured: so many vectors are compared one by one while the index leads to the next.
+_COMPARED_PER_STEP = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,13 +194,19 @@ async def _nearest(
         "most": asked.most,
     }
     standing = await transaction.fetchrow("large_owners.standing", user_id=user_id, mark=asked.space.mark)
-    marked = standing["marked"] if standing else None
-    if marked is not None and await transaction.fetchval("large_owners.has_ann_index", mark=asked.space.mark):
+    own, marked = (standing["node_count"], standing["marked"]) if standing else (0, None)
+    held = await transaction.fetchval("large_owners.ann_index_size", mark=asked.space.mark)
+    if marked is not None and held is not None and _is_quicker_by_index(own, held, asked.most):
         near = await transaction.fetch("large_owners.nearest_by_index", **question)
         others = await transaction.fetch("large_owners.nearest_latest", **question, after=marked)
         if len(near) + len(others) >= asked.most:
             best = sorted([*near, *others], key=lambda row: (-row["cosine"], row["node_id"]))
             return {str(row["node_id"]): row["cosine"] for row in best[: asked.most]}, "by index"
-    # Nothing is marked, or so little passes the filters that the index gives up looking for it.
+    # Nothing is marked, others fill the index, or so little passes the filters that it gives up looking for it.
     rows = await transaction.fetch("large_owners.nearest", **question)
     return {str(row["node_id"]): row["cosine"] for row in rows}, "exactly"
+
+
+def _is_quicker_by_index(own: int, held: float, most: int) -> bool:
+    """Whether enough of a user's vectors are met in an index of many users before all of them are compared."""
+    return most * max(held, own) * _COMPARED_PER_STEP <= own * own
