@@ -605,7 +605,6 @@ declare
   v_known uuid[];
   v_gone uuid[] := '{}';
   v_renamed uuid[] := '{}';
-  v_hashes bytea[];
   v_same jsonb := '{}';
   v_missing bigint;
   v_misplaced boolean := false;
@@ -663,7 +662,7 @@ begin
   v_version := v_version + 1;
 
   -- Only what was written before some deletion can have been deleted already.
-  v_late := coalesce(least((p_ops ->> 'oldest')::timestamptz, v_cutoff) <= v_last_deletion, false);
+  v_late := v_last_deletion is not null and least((p_ops ->> 'oldest')::timestamptz, v_cutoff) <= v_last_deletion;
   -- Citus takes no outer or anti join between a table and jsonb, hence the arrays. The joins repeat the ids as an
   -- array, so that they are looked up by key however large the user is.
   if v_late then
@@ -695,10 +694,13 @@ begin
   end if;
 
   if jsonb_array_length(p_ops -> 'nodes') > 0 then
-    select array_agg(decode(o.content_hash, 'hex')) into v_hashes
-      from jsonb_to_recordset(p_ops -> 'nodes') as o (n bigint, content_hash text, only_once boolean)
-      where o.only_once and o.n > v_mark;
-    if v_hashes is not null then
+    -- Mostly there is none, which the index alone can tell. The array comes from a subquery because a plan for any array
+    -- is kept: one for the values of a variable would be made anew each time.
+    if exists (
+      select from memory.nodes where user_id = p_user and content_hash = any (array(
+        select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
+        where (o -> 'only_once')::boolean))
+    ) then
       select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
         into v_same, v_dead
         from (
@@ -706,7 +708,8 @@ begin
           from jsonb_to_recordset(p_ops -> 'nodes')
                  as o (n bigint, node_id uuid, context_type text, content_hash text, only_once boolean)
           join memory.nodes n on n.user_id = p_user and n.content_hash = decode(o.content_hash, 'hex')
-            and n.content_hash = any (v_hashes)
+            and n.content_hash = any (array(
+              select decode(h ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') h))
           where o.only_once and o.n > v_mark and n.context_type = o.context_type and n.node_id <> o.node_id
             and (n.expires_at is null or n.expires_at > v_now)
           group by o.n, o.node_id
@@ -717,6 +720,21 @@ begin
         where user_id = p_user and node_id = any (array(select value::uuid from jsonb_each_text(v_same)));
     end if;
 
+    if p_ops @? '$.nodes[*].thread_id ? (@ != null)' then
+      -- In its thread a memory stands where it says, or comes last.
+      p_ops := jsonb_set(p_ops, '{nodes}', (
+        select jsonb_agg(case when o.op ->> 'seq' is not null then o.op
+                 else o.op || jsonb_build_object('seq', o.place + (
+                   select coalesce(max(e.seq), 0) from memory.nodes e
+                   where e.user_id = p_user and e.thread_id = o.op ->> 'thread_id')) end)
+        from (
+          select op, row_number() over (
+            partition by op -> 'thread_id', (op ->> 'n')::bigint > v_mark and (op ->> 'n')::bigint <> all (v_dead)
+            order by (op ->> 'n')::bigint) as place
+          from jsonb_array_elements(p_ops -> 'nodes') op
+        ) as o));
+    end if;
+
     for v_row in
       insert into memory.nodes as t (
         user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
@@ -724,10 +742,7 @@ begin
         updated_at, last_accessed_at, expires_at)
       select p_user, o.node_id, o.context_type, o.content, o.content_kind, o.summary, o.tags, o.metadata, o.importance,
              o.confidence, o.external_id, o.thread_id,
-             case when o.thread_id is not null then coalesce(o.seq,
-               row_number() over (partition by o.thread_id order by o.n)
-               + (select coalesce(max(e.seq), 0) from memory.nodes e
-                  where e.user_id = p_user and e.thread_id = o.thread_id)) end,
+             case when o.thread_id is not null then o.seq end,
              o.namespace, o.key, decode(o.content_hash, 'hex'), v_version, least(o.written_at, v_cutoff), o.written_by,
              coalesce(o.created_at, v_now), coalesce(o.updated_at, v_now), coalesce(o.last_accessed_at, v_now),
              o.expires_at
@@ -1042,7 +1057,7 @@ revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '95a65616706823b58dd5e16e5bbbf5a1d942a0cfde02eee34dbbf73370e020dd');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '4b8f4be5973855455f75ae5f2dbee26b5185edd53fbdb9abddb3ce6c9dc3311a');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

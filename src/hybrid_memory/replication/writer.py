@@ -36,12 +36,13 @@ class _Request:
 
 @dataclass(slots=True)
 class _Waiting:
-    """What one user waits for. Nothing is sent while somebody holds him still."""
+    """What one user waits for. Nothing is sent while somebody holds him still, who waits for `returned` first."""
 
     requests: deque[_Request] = field(default_factory=deque)
     next_number: int = 1
     under_way: bool = False
     still: asyncio.Lock = field(default_factory=asyncio.Lock)
+    returned: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def may_be_sent(self) -> bool:
@@ -116,7 +117,8 @@ class Writer:
             async with user.still:
                 self._ready.pop(user_id, None)
                 while user.under_way:
-                    await asyncio.wait(self._calls)
+                    user.returned.clear()
+                    await user.returned.wait()
                 yield
         finally:
             if user.may_be_sent:
@@ -165,7 +167,7 @@ class Writer:
             self._wake()
 
     async def _send(self) -> None:
-        """Send for users that nobody sends for, until nothing waits."""
+        """Send for users that nobody sends for, until nothing waits and nobody who was answered writes on at once."""
         self._waking = False
         while chosen := self._chosen():
             if self._ready:
@@ -174,6 +176,16 @@ class Writer:
                 await self._apply(chosen)
             finally:
                 self._answered(chosen)
+            if not self._ready and not self._waking:
+                await self._hear()
+
+    async def _hear(self) -> None:
+        """Hear those who have been answered just now, which costs less than to be woken by them."""
+        self._waking = True
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._waking = False
 
     def _chosen(self) -> dict[str, list[_Request]]:
         chosen = {}
@@ -189,6 +201,7 @@ class Writer:
         for user_id in chosen:
             user = self._users[user_id]
             user.under_way = False
+            user.returned.set()
             if user.may_be_sent:
                 self._ready[user_id] = user
 
