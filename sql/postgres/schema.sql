@@ -31,13 +31,15 @@ create function memory.bound() returns text[]
 language sql stable parallel safe
 as $$ select nullif(current_setting('memory.users', true), '')::text[] $$;
 
--- SET takes no parameters and set_config does not reach Citus workers; %L quotes, so any user id is safe here. The
--- Citus setting is an accepted placeholder where Citus is not installed.
+-- SET takes no parameters and set_config does not reach Citus workers; %L quotes, so any user id is safe here. Only
+-- where Citus is installed does its setting have a value.
 create function memory.bind_users(p_users text[]) returns void
 language plpgsql volatile
 as $$
 begin
-  execute 'set local citus.propagate_set_commands = ''local''';
+  if current_setting('citus.propagate_set_commands', true) is not null then
+    execute 'set local citus.propagate_set_commands = ''local''';
+  end if;
   execute format('set local memory.users = %L', coalesce(p_users, '{}')::text);
 end
 $$;
@@ -56,7 +58,7 @@ revoke all on function memory.bound() from public;
 revoke all on function memory.bind_users(text[]) from public;
 revoke all on function memory.set_scope(text) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (1, 'foundation', '283e635de2c2e1e8b4eb5a51810b80f229f3b193aa738344ab667fffafca57c3');
+insert into memory.schema_migrations (number, name, checksum) values (1, 'foundation', '762e49dda8e42de5a2adbcd26e2b794bf57fa93492223fff61346634b9a87010');
 
 -- 0002 graph
 -- Users' memories: nodes, relationships, embeddings, and what keeps caches and replays right. Every key begins with
@@ -545,7 +547,8 @@ declare
   v_erased_at timestamptz;
   v_erased boolean;
   v_list text;
-  v_left integer := 0;
+  v_kept jsonb;
+  v_none_left boolean := true;
 begin
   select max(erased_at), coalesce(bool_or(incarnation = v_incarnation), false) into v_erased_at, v_erased
     from memory.erasures where user_hash = encode(sha256(convert_to(p_user, 'UTF8')), 'hex');
@@ -555,23 +558,27 @@ begin
     return p_ops;
   end if;
   foreach v_list in array array['nodes', 'entities', 'edges', 'deletes'] loop
-    p_ops := jsonb_set(p_ops, array[v_list], (
-      select coalesce(jsonb_agg(o), '[]') from jsonb_array_elements(p_ops -> v_list) o
-      where not v_erased and (o ->> 'written_at')::timestamptz > v_erased_at));
-    v_left := v_left + jsonb_array_length(p_ops -> v_list);
+    select jsonb_agg(o) into v_kept from jsonb_array_elements(p_ops -> v_list) o
+      where not v_erased and (o ->> 'written_at')::timestamptz > v_erased_at;
+    p_ops := p_ops - v_list;
+    if v_kept is not null then
+      p_ops := p_ops || jsonb_build_object(v_list, v_kept);
+      v_none_left := false;
+    end if;
   end loop;
-  return p_ops || jsonb_build_object('erased', v_left = 0);
+  return p_ops || jsonb_build_object('erased', v_none_left);
 end
 $$;
 
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds `user_id`, the `last` number and the `oldest` time of writing in
 -- it, and lists of operations by kind, each operation with its number `n`: `nodes`, `entities`, `edges`, `vectors`,
--- `counts`, `deletes`. A key appears once per list; deletes run last, so a put after a delete of the same node belongs into the
--- next batch. What is above `o_before` was applied; what lost against a later write or deletion is consumed like the
--- rest. A node marked `only_once` that the user has already, with the same content and type under another id, is not
--- stored: `o_same` names the one that is there, which counts as accessed, and relationships of the batch go to that one.
--- It also names the new id of an entity that had another one than its identity gives.
+-- `counts`, `deletes`; those that would be empty are left out. A key appears once per list; deletes run last, so a put
+-- after a delete of the same node belongs into the next batch. What is above `o_before` was applied; what lost against a
+-- later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with the same
+-- content and type under another id, is not stored: `o_same` names the one that is there, which counts as accessed, and
+-- relationships of the batch go to that one. It also names the new id of an entity that had another one than its
+-- identity gives.
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
 -- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
 -- `deleted`.
@@ -666,7 +673,7 @@ begin
   -- Citus takes no outer or anti join between a table and jsonb, hence the arrays. The joins repeat the ids as an
   -- array, so that they are looked up by key however large the user is.
   if v_late then
-    v_written := (p_ops -> 'nodes') || (p_ops -> 'entities');
+    v_written := coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]');
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(v_written) as o (node_id uuid);
     select coalesce(array_agg(o.n), '{}') into v_dead
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
@@ -693,7 +700,7 @@ begin
     end if;
   end if;
 
-  if jsonb_array_length(p_ops -> 'nodes') > 0 then
+  if p_ops ? 'nodes' then
     -- Mostly there is none, which the index alone can tell. The array comes from a subquery because a plan for any array
     -- is kept: one for the values of a variable would be made anew each time.
     if exists (
@@ -783,7 +790,7 @@ begin
     end if;
   end if;
 
-  if jsonb_array_length(p_ops -> 'entities') > 0 then
+  if p_ops ? 'entities' then
     -- An entity that somebody inserted by hand has an id of its own making; the first write that meets it gives it the
     -- one that is derived from its identity, which is the same on every instance.
     select array_agg(o.content ->> 'entity_system'), array_agg(o.content ->> 'entity_id') into v_systems, v_names
@@ -881,7 +888,7 @@ begin
         and (n.content_hash is null or e.content_hash is distinct from n.content_hash);
   end if;
 
-  if jsonb_array_length(p_ops -> 'edges') > 0 then
+  if p_ops ? 'edges' then
     if v_same <> '{}' then
       -- Two relationships may have become one by that: the later one counts.
       p_ops := jsonb_set(p_ops, '{edges}', coalesce((
@@ -947,7 +954,7 @@ begin
     end loop;
   end if;
 
-  if jsonb_array_length(p_ops -> 'vectors') > 0 then
+  if p_ops ? 'vectors' then
     -- Not where another text has won.
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'vectors') as o (node_id uuid);
     insert into memory.embeddings as t (
@@ -966,7 +973,7 @@ begin
   end if;
 
   -- What was counted where there was no Postgres; the reports of an entity raise its confidence as if they were told now.
-  if jsonb_array_length(p_ops -> 'counts') > 0 then
+  if p_ops ? 'counts' then
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'counts') as o (node_id uuid);
     for v_row in
       update memory.nodes as t
@@ -991,7 +998,7 @@ begin
     end loop;
   end if;
 
-  if jsonb_array_length(p_ops -> 'deletes') > 0 then
+  if p_ops ? 'deletes' then
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'deletes') as o (node_id uuid);
     select coalesce(array_agg(n.node_id) filter (where not k.newer), '{}'),
            coalesce(array_agg(n.node_id) filter (where k.newer), '{}'),
@@ -1057,7 +1064,7 @@ revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '4b8f4be5973855455f75ae5f2dbee26b5185edd53fbdb9abddb3ce6c9dc3311a');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '78a72d91fc9fd8d9d8ad1423b8bf847d8bf599e3895b42b8e1230e4367b4a67d');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

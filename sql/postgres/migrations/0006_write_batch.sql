@@ -126,7 +126,8 @@ declare
   v_erased_at timestamptz;
   v_erased boolean;
   v_list text;
-  v_left integer := 0;
+  v_kept jsonb;
+  v_none_left boolean := true;
 begin
   select max(erased_at), coalesce(bool_or(incarnation = v_incarnation), false) into v_erased_at, v_erased
     from memory.erasures where user_hash = encode(sha256(convert_to(p_user, 'UTF8')), 'hex');
@@ -136,23 +137,27 @@ begin
     return p_ops;
   end if;
   foreach v_list in array array['nodes', 'entities', 'edges', 'deletes'] loop
-    p_ops := jsonb_set(p_ops, array[v_list], (
-      select coalesce(jsonb_agg(o), '[]') from jsonb_array_elements(p_ops -> v_list) o
-      where not v_erased and (o ->> 'written_at')::timestamptz > v_erased_at));
-    v_left := v_left + jsonb_array_length(p_ops -> v_list);
+    select jsonb_agg(o) into v_kept from jsonb_array_elements(p_ops -> v_list) o
+      where not v_erased and (o ->> 'written_at')::timestamptz > v_erased_at;
+    p_ops := p_ops - v_list;
+    if v_kept is not null then
+      p_ops := p_ops || jsonb_build_object(v_list, v_kept);
+      v_none_left := false;
+    end if;
   end loop;
-  return p_ops || jsonb_build_object('erased', v_left = 0);
+  return p_ops || jsonb_build_object('erased', v_none_left);
 end
 $$;
 
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds `user_id`, the `last` number and the `oldest` time of writing in
 -- it, and lists of operations by kind, each operation with its number `n`: `nodes`, `entities`, `edges`, `vectors`,
--- `counts`, `deletes`. A key appears once per list; deletes run last, so a put after a delete of the same node belongs into the
--- next batch. What is above `o_before` was applied; what lost against a later write or deletion is consumed like the
--- rest. A node marked `only_once` that the user has already, with the same content and type under another id, is not
--- stored: `o_same` names the one that is there, which counts as accessed, and relationships of the batch go to that one.
--- It also names the new id of an entity that had another one than its identity gives.
+-- `counts`, `deletes`; those that would be empty are left out. A key appears once per list; deletes run last, so a put
+-- after a delete of the same node belongs into the next batch. What is above `o_before` was applied; what lost against a
+-- later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with the same
+-- content and type under another id, is not stored: `o_same` names the one that is there, which counts as accessed, and
+-- relationships of the batch go to that one. It also names the new id of an entity that had another one than its
+-- identity gives.
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
 -- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
 -- `deleted`.
@@ -247,7 +252,7 @@ begin
   -- Citus takes no outer or anti join between a table and jsonb, hence the arrays. The joins repeat the ids as an
   -- array, so that they are looked up by key however large the user is.
   if v_late then
-    v_written := (p_ops -> 'nodes') || (p_ops -> 'entities');
+    v_written := coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]');
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(v_written) as o (node_id uuid);
     select coalesce(array_agg(o.n), '{}') into v_dead
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
@@ -274,7 +279,7 @@ begin
     end if;
   end if;
 
-  if jsonb_array_length(p_ops -> 'nodes') > 0 then
+  if p_ops ? 'nodes' then
     -- Mostly there is none, which the index alone can tell. The array comes from a subquery because a plan for any array
     -- is kept: one for the values of a variable would be made anew each time.
     if exists (
@@ -364,7 +369,7 @@ begin
     end if;
   end if;
 
-  if jsonb_array_length(p_ops -> 'entities') > 0 then
+  if p_ops ? 'entities' then
     -- An entity that somebody inserted by hand has an id of its own making; the first write that meets it gives it the
     -- one that is derived from its identity, which is the same on every instance.
     select array_agg(o.content ->> 'entity_system'), array_agg(o.content ->> 'entity_id') into v_systems, v_names
@@ -462,7 +467,7 @@ begin
         and (n.content_hash is null or e.content_hash is distinct from n.content_hash);
   end if;
 
-  if jsonb_array_length(p_ops -> 'edges') > 0 then
+  if p_ops ? 'edges' then
     if v_same <> '{}' then
       -- Two relationships may have become one by that: the later one counts.
       p_ops := jsonb_set(p_ops, '{edges}', coalesce((
@@ -528,7 +533,7 @@ begin
     end loop;
   end if;
 
-  if jsonb_array_length(p_ops -> 'vectors') > 0 then
+  if p_ops ? 'vectors' then
     -- Not where another text has won.
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'vectors') as o (node_id uuid);
     insert into memory.embeddings as t (
@@ -547,7 +552,7 @@ begin
   end if;
 
   -- What was counted where there was no Postgres; the reports of an entity raise its confidence as if they were told now.
-  if jsonb_array_length(p_ops -> 'counts') > 0 then
+  if p_ops ? 'counts' then
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'counts') as o (node_id uuid);
     for v_row in
       update memory.nodes as t
@@ -572,7 +577,7 @@ begin
     end loop;
   end if;
 
-  if jsonb_array_length(p_ops -> 'deletes') > 0 then
+  if p_ops ? 'deletes' then
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'deletes') as o (node_id uuid);
     select coalesce(array_agg(n.node_id) filter (where not k.newer), '{}'),
            coalesce(array_agg(n.node_id) filter (where k.newer), '{}'),

@@ -345,6 +345,8 @@ class Database:
                 return connection
 
     async def _give_back(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        # Whoever has the answer comes first.
+        await asyncio.sleep(0)
         # One that was lost at the last moment is out of the pool already.
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await self._pool.release(connection)
