@@ -706,7 +706,7 @@ begin
     if exists (
       select from memory.nodes where user_id = p_user and content_hash = any (array(
         select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
-        where (o -> 'only_once')::boolean))
+        where o @> '{"only_once": true}'))
     ) then
       select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
         into v_same, v_dead
@@ -1064,7 +1064,7 @@ revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '78a72d91fc9fd8d9d8ad1423b8bf847d8bf599e3895b42b8e1230e4367b4a67d');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'e77feaf7ed147c76314c961d69d06981d22d8400d56803fbfff5e9b8a969f6e8');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

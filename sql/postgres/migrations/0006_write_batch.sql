@@ -285,7 +285,7 @@ begin
     if exists (
       select from memory.nodes where user_id = p_user and content_hash = any (array(
         select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
-        where (o -> 'only_once')::boolean))
+        where o @> '{"only_once": true}'))
     ) then
       select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
         into v_same, v_dead

@@ -33,6 +33,8 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connectio
 # A server that works answers a ping within this; what it costs to be wrong is a new connection.
 _ANSWER_SECONDS = 0.5
 _ROLLBACK_SECONDS = 1.0
+# A connection that goes back to the pool without trouble is there after so many turns of the loop.
+_TURNS_TO_RETURN = 5
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
 _FETCHED_AT_ONCE = 1000
 _HANDED_OVER_AT_ONCE = 250
@@ -140,6 +142,7 @@ class Database:
         self._settings = settings
         self._events = events
         self._recovering: set[asyncio.Task[None]] = set()
+        self._returning: set[PoolConnectionProxy[asyncpg.Record]] = set()
         self._deadlines: set[asyncio.Timeout] = set()
         # The server processes that have answered since a call failed; None as long as none has.
         self._heard_from: set[int] | None = None
@@ -312,6 +315,7 @@ class Database:
         if self._heard_from is not None:
             self._heard_from.add(connection.get_server_pid())
         # The answer is here: nobody has to wait until the pool is done.
+        self._returning.add(connection)
         self._behind(self._give_back(connection))
 
     def _behind(self, work: Coroutine[Any, Any, None]) -> None:
@@ -325,6 +329,10 @@ class Database:
         What ended one connection may have ended others without a word. After a failure each of them is asked before its
         next use, and when one does not answer, none of them is used again.
         """
+        for _ in range(_TURNS_TO_RETURN):
+            # The one that was used last answers and has everything at hand: it is worth a moment.
+            if self._returning:
+                await asyncio.sleep(0)
         while True:
             connection = await self._pool.acquire()
             if self._heard_from is None or connection.get_server_pid() in self._heard_from:
@@ -345,11 +353,14 @@ class Database:
                 return connection
 
     async def _give_back(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
-        # Whoever has the answer comes first.
-        await asyncio.sleep(0)
-        # One that was lost at the last moment is out of the pool already.
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            await self._pool.release(connection)
+        try:
+            # Whoever has the answer comes first.
+            await asyncio.sleep(0)
+            # One that was lost at the last moment is out of the pool already.
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._pool.release(connection)
+        finally:
+            self._returning.discard(connection)
 
     async def _take_back(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, interrupted: bool) -> None:
         """Stop what the server still does for a failed call, then give the connection back, or up."""
