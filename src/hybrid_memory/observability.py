@@ -47,8 +47,9 @@ class Events:
 
     def __init__(self, *hooks: Hook) -> None:
         self._hooks: tuple[Hook, ...] = hooks
+        self._logger = logging.getLogger(LOGGER)
         self._standard = structlog.wrap_logger(
-            logging.getLogger(LOGGER),
+            self._logger,
             processors=[
                 structlog.stdlib.filter_by_level,
                 structlog.contextvars.merge_contextvars,
@@ -96,10 +97,10 @@ class Events:
             try:
                 hook(event)
             except Exception:
-                logging.getLogger(LOGGER).exception("event_hook_failed")
+                self._logger.exception("event_hook_failed")
         if structlog.is_configured():
             logger = structlog.get_logger(LOGGER)
-        elif logging.getLogger(LOGGER).isEnabledFor(_LEVELS[event.level]):
+        elif self._logger.isEnabledFor(_LEVELS[event.level]):
             logger = self._standard
         else:
             return

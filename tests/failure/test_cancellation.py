@@ -46,6 +46,7 @@ async def test_random_cancellations(targets: Targets, settings: Settings, rng: r
         await until(lambda: not database._recovering, "all connections are taken back")
         with Deadline(2):
             await asyncio.gather(*(write(database, f"after-{number}") for number in range(2 * size)))
+        await until(lambda: not database._recovering, "all connections are given back")
         assert 2 <= database._pool.get_size() <= size
         assert database._pool.get_idle_size() == database._pool.get_size(), "a connection was not given back"
 

@@ -108,10 +108,11 @@ async def test_a_connection_that_cannot_be_closed_holds_up_nobody(
             assert link._database is not None
             await link._database._pool.expire_connections()
             proxy.black_hole("to_server")
-        with Deadline(1):
+        with Deadline(0):
             await call
     proxy.heal()
     await closes(link)
+    await until(lambda: link._database and not link._database._recovering, "nobody says goodbye any more")
     assert link._database._pool.get_idle_size() == link._database._pool.get_size()
 
 

@@ -61,10 +61,48 @@ async def test_many_callers_share_few_round_trips(writer: Writer, targets: Targe
     assert writer.waiting == 0
 
 
-async def test_users_travel_together(writer: Writer, targets: Targets, events: Recorded) -> None:
-    await asyncio.gather(*(writer.write(f"user{number}", [node()]) for number in range(64)))
-    assert len(await stored(targets)) == 64
-    assert calls(events) == 2
+@pytest.mark.parametrize(("users", "sent"), [(16, 1), (32, 2), (64, 4), (128, 4)])
+async def test_users_travel_together_in_few_calls_side_by_side(
+    writer: Writer, targets: Targets, events: Recorded, users: int, sent: int
+) -> None:
+    await asyncio.gather(*(writer.write(f"user{number}", [node()]) for number in range(users)))
+    assert len(await stored(targets)) == users
+    assert calls(events) == sent
+
+
+async def test_who_writes_on_at_once_is_heard_by_the_same_sender(writer: Writer, targets: Targets) -> None:
+    await writer.write("nick", [node()])
+    senders = set(writer._calls)
+    for _ in range(5):
+        await writer.write("nick", [node()])
+        senders |= writer._calls
+    assert len(senders) == 1
+    await writer.drained()
+    assert len(await stored(targets)) == 6
+
+
+async def test_who_is_to_stand_still_does_not_wait_for_others_who_write_on(writer: Writer) -> None:
+    async def write_on() -> None:
+        while not stood_still.is_set():
+            await writer.write("busy", [node()])
+
+    def is_under_way(user: str) -> bool:
+        return user in writer._users and writer._users[user].under_way
+
+    stood_still = asyncio.Event()
+    others = asyncio.create_task(write_on())
+    own = asyncio.create_task(writer.write("nick", [node()]))
+    while not is_under_way("nick"):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5), writer.standing_still("nick"):
+        assert not is_under_way("nick")
+        await own
+        waits = asyncio.create_task(writer.write("nick", [node()]))
+        await writer.write("another", [node()])
+        assert not waits.done()
+    await waits
+    stood_still.set()
+    await others
 
 
 async def test_one_bad_write_fails_alone(writer: Writer, targets: Targets, rng: random.Random) -> None:

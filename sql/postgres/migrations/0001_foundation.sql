@@ -23,13 +23,15 @@ create function memory.bound() returns text[]
 language sql stable parallel safe
 as $$ select nullif(current_setting('memory.users', true), '')::text[] $$;
 
--- SET takes no parameters and set_config does not reach Citus workers; %L quotes, so any user id is safe here. The
--- Citus setting is an accepted placeholder where Citus is not installed.
+-- SET takes no parameters and set_config does not reach Citus workers; %L quotes, so any user id is safe here. Only
+-- where Citus is installed does its setting have a value.
 create function memory.bind_users(p_users text[]) returns void
 language plpgsql volatile
 as $$
 begin
-  execute 'set local citus.propagate_set_commands = ''local''';
+  if current_setting('citus.propagate_set_commands', true) is not null then
+    execute 'set local citus.propagate_set_commands = ''local''';
+  end if;
   execute format('set local memory.users = %L', coalesce(p_users, '{}')::text);
 end
 $$;

@@ -126,7 +126,8 @@ declare
   v_erased_at timestamptz;
   v_erased boolean;
   v_list text;
-  v_left integer := 0;
+  v_kept jsonb;
+  v_none_left boolean := true;
 begin
   select max(erased_at), coalesce(bool_or(incarnation = v_incarnation), false) into v_erased_at, v_erased
     from memory.erasures where user_hash = encode(sha256(convert_to(p_user, 'UTF8')), 'hex');
@@ -136,23 +137,27 @@ begin
     return p_ops;
   end if;
   foreach v_list in array array['nodes', 'entities', 'edges', 'deletes'] loop
-    p_ops := jsonb_set(p_ops, array[v_list], (
-      select coalesce(jsonb_agg(o), '[]') from jsonb_array_elements(p_ops -> v_list) o
-      where not v_erased and (o ->> 'written_at')::timestamptz > v_erased_at));
-    v_left := v_left + jsonb_array_length(p_ops -> v_list);
+    select jsonb_agg(o) into v_kept from jsonb_array_elements(p_ops -> v_list) o
+      where not v_erased and (o ->> 'written_at')::timestamptz > v_erased_at;
+    p_ops := p_ops - v_list;
+    if v_kept is not null then
+      p_ops := p_ops || jsonb_build_object(v_list, v_kept);
+      v_none_left := false;
+    end if;
   end loop;
-  return p_ops || jsonb_build_object('erased', v_left = 0);
+  return p_ops || jsonb_build_object('erased', v_none_left);
 end
 $$;
 
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds `user_id`, the `last` number and the `oldest` time of writing in
 -- it, and lists of operations by kind, each operation with its number `n`: `nodes`, `entities`, `edges`, `vectors`,
--- `counts`, `deletes`. A key appears once per list; deletes run last, so a put after a delete of the same node belongs into the
--- next batch. What is above `o_before` was applied; what lost against a later write or deletion is consumed like the
--- rest. A node marked `only_once` that the user has already, with the same content and type under another id, is not
--- stored: `o_same` names the one that is there, which counts as accessed, and relationships of the batch go to that one.
--- It also names the new id of an entity that had another one than its identity gives.
+-- `counts`, `deletes`; those that would be empty are left out. A key appears once per list; deletes run last, so a put
+-- after a delete of the same node belongs into the next batch. What is above `o_before` was applied; what lost against a
+-- later write or deletion is consumed like the rest. A node marked `only_once` that the user has already, with the same
+-- content and type under another id, is not stored: `o_same` names the one that is there, which counts as accessed, and
+-- relationships of the batch go to that one. It also names the new id of an entity that had another one than its
+-- identity gives.
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
 -- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
 -- `deleted`.
@@ -186,7 +191,6 @@ declare
   v_known uuid[];
   v_gone uuid[] := '{}';
   v_renamed uuid[] := '{}';
-  v_hashes bytea[];
   v_same jsonb := '{}';
   v_missing bigint;
   v_misplaced boolean := false;
@@ -244,11 +248,11 @@ begin
   v_version := v_version + 1;
 
   -- Only what was written before some deletion can have been deleted already.
-  v_late := coalesce(least((p_ops ->> 'oldest')::timestamptz, v_cutoff) <= v_last_deletion, false);
+  v_late := v_last_deletion is not null and least((p_ops ->> 'oldest')::timestamptz, v_cutoff) <= v_last_deletion;
   -- Citus takes no outer or anti join between a table and jsonb, hence the arrays. The joins repeat the ids as an
   -- array, so that they are looked up by key however large the user is.
   if v_late then
-    v_written := (p_ops -> 'nodes') || (p_ops -> 'entities');
+    v_written := coalesce(p_ops -> 'nodes', '[]') || coalesce(p_ops -> 'entities', '[]');
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(v_written) as o (node_id uuid);
     select coalesce(array_agg(o.n), '{}') into v_dead
       from jsonb_to_recordset(v_written) as o (n bigint, node_id uuid, written_at timestamptz, written_by uuid)
@@ -275,11 +279,14 @@ begin
     end if;
   end if;
 
-  if jsonb_array_length(p_ops -> 'nodes') > 0 then
-    select array_agg(decode(o.content_hash, 'hex')) into v_hashes
-      from jsonb_to_recordset(p_ops -> 'nodes') as o (n bigint, content_hash text, only_once boolean)
-      where o.only_once and o.n > v_mark;
-    if v_hashes is not null then
+  if p_ops ? 'nodes' then
+    -- Mostly there is none, which the index alone can tell. The array comes from a subquery because a plan for any array
+    -- is kept: one for the values of a variable would be made anew each time.
+    if exists (
+      select from memory.nodes where user_id = p_user and content_hash = any (array(
+        select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
+        where o @> '{"only_once": true}'))
+    ) then
       select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
         into v_same, v_dead
         from (
@@ -287,7 +294,8 @@ begin
           from jsonb_to_recordset(p_ops -> 'nodes')
                  as o (n bigint, node_id uuid, context_type text, content_hash text, only_once boolean)
           join memory.nodes n on n.user_id = p_user and n.content_hash = decode(o.content_hash, 'hex')
-            and n.content_hash = any (v_hashes)
+            and n.content_hash = any (array(
+              select decode(h ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') h))
           where o.only_once and o.n > v_mark and n.context_type = o.context_type and n.node_id <> o.node_id
             and (n.expires_at is null or n.expires_at > v_now)
           group by o.n, o.node_id
@@ -298,6 +306,21 @@ begin
         where user_id = p_user and node_id = any (array(select value::uuid from jsonb_each_text(v_same)));
     end if;
 
+    if p_ops @? '$.nodes[*].thread_id ? (@ != null)' then
+      -- In its thread a memory stands where it says, or comes last.
+      p_ops := jsonb_set(p_ops, '{nodes}', (
+        select jsonb_agg(case when o.op ->> 'seq' is not null then o.op
+                 else o.op || jsonb_build_object('seq', o.place + (
+                   select coalesce(max(e.seq), 0) from memory.nodes e
+                   where e.user_id = p_user and e.thread_id = o.op ->> 'thread_id')) end)
+        from (
+          select op, row_number() over (
+            partition by op -> 'thread_id', (op ->> 'n')::bigint > v_mark and (op ->> 'n')::bigint <> all (v_dead)
+            order by (op ->> 'n')::bigint) as place
+          from jsonb_array_elements(p_ops -> 'nodes') op
+        ) as o));
+    end if;
+
     for v_row in
       insert into memory.nodes as t (
         user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
@@ -305,10 +328,7 @@ begin
         updated_at, last_accessed_at, expires_at)
       select p_user, o.node_id, o.context_type, o.content, o.content_kind, o.summary, o.tags, o.metadata, o.importance,
              o.confidence, o.external_id, o.thread_id,
-             case when o.thread_id is not null then coalesce(o.seq,
-               row_number() over (partition by o.thread_id order by o.n)
-               + (select coalesce(max(e.seq), 0) from memory.nodes e
-                  where e.user_id = p_user and e.thread_id = o.thread_id)) end,
+             case when o.thread_id is not null then o.seq end,
              o.namespace, o.key, decode(o.content_hash, 'hex'), v_version, least(o.written_at, v_cutoff), o.written_by,
              coalesce(o.created_at, v_now), coalesce(o.updated_at, v_now), coalesce(o.last_accessed_at, v_now),
              o.expires_at
@@ -349,7 +369,7 @@ begin
     end if;
   end if;
 
-  if jsonb_array_length(p_ops -> 'entities') > 0 then
+  if p_ops ? 'entities' then
     -- An entity that somebody inserted by hand has an id of its own making; the first write that meets it gives it the
     -- one that is derived from its identity, which is the same on every instance.
     select array_agg(o.content ->> 'entity_system'), array_agg(o.content ->> 'entity_id') into v_systems, v_names
@@ -447,7 +467,7 @@ begin
         and (n.content_hash is null or e.content_hash is distinct from n.content_hash);
   end if;
 
-  if jsonb_array_length(p_ops -> 'edges') > 0 then
+  if p_ops ? 'edges' then
     if v_same <> '{}' then
       -- Two relationships may have become one by that: the later one counts.
       p_ops := jsonb_set(p_ops, '{edges}', coalesce((
@@ -513,7 +533,7 @@ begin
     end loop;
   end if;
 
-  if jsonb_array_length(p_ops -> 'vectors') > 0 then
+  if p_ops ? 'vectors' then
     -- Not where another text has won.
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'vectors') as o (node_id uuid);
     insert into memory.embeddings as t (
@@ -532,7 +552,7 @@ begin
   end if;
 
   -- What was counted where there was no Postgres; the reports of an entity raise its confidence as if they were told now.
-  if jsonb_array_length(p_ops -> 'counts') > 0 then
+  if p_ops ? 'counts' then
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'counts') as o (node_id uuid);
     for v_row in
       update memory.nodes as t
@@ -557,7 +577,7 @@ begin
     end loop;
   end if;
 
-  if jsonb_array_length(p_ops -> 'deletes') > 0 then
+  if p_ops ? 'deletes' then
     select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'deletes') as o (node_id uuid);
     select coalesce(array_agg(n.node_id) filter (where not k.newer), '{}'),
            coalesce(array_agg(n.node_id) filter (where k.newer), '{}'),

@@ -22,6 +22,7 @@ _BYTES = (bytes, bytearray, memoryview)
 _MOST_BITS = 1024
 _LONGEST_PATH = 60
 _INTEGRAL_FROM = 1e16
+_as_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def encoded(value: object, path: str, *, most_bytes: int, most_depth: int, unchanged: bool = False) -> tuple[JSON, str]:
@@ -34,7 +35,7 @@ def encoded(value: object, path: str, *, most_bytes: int, most_depth: int, uncha
         InvalidInput: naming the path to what cannot be stored.
     """
     plain = _plain(value, path, most_depth, unchanged=unchanged)
-    text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = _as_text(plain)
     size = len(text.encode())
     if size > most_bytes:
         raise InvalidInput(
@@ -67,6 +68,9 @@ def text_of(value: object, path: str, *, most_bytes: int | None = None, empty: b
 def _plain(value: object, path: str, depth: int, *, unchanged: bool) -> JSON:
     if depth < 0:
         raise InvalidInput(f"{path[:_LONGEST_PATH]}... is nested too deeply, or holds itself (HYBRID_MEMORY_MAX_DEPTH)")
+    if type(value) is str:
+        # By far the most of what is stored; an enum that is a string too is none of exactly this type.
+        return text_of(value, path, empty=True)
     if not unchanged:
         value = _unwrapped(value, path)
     if isinstance(value, Mapping):

@@ -215,17 +215,21 @@ class Memories:
 
         What the outbox acknowledges is stored under its own id, so this is the time to look.
         """
+        if not self._writer.would_queue(user_id):
+            return {}
         once = [draft for draft in drafts if draft.row["only_once"] and not (draft.relates_to or draft.depends_on)]
-        if not once or not self._writer.would_queue(user_id):
+        if not once:
             return {}
         memory = await self._sessions.opened_soon(user_id)
         return twins(memory.get_all_nodes(), {draft.node_id: draft.row for draft in once})
 
     async def _check_ends(self, user_id: str, writes: Sequence[Write]) -> None:
         """Refuse at once what Postgres would refuse later, when nobody waits for its answer any more."""
+        if not self._writer.would_queue(user_id):
+            return
         ends = {write.row[end] for write in writes if write.kind == "edges" for end in ("from_node_id", "to_node_id")}
         ends -= {write.row.get("node_id") for write in writes}
-        if ends and self._writer.would_queue(user_id) and await self._sessions.lacks(user_id, ends):
+        if ends and await self._sessions.lacks(user_id, ends):
             raise UnknownMemory(f"user {user_id!r} has no such memory to relate to")
 
 

@@ -3,9 +3,10 @@
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from pgvector import HalfVector, Vector
@@ -230,8 +231,7 @@ def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:
 
 
 def _payload(user_id: str, operations: Sequence[Operation], vectors: _Vectors, *, echo: bool) -> dict[str, object]:
-    kinds = (*get_args(Kind), "vectors")
-    lists: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    lists: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for operation in operations:
         lists[operation.kind].append({"n": operation.n, **operation.row})
         for embedding in operation.embeddings:

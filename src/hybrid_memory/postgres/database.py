@@ -9,8 +9,8 @@ goes back to the pool if it answers within a second.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -33,6 +33,8 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connectio
 # A server that works answers a ping within this; what it costs to be wrong is a new connection.
 _ANSWER_SECONDS = 0.5
 _ROLLBACK_SECONDS = 1.0
+# A connection that goes back to the pool without trouble is there after so many turns of the loop.
+_TURNS_TO_RETURN = 5
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
 _FETCHED_AT_ONCE = 1000
 _HANDED_OVER_AT_ONCE = 250
@@ -61,10 +63,9 @@ class Transaction:
 
     async def fetch(self, name: str, /, **values: object) -> list[asyncpg.Record]:
         """All rows."""
-        query = self._queries[name]
-        with self._reported(name) as report:
-            rows = await self._connection.fetch(query.text, *query.arguments(values))
-            report["rows"] = len(rows)
+        query, start = self._queries[name], time.perf_counter()
+        rows = await self._connection.fetch(query.text, *query.arguments(values))
+        self._report(name, start, rows=len(rows))
         return rows
 
     async def stream(self, name: str, /, **values: object) -> AsyncIterator[Sequence[asyncpg.Record]]:
@@ -72,43 +73,42 @@ class Transaction:
 
         The deadline of the transaction counts anew as long as rows arrive.
         """
-        query = self._queries[name]
-        with self._reported(name) as report:
-            report["rows"] = 0
-            statement = await self._connection.prepare(query.text)
-            cursor = await statement.cursor(*query.arguments(values))
-            while rows := await cursor.fetch(_FETCHED_AT_ONCE):
-                report["rows"] += len(rows)
-                self._go_on()
-                for start in range(0, len(rows), _HANDED_OVER_AT_ONCE):
-                    yield rows[start : start + _HANDED_OVER_AT_ONCE]
-                    await asyncio.sleep(0)
+        query, start, count = self._queries[name], time.perf_counter(), 0
+        statement = await self._connection.prepare(query.text)
+        cursor = await statement.cursor(*query.arguments(values))
+        while rows := await cursor.fetch(_FETCHED_AT_ONCE):
+            count += len(rows)
+            self._go_on()
+            for first in range(0, len(rows), _HANDED_OVER_AT_ONCE):
+                yield rows[first : first + _HANDED_OVER_AT_ONCE]
+                await asyncio.sleep(0)
+        self._report(name, start, rows=count)
 
     async def fetchrow(self, name: str, /, **values: object) -> asyncpg.Record | None:
         """The first row, if there is one."""
-        query = self._queries[name]
-        with self._reported(name):
-            return await self._connection.fetchrow(query.text, *query.arguments(values))
+        query, start = self._queries[name], time.perf_counter()
+        row = await self._connection.fetchrow(query.text, *query.arguments(values))
+        self._report(name, start)
+        return row
 
     async def fetchval(self, name: str, /, **values: object) -> Any:
         """The first column of the first row."""
-        query = self._queries[name]
-        with self._reported(name):
-            return await self._connection.fetchval(query.text, *query.arguments(values))
+        query, start = self._queries[name], time.perf_counter()
+        value = await self._connection.fetchval(query.text, *query.arguments(values))
+        self._report(name, start)
+        return value
 
     async def execute(self, name: str, /, **values: object) -> int:
         """Run it; how many rows it touched."""
-        query = self._queries[name]
-        with self._reported(name):
-            status = await self._connection.execute(query.text, *query.arguments(values))
+        query, start = self._queries[name], time.perf_counter()
+        status = await self._connection.execute(query.text, *query.arguments(values))
+        self._report(name, start)
         last = status.rpartition(" ")[2]
         return int(last) if last.isdigit() else 0
 
-    @contextmanager
-    def _reported(self, name: str) -> Iterator[dict[str, Any]]:
-        start, report = time.perf_counter(), {"query": name}
-        yield report
-        self._events.debug("postgres_statement", **report, duration_ms=round((time.perf_counter() - start) * 1000, 3))
+    def _report(self, name: str, start: float, **counts: int) -> None:
+        duration = round((time.perf_counter() - start) * 1000, 3)
+        self._events.debug("postgres_statement", query=name, **counts, duration_ms=duration)
 
 
 @dataclass(slots=True)
@@ -142,6 +142,7 @@ class Database:
         self._settings = settings
         self._events = events
         self._recovering: set[asyncio.Task[None]] = set()
+        self._returning: set[PoolConnectionProxy[asyncpg.Record]] = set()
         self._deadlines: set[asyncio.Timeout] = set()
         # The server processes that have answered since a call failed; None as long as none has.
         self._heard_from: set[int] | None = None
@@ -301,7 +302,7 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator["PoolConnectionProxy[asyncpg.Record]"]:
-        """A pooled connection; taken back in the background when the block was interrupted."""
+        """A pooled connection, which goes back to the pool in the background, also when the block was interrupted."""
         connection = await self._answering()
         try:
             yield connection
@@ -309,13 +310,18 @@ class Database:
             if isinstance(error, Exception) and not isinstance(error, OSError):
                 await self._take_back(connection, interrupted=False)
             else:
-                task = asyncio.create_task(self._take_back(connection, interrupted=True))
-                self._recovering.add(task)
-                task.add_done_callback(self._recovering.discard)
+                self._behind(self._take_back(connection, interrupted=True))
             raise
         if self._heard_from is not None:
             self._heard_from.add(connection.get_server_pid())
-        await self._pool.release(connection)
+        # The answer is here: nobody has to wait until the pool is done.
+        self._returning.add(connection)
+        self._behind(self._give_back(connection))
+
+    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._recovering.add(task)
+        task.add_done_callback(self._recovering.discard)
 
     async def _answering(self) -> "PoolConnectionProxy[asyncpg.Record]":
         """A pooled connection that answers.
@@ -323,6 +329,10 @@ class Database:
         What ended one connection may have ended others without a word. After a failure each of them is asked before its
         next use, and when one does not answer, none of them is used again.
         """
+        for _ in range(_TURNS_TO_RETURN):
+            # The one that was used last answers and has everything at hand: it is worth a moment.
+            if self._returning:
+                await asyncio.sleep(0)
         while True:
             connection = await self._pool.acquire()
             if self._heard_from is None or connection.get_server_pid() in self._heard_from:
@@ -341,6 +351,16 @@ class Database:
             else:
                 self._heard_from.add(connection.get_server_pid())
                 return connection
+
+    async def _give_back(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        try:
+            # Whoever has the answer comes first.
+            await asyncio.sleep(0)
+            # One that was lost at the last moment is out of the pool already.
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await self._pool.release(connection)
+        finally:
+            self._returning.discard(connection)
 
     async def _take_back(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, interrupted: bool) -> None:
         """Stop what the server still does for a failed call, then give the connection back, or up."""

@@ -6,6 +6,7 @@ does not confirm goes into the outbox, and so does whatever follows of that user
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ from hybrid_memory.replication.queue import Queue, Queued, stored_for_sure
 
 MOST_USERS = 32
 MOST_CALLS = 4
+# Fewer in a call cost more for the calls than they gain by being worked for at the same time.
+FEWEST_USERS = 16
 
 Answer = Applied | Queued
 
@@ -36,12 +39,13 @@ class _Request:
 
 @dataclass(slots=True)
 class _Waiting:
-    """What one user waits for. Nothing is sent while somebody holds him still."""
+    """What one user waits for. Nothing is sent while somebody holds him still, who waits for `returned` first."""
 
     requests: deque[_Request] = field(default_factory=deque)
     next_number: int = 1
     under_way: bool = False
     still: asyncio.Lock = field(default_factory=asyncio.Lock)
+    returned: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def may_be_sent(self) -> bool:
@@ -116,7 +120,8 @@ class Writer:
             async with user.still:
                 self._ready.pop(user_id, None)
                 while user.under_way:
-                    await asyncio.wait(self._calls)
+                    user.returned.clear()
+                    await user.returned.wait()
                 yield
         finally:
             if user.may_be_sent:
@@ -141,7 +146,7 @@ class Writer:
 
     def _stamped(self, write: Write) -> Write:
         stamp = {"written_at": self._clock.stamp().isoformat(), "written_by": self._instance_id}
-        return replace(write, row={**write.row, **stamp})
+        return Write(write.kind, {**write.row, **stamp}, write.embeddings)
 
     def _number(self, chosen: Mapping[str, list[_Request]]) -> None:
         """Give the operations of requests that have certainly not taken effect numbers above all used before."""
@@ -165,7 +170,7 @@ class Writer:
             self._wake()
 
     async def _send(self) -> None:
-        """Send for users that nobody sends for, until nothing waits."""
+        """Send for users that nobody sends for, until nothing waits and nobody who was answered writes on at once."""
         self._waking = False
         while chosen := self._chosen():
             if self._ready:
@@ -174,10 +179,23 @@ class Writer:
                 await self._apply(chosen)
             finally:
                 self._answered(chosen)
+            if not self._ready and not self._waking:
+                await self._hear()
+
+    async def _hear(self) -> None:
+        """Hear those who have been answered just now, which costs less than to be woken by them."""
+        self._waking = True
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._waking = False
 
     def _chosen(self) -> dict[str, list[_Request]]:
+        """For whom to send: this sender's share of the users, so that the server works for several at the same time."""
+        senders = MOST_CALLS - len(self._calls) + 1
+        share = max(FEWEST_USERS, math.ceil(len(self._ready) / senders))
         chosen = {}
-        for user_id in list(islice(self._ready, MOST_USERS)):
+        for user_id in list(islice(self._ready, min(share, MOST_USERS))):
             user = self._ready.pop(user_id)
             user.under_way = True
             chosen[user_id] = _next_requests(user.requests)
@@ -189,17 +207,18 @@ class Writer:
         for user_id in chosen:
             user = self._users[user_id]
             user.under_way = False
+            user.returned.set()
             if user.may_be_sent:
                 self._ready[user_id] = user
 
     async def _apply(self, chosen: Mapping[str, list[_Request]]) -> None:
         """Send, or put behind what waits already."""
         behind = {user: requests for user, requests in chosen.items() if await self._waits(user)}
-        direct = {user: requests for user, requests in chosen.items() if user not in behind}
         if behind:
             await self._keep(behind, unknown=False)
-        if direct:
-            await self._send_now(direct)
+            chosen = {user: requests for user, requests in chosen.items() if user not in behind}
+        if chosen:
+            await self._send_now(chosen)
 
     async def _waits(self, user_id: str) -> bool:
         return self._queue is not None and await self._queue.holds(user_id)
