@@ -1,17 +1,17 @@
 """The memories of one user as they are searched: columns, and for every word who holds it."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.models import MemoryNode
-from hybrid_memory.recall.columns import GONE, NEVER, NOBODY, Columns, Floats, Slots, days
+from hybrid_memory.recall.columns import GONE, NEVER, NOBODY, Columns, Flags, Floats, Slots, days
 from hybrid_memory.recall.language import Language, plain_words
 from hybrid_memory.recall.passage import TEXT, Passage, passage_of
 from hybrid_memory.recall.relevance import half_life_hours, happened_at
@@ -20,6 +20,8 @@ from hybrid_memory.recall.view_index import ViewIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+Made = TypeVar("Made")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_SECONDS = 3600.0
@@ -47,7 +49,7 @@ class Corpus(ViewIndex):
         super().__init__()
         self.language = language
         self._aligned: tuple[Sequence[str], Slots] | None = None
-        self._session_lengths: Floats | None = None
+        self._made: dict[tuple[Any, ...], Any] = {}
         self._begin()
 
     @contextmanager
@@ -91,15 +93,21 @@ class Corpus(ViewIndex):
         """Who is named by the words of a question: the first word of a name is enough."""
         return [number for first, number in self._speakers.items() if first in words]
 
+    def while_unchanged(self, make: "Callable[..., Made]", *arguments: float) -> Made:
+        """What `make` makes of this, and of the arguments, for all questions until a memory changes."""
+        made: Made | None = self._made.get((make, *arguments))
+        if made is None:
+            made = self._made[make, *arguments] = make(self, *arguments)
+        return made
+
     def session_lengths(self) -> Floats:
         """How many words each session has, by its number; that of none has none."""
-        if self._session_lengths is None:
-            length = self.columns.length[: self.columns.used]
-            words = np.where(length == GONE, 0.0, length)
-            count = self.threads.sessions + 1
-            self._session_lengths = np.bincount(self.columns.session[: len(words)], words, count).astype(np.float64)
-            self._session_lengths[0] = 0.0
-        return self._session_lengths
+        length = self.columns.length[: self.columns.used]
+        words = np.where(length == GONE, 0.0, length)
+        count = self.threads.sessions + 1
+        lengths = np.bincount(self.columns.session[: len(words)], words, count).astype(np.float64)
+        lengths[0] = 0.0
+        return lengths
 
     def slots_of(self, node_ids: "Sequence[str]") -> Slots:
         """Their slots, that of nobody for ids that are not in here; looked up once for the same sequence."""
@@ -117,8 +125,12 @@ class Corpus(ViewIndex):
         self._terms: list[frozenset[str]] = [frozenset()]
         self._nodes: list[MemoryNode | None] = [None]
         self._speakers: dict[str, int] = {}
-        self._aligned = self._session_lengths = None
+        self._changed()
         self._gone = 0
+
+    def _changed(self) -> None:
+        self._aligned = None
+        self._made.clear()
 
     def _is_indexed(self, node: MemoryNode) -> bool:
         return not is_stub(node)
@@ -137,7 +149,7 @@ class Corpus(ViewIndex):
         self._terms.append(frozenset(amounts))
         self._nodes.append(node)
         self.words_in_all += length
-        self._aligned = self._session_lengths = None
+        self._changed()
         self._describe(slot, node, passage, length)
 
     def _drop(self, node: MemoryNode) -> None:
@@ -149,7 +161,7 @@ class Corpus(ViewIndex):
             self.threads.drop(node.thread_id, node.seq or 0, node.node_id, slot)
         self.columns.length[slot] = GONE
         self._terms[slot], self._nodes[slot] = frozenset(), None
-        self._aligned = self._session_lengths = None
+        self._changed()
         self._gone += 1
 
     def _amounts(self, passage: Passage) -> tuple[dict[str, float], int]:
@@ -183,6 +195,12 @@ class Corpus(ViewIndex):
     def _number_of(self, speaker: str) -> int:
         first = next(iter(plain_words(speaker)), "")
         return self._speakers.setdefault(first, len(self._speakers) + 1)
+
+
+def occupied(corpus: Corpus) -> Flags:
+    """Which slots hold a memory."""
+    there: Flags = corpus.columns.length[: corpus.columns.used] != GONE
+    return there
 
 
 def hours(moment: datetime) -> float:

@@ -104,11 +104,11 @@ class _Said:
 
     def repeats(self, slot: int, *, since: int) -> bool:
         """Whether a memory says the same as one at that place or behind it."""
-        return any(
-            place >= since and _say_the_same(self._corpus, slot, self._slots[place])
-            for word in self._first_words_of(slot)
-            for place in self._places.get(word, ())
-        )
+        for word in self._first_words_of(slot):
+            for place in self._places.get(word, ()):
+                if place >= since and _say_the_same(self._corpus, slot, self._slots[place]):
+                    return True
+        return False
 
     def _first_words_of(self, slot: int) -> Sequence[str]:
         words = self._first_words.get(slot)
