@@ -381,6 +381,9 @@ def test_an_index_that_followed_every_change_answers_like_a_new_one(rng: random.
         graph.apply(
             changes(version - 1, version, nodes, edges, deleted=[id_of(rng.randrange(1, 60)) for _ in range(4)])
         )
+        for thread in ("t0", "t1", "nobody's"):
+            spoken = [one for one in memory.get_all_nodes() if one.thread_id == thread]
+            assert memory.newest_turns(thread, 5) == sorted(spoken, key=lambda one: one.seq or 0)[-5:]
         cosines = near({number: rng.random() for number in rng.sample(range(1, 60), 30)})
         fresh = UserMemory(graph)
         for text in ("tea", "Ann's honey lemon in May", "orchestra of the harbour?", "xyzzy"):
