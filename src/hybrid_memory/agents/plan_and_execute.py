@@ -150,7 +150,7 @@ class _Work:
         done = [*state["past_steps"], [step, outcome]]
         after = State(input=state["input"], plan=state["plan"][1:], past_steps=done)
         # It is durable before the checkpoint says that the step is done; the model need not wait for that.
-        decision, _ = await asyncio.gather(self._decided(after, config), self._keep_step(state, outcome, config))
+        _, decision = await asyncio.gather(self._keep_step(state, outcome, config), self._decided(after, config))
         response = decision.response or ("" if decision.steps else outcome)
         return {"plan": decision.steps, "past_steps": done, "response": response, **_NO_MESSAGES}
 

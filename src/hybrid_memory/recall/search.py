@@ -91,10 +91,12 @@ class Search:
         if "graph" in self._arms:
             found |= self._arms["graph"].scores > 0
         self._times(found)
-        named = corpus.speakers_named(plain_words(self._text))
-        self._arms |= of_conversation(corpus, matched, session, named, w)
         slots = np.flatnonzero(found & corpus.while_unchanged(occupied)).astype(np.int32)
         scores = np.zeros(used)
+        if not len(slots):
+            return scores, slots
+        named = corpus.speakers_named(plain_words(self._text))
+        self._arms |= of_conversation(corpus, matched, session, named, w)
         alive = vitality(corpus.columns, slots, hours(self._now))
         scores[slots] = total(self._arms, used)[slots] * (1 - w.vitality + w.vitality * alive)
         return scores, slots
