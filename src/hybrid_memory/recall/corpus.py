@@ -1,7 +1,7 @@
 """The memories of one user as they are searched: columns, and for every word who holds it."""
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ import numpy as np
 from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.recall.columns import GONE, NEVER, NOBODY, Columns, Flags, Floats, Slots, days
+from hybrid_memory.recall.copies import marks
 from hybrid_memory.recall.language import Language, plain_words
 from hybrid_memory.recall.passage import TEXT, Passage, passage_of
 from hybrid_memory.recall.relevance import half_life_hours, happened_at
@@ -19,7 +20,7 @@ from hybrid_memory.recall.threads import Threads
 from hybrid_memory.recall.view_index import ViewIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 Made = TypeVar("Made")
 
@@ -31,8 +32,9 @@ _FEW_GONE = 256
 
 @dataclass(slots=True)
 class Holders:
-    """The memories that hold a word, and how much of it; some of them may be gone."""
+    """The memories that hold a word, and how much of it; some of them may be gone; words are numbered as they come."""
 
+    number: int
     slots: "array[int]" = field(default_factory=lambda: array("i"))
     amounts: "array[float]" = field(default_factory=lambda: array("d"))
     alive: int = 0
@@ -82,6 +84,10 @@ class Corpus(ViewIndex):
         """The words of one memory."""
         return self._terms[slot]
 
+    def marks_of(self, slot: int) -> Sequence[int]:
+        """The numbers of the words by which what says the same as a memory is met."""
+        return self._marks[slot]
+
     def node_at(self, slot: int) -> MemoryNode:
         """The memory of a slot that is not empty."""
         node = self._nodes[slot]
@@ -123,6 +129,7 @@ class Corpus(ViewIndex):
         self.words_in_all = 0.0
         self._holders: dict[str, Holders] = {}
         self._terms: list[frozenset[str]] = [frozenset()]
+        self._marks: list[Sequence[int]] = [()]
         self._nodes: list[MemoryNode | None] = [None]
         self._speakers: dict[str, int] = {}
         self._changed()
@@ -139,14 +146,17 @@ class Corpus(ViewIndex):
         passage = passage_of(node)
         amounts, length = self._amounts(passage)
         slot = self.slots[node.node_id] = self.columns.new()
+        numbers = []
         for term, amount in amounts.items():
             holders = self._holders.get(term)
             if holders is None:
-                holders = self._holders[term] = Holders()
+                holders = self._holders[term] = Holders(len(self._holders))
             holders.slots.append(slot)
             holders.amounts.append(amount)
             holders.alive += 1
+            numbers.append(holders.number)
         self._terms.append(frozenset(amounts))
+        self._marks.append(marks(numbers))
         self._nodes.append(node)
         self.words_in_all += length
         self._changed()
@@ -160,7 +170,7 @@ class Corpus(ViewIndex):
         if self.columns.turn[slot] and node.thread_id is not None:
             self.threads.drop(node.thread_id, node.seq or 0, node.node_id, slot)
         self.columns.length[slot] = GONE
-        self._terms[slot], self._nodes[slot] = frozenset(), None
+        self._terms[slot], self._marks[slot], self._nodes[slot] = frozenset(), (), None
         self._changed()
         self._gone += 1
 

@@ -4,18 +4,16 @@ import heapq
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
 from hybrid_memory.recall.columns import Floats, Slots
+from hybrid_memory.recall.copies import say_the_same
 from hybrid_memory.recall.corpus import Corpus
 from hybrid_memory.recall.fusion import Weights
 
 # So many more than wanted are looked at, for those that are taken back.
 _SPARE = 16
-# Memories that share so many of their words say the same.
-_SAME = 0.9
 
 Admitted = Callable[[int], bool] | None
 # What the best are sorted by: score, then what changed last; and the memory's slot.
@@ -84,42 +82,24 @@ def page(
 
 
 class _Said:
-    """What is on the page, by the words by which it is met again.
-
-    Two that share nearly all of their words share one of the first few of each as well, in any order of the words. So
-    only those that do are compared.
-    """
+    """What is on the page, by the words by which it is met again: only what shares one of those is compared."""
 
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
         self._slots: list[int] = []
-        self._first_words: dict[int, Sequence[str]] = {}
-        self._places: defaultdict[str, list[int]] = defaultdict(list)
+        self._places: defaultdict[int, list[int]] = defaultdict(list)
 
     def add(self, slot: int) -> None:
         """A memory takes the next place."""
-        for word in self._first_words_of(slot):
+        for word in self._corpus.marks_of(slot):
             self._places[word].append(len(self._slots))
         self._slots.append(slot)
 
     def repeats(self, slot: int, *, since: int) -> bool:
         """Whether a memory says the same as one at that place or behind it."""
-        for word in self._first_words_of(slot):
+        terms_of = self._corpus.terms_of
+        for word in self._corpus.marks_of(slot):
             for place in self._places.get(word, ()):
-                if place >= since and _say_the_same(self._corpus, slot, self._slots[place]):
+                if place >= since and say_the_same(terms_of(slot), terms_of(self._slots[place])):
                     return True
         return False
-
-    def _first_words_of(self, slot: int) -> Sequence[str]:
-        words = self._first_words.get(slot)
-        if words is None:
-            terms = self._corpus.terms_of(slot)
-            words = self._first_words[slot] = sorted(terms)[: len(terms) - ceil(_SAME * len(terms)) + 1]
-        return words
-
-
-def _say_the_same(corpus: Corpus, slot: int, other: int) -> bool:
-    one, two = corpus.terms_of(slot), corpus.terms_of(other)
-    if len(one) < _SAME * len(two) or len(two) < _SAME * len(one):
-        return False
-    return len(one & two) >= _SAME * len(one | two) > 0
