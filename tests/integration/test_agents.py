@@ -9,10 +9,12 @@ from typing import Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
+from pydantic import ValidationError
 
 from hybrid_memory import HybridMemoryManager, blocking as blocking_module
 from hybrid_memory.agents import (
@@ -205,6 +207,19 @@ def look_up(name: str) -> str:
     return json.dumps([{"attributes": {"type": "Account"}, "Id": "001A000001LNZH4IAP", "Name": name}])
 
 
+@tool("look_up")
+async def alook_up(name: str) -> str:
+    """Look an account up."""
+    return str(look_up.invoke({"name": name}))
+
+
+class JsonModel(ScriptedChatModel):
+    """A model that needs no tool call for an answer of a schema."""
+
+    def with_structured_output(self, schema: Any, **_: Any) -> Runnable[Any, Any]:
+        return self.bind_tools([schema]) | RunnableLambda(lambda answer: answer.tool_calls[0]["args"])
+
+
 class Planner:
     """A scripted model that plans to look an account up, does so, and reports; it notes the prompts it was given."""
 
@@ -301,6 +316,27 @@ class TestPlanAndExecute:
             end = await graph.ainvoke({"input": request}, of("nick"))
             assert len(end["past_steps"]) == 2
         assert len(await manager.get_context("nick", "t1")) == 4
+
+    async def test_between_model_calls_no_thread_is_asked(self, manager: HybridMemoryManager) -> None:
+        graph = plan_and_execute(manager, Planner("GenePoint").model(), [alook_up])
+        await graph.ainvoke({"input": "GenePoint?"}, of("nick"))  # the first run opens the file of the checkpoints
+        with ThreadPoolExecutor(1) as threads:
+            pass
+        asyncio.get_running_loop().set_default_executor(threads)
+        with pytest.raises(RuntimeError, match="shutdown"):
+            await asyncio.to_thread(str)
+        end = await graph.ainvoke({"input": "GenePoint?"}, of("nick"))
+        assert end["response"] == "GenePoint is there"
+
+    async def test_a_model_may_have_its_own_way_to_structured_answers(self, manager: HybridMemoryManager) -> None:
+        graph = plan_and_execute(manager, JsonModel(script=Planner("GenePoint").answer), [look_up])
+        end = await graph.ainvoke({"input": "GenePoint?"}, of("nick"))
+        assert end["response"] == "GenePoint is there"
+
+    async def test_an_answer_that_does_not_fit_its_schema_is_an_error(self, manager: HybridMemoryManager) -> None:
+        model = ScriptedChatModel(script=lambda *_: AIMessage("there is nothing to plan"))
+        with pytest.raises(ValidationError, match="Plan"):
+            await plan_and_execute(manager, model).ainvoke({"input": "GenePoint?"}, of("nick"))
 
     def test_without_an_event_loop_and_streaming(self, targets_outside: Targets) -> None:
         with HybridMemoryManager(settings_for(targets_outside)) as manager:

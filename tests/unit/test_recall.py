@@ -107,6 +107,35 @@ def test_memories_of_another_language(graph: UserGraph) -> None:
     assert found(memory, "quem foi que") == []
 
 
+def test_what_says_the_same_as_a_better_one_counts_half_and_nothing_else_does(
+    graph: UserGraph, memory: UserMemory
+) -> None:
+    rng = random.Random(5)
+    texts = []
+    for _ in range(60):
+        words = rng.sample([f"word{number}" for number in range(60)], rng.randint(3, 30))
+        texts += [words, words[: -rng.randint(1, 3)], [*words, f"more{rng.randint(0, 9)}"]]
+    rng.shuffle(texts)
+    graph.apply(everything([fact(number, f"tea {' '.join(text)}") for number, text in enumerate(texts, 1)]))
+    alone = {hit.node.node_id: hit.score for hit in memory.ranked(Question(text="tea", limit=200, near_copies=True))}
+    better: list[set[str]] = []
+    halved = 0
+    for hit in memory.ranked(Question(text="tea", limit=200)):
+        said = {"tea", *texts[numbers([hit])[0] - 1]}
+        repeats = any(len(said & other) >= 0.9 * len(said | other) for other in better)
+        assert hit.score == pytest.approx(alone[hit.node.node_id] * (0.5 if repeats else 1.0))
+        better.append(said)
+        halved += repeats
+    assert 20 < halved < 150
+
+
+def test_of_many_that_fit_equally_well_those_that_changed_last_are_given(graph: UserGraph, memory: UserMemory) -> None:
+    changed = {number: START + timedelta(seconds=number // 2) for number in range(1, 201)}
+    told = [fact(number, "tea", created_at=START, updated_at=at, importance=0.0) for number, at in changed.items()]
+    graph.apply(everything(told))
+    assert found(memory, "tea", limit=5, near_copies=True) == [200, 198, 199, 196, 197]
+
+
 # Times.
 
 
@@ -352,6 +381,9 @@ def test_an_index_that_followed_every_change_answers_like_a_new_one(rng: random.
         graph.apply(
             changes(version - 1, version, nodes, edges, deleted=[id_of(rng.randrange(1, 60)) for _ in range(4)])
         )
+        for thread in ("t0", "t1", "nobody's"):
+            spoken = [one for one in memory.get_all_nodes() if one.thread_id == thread]
+            assert memory.newest_turns(thread, 5) == sorted(spoken, key=lambda one: one.seq or 0)[-5:]
         cosines = near({number: rng.random() for number in rng.sample(range(1, 60), 30)})
         fresh = UserMemory(graph)
         for text in ("tea", "Ann's honey lemon in May", "orchestra of the harbour?", "xyzzy"):

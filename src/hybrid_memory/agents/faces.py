@@ -1,10 +1,10 @@
-"""One asynchronous function as something that graphs and tools can also call without an event loop."""
+"""One function as something that graphs and tools can call with and without an event loop."""
 
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
-from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 
 from hybrid_memory.manager import HybridMemoryManager
 
@@ -25,4 +25,33 @@ def blocking_face(manager: HybridMemoryManager, work: Callable[P, Coroutine[Any,
 
 def node(manager: HybridMemoryManager, name: str, work: NodeWork) -> Runnable[Any, dict[str, Any]]:
     """A node for graphs that are invoked and for those that are awaited."""
-    return RunnableLambda(blocking_face(manager, work), afunc=work, name=name)
+    return _Part(name, blocking_face(manager, work), work)
+
+
+def choice(function: Callable[[Any], Result]) -> Runnable[Any, Result]:
+    """Where to go from a state. LangGraph asks a thread for a plain function, which takes longer than most choices."""
+
+    async def awaited(state: Any, _: RunnableConfig) -> Result:
+        return function(state)
+
+    return _Part(function.__name__, lambda state, _: function(state), awaited)
+
+
+class _Part(Runnable[Any, Result], Generic[Result]):
+    """A part of a graph, run as LangGraph runs functions: in the traced run of its node, without one of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        blocking: Callable[[Any, RunnableConfig], Result],
+        awaited: Callable[[Any, RunnableConfig], Coroutine[Any, Any, Result]],
+    ) -> None:
+        self.name = name
+        self._blocking = blocking
+        self._awaited = awaited
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> Result:  # noqa: A002 - the interface is LangChain's
+        return self._blocking(input, ensure_config() if config is None else config)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **_: Any) -> Result:  # noqa: A002 - the interface is LangChain's
+        return await self._awaited(input, ensure_config() if config is None else config)

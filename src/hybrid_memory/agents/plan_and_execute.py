@@ -9,7 +9,7 @@ the middle goes on from there.
 
 import asyncio
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
@@ -22,8 +22,9 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel, Field
 
-from hybrid_memory.agents.faces import node
+from hybrid_memory.agents.faces import choice, node
 from hybrid_memory.agents.nodes import keep_tool_results
+from hybrid_memory.agents.structured import Structured
 from hybrid_memory.agents.tools import memory_tools
 from hybrid_memory.agents.users import thread_of, user_of_run
 from hybrid_memory.manager import HybridMemoryManager
@@ -103,10 +104,10 @@ def plan_and_execute_builder(
     builder.add_node("tools", ToolNode(all_tools))
     builder.add_edge(START, "plan")
     builder.add_edge("plan", "execute")
-    builder.add_conditional_edges("execute", _after_execute)
+    builder.add_conditional_edges("execute", choice(_after_execute), ["tools", "replan"])
     builder.add_edge("tools", "learn")
     builder.add_edge("learn", "execute")
-    builder.add_conditional_edges("replan", _after_replan)
+    builder.add_conditional_edges("replan", choice(_after_replan), ["execute", "save"])
     builder.add_edge("save", END)
     return builder
 
@@ -118,15 +119,15 @@ class _Work:
         self, manager: HybridMemoryManager, model: BaseChatModel, tools: Sequence[BaseTool], max_tokens: int
     ) -> None:
         self._manager = manager
-        self._planner = model.with_structured_output(Plan)
+        self._planner = Structured(model, Plan)
         self._executor = model.bind_tools(tools)
-        self._replanner = model.with_structured_output(Decision)
+        self._replanner = Structured(model, Decision)
         self._max_tokens = max_tokens
 
     async def plan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Make a plan for the request."""
         prompt = await self._prompt(_PLAN, state["input"], config)
-        plan = Plan.model_validate(await self._planner.ainvoke([prompt, HumanMessage(state["input"])], config))
+        plan = await self._planner.answer([prompt, HumanMessage(state["input"])], config)
         return {"request_id": str(uuid4()), "plan": plan.steps, "past_steps": [], "response": "", **_NO_MESSAGES}
 
     async def execute(self, state: State, config: RunnableConfig) -> dict[str, Any]:
@@ -149,7 +150,7 @@ class _Work:
         done = [*state["past_steps"], [step, outcome]]
         after = State(input=state["input"], plan=state["plan"][1:], past_steps=done)
         # It is durable before the checkpoint says that the step is done; the model need not wait for that.
-        decision, _ = await asyncio.gather(self._decided(after, config), self._keep_step(state, outcome, config))
+        _, decision = await asyncio.gather(self._keep_step(state, outcome, config), self._decided(after, config))
         response = decision.response or ("" if decision.steps else outcome)
         return {"plan": decision.steps, "past_steps": done, "response": response, **_NO_MESSAGES}
 
@@ -165,7 +166,7 @@ class _Work:
 
     async def _decided(self, state: State, config: RunnableConfig) -> Decision:
         prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(state)}", state["input"], config)
-        return Decision.model_validate(await self._replanner.ainvoke([prompt, HumanMessage(state["input"])], config))
+        return await self._replanner.answer([prompt, HumanMessage(state["input"])], config)
 
     async def _keep_step(self, state: State, outcome: str, config: RunnableConfig) -> None:
         step = state["plan"][0]
@@ -195,10 +196,10 @@ def _so_far(state: State) -> str:
     return f"Request: {state['input']}\nDone:\n{done}\nLeft:\n{left}"
 
 
-def _after_execute(state: State) -> Literal["tools", "replan"]:
+def _after_execute(state: State) -> str:
     answer = state["messages"][-1]
     return "tools" if isinstance(answer, AIMessage) and answer.tool_calls else "replan"
 
 
-def _after_replan(state: State) -> Literal["execute", "save"]:
+def _after_replan(state: State) -> str:
     return "save" if state["response"] else "execute"

@@ -57,13 +57,11 @@ class Conversations:
         if limit < 1:
             raise InvalidInput(f"limit must be a positive number, not {limit!r}")
         memory = await self._sessions.opened(owner)
-        spoken = (one for one in memory.get_all_nodes() if one.thread_id == thread and one.context_type == MESSAGE)
-        turns = sorted(spoken, key=lambda one: one.seq or 0)
         return [
             {
                 **turn.content,
                 "node_id": turn.node_id,
                 "metadata": dict(turn.metadata),
             }
-            for turn in turns[-limit:]
+            for turn in memory.newest_turns(thread, limit)
         ]

@@ -67,7 +67,7 @@ class Finding:
         if hits is None:
             memory = await self._sessions.opened(owner)
             alike = await self._similarities(memory, text, given)
-            hits = memory.ranked(replace(question, similarities=alike))
+            hits = memory.ranked(question if alike is None else replace(question, similarities=alike))
         self._accesses.count(owner, (hit.node.node_id for hit in hits))
         return hits
 

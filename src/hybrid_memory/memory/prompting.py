@@ -27,7 +27,7 @@ def fitting_lines(nodes: Iterable[MemoryNode], max_tokens: int, count_tokens: Co
 
 def line_of(node: MemoryNode) -> str:
     """A memory on one line: what kind, since when, what, and its id."""
-    since = f", {node.created_at:%Y-%m-%d}" if node.created_at else ""
+    since = f", {node.created_at.date().isoformat()}" if node.created_at else ""
     return f"- ({node.context_type}{since}) {_said(node)} [{node.node_id}]"
 
 

@@ -1,7 +1,7 @@
 """`UserMemory`: what an agent reads of one user's memory: from the graph in the process, never from a database."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +10,7 @@ from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.identity import node_id_of
+from hybrid_memory.memory.turn_index import TurnIndex
 from hybrid_memory.models import MemoryNode, RecallHit, Relationship
 from hybrid_memory.recall.engine import Recall
 from hybrid_memory.recall.entity_index import By, EntityIndex, folded
@@ -27,6 +28,7 @@ class UserMemory:
         self._graph = graph
         self._accesses = accesses
         self._entities = EntityIndex()
+        self._turns = TurnIndex()
         self._recall = Recall(self._entities, language)
         self._analysis: Analysis | None = None
 
@@ -98,6 +100,10 @@ class UserMemory:
     def entities_called(self, text: str) -> list[tuple[MemoryNode, By]]:
         """All that is called so and by what, best first; among them stubs, which are called by their ids."""
         return self._entities.called(self._graph.view(), text)
+
+    def newest_turns(self, thread_id: str, most: int) -> Sequence[MemoryNode]:
+        """The newest turns of a conversation, oldest first. Being read in their order is no access."""
+        return self._turns.newest(self._graph.view(), thread_id, most)
 
     def snapshot(self) -> GraphView:
         """What there is now, for an index that follows it."""

@@ -1,17 +1,18 @@
 """The memories of one user as they are searched: columns, and for every word who holds it."""
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.models import MemoryNode
-from hybrid_memory.recall.columns import GONE, NEVER, NOBODY, Columns, Floats, Slots, days
+from hybrid_memory.recall.columns import GONE, NEVER, NOBODY, Columns, Flags, Floats, Slots, days
+from hybrid_memory.recall.copies import marks
 from hybrid_memory.recall.language import Language, plain_words
 from hybrid_memory.recall.passage import TEXT, Passage, passage_of
 from hybrid_memory.recall.relevance import half_life_hours, happened_at
@@ -19,7 +20,9 @@ from hybrid_memory.recall.threads import Threads
 from hybrid_memory.recall.view_index import ViewIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
+
+Made = TypeVar("Made")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_SECONDS = 3600.0
@@ -29,8 +32,9 @@ _FEW_GONE = 256
 
 @dataclass(slots=True)
 class Holders:
-    """The memories that hold a word, and how much of it; some of them may be gone."""
+    """The memories that hold a word, and how much of it; some of them may be gone; words are numbered as they come."""
 
+    number: int
     slots: "array[int]" = field(default_factory=lambda: array("i"))
     amounts: "array[float]" = field(default_factory=lambda: array("d"))
     alive: int = 0
@@ -47,7 +51,7 @@ class Corpus(ViewIndex):
         super().__init__()
         self.language = language
         self._aligned: tuple[Sequence[str], Slots] | None = None
-        self._session_lengths: Floats | None = None
+        self._made: dict[tuple[Any, ...], Any] = {}
         self._begin()
 
     @contextmanager
@@ -80,6 +84,10 @@ class Corpus(ViewIndex):
         """The words of one memory."""
         return self._terms[slot]
 
+    def marks_of(self, slot: int) -> Sequence[int]:
+        """The numbers of the words by which what says the same as a memory is met."""
+        return self._marks[slot]
+
     def node_at(self, slot: int) -> MemoryNode:
         """The memory of a slot that is not empty."""
         node = self._nodes[slot]
@@ -91,15 +99,21 @@ class Corpus(ViewIndex):
         """Who is named by the words of a question: the first word of a name is enough."""
         return [number for first, number in self._speakers.items() if first in words]
 
+    def while_unchanged(self, make: "Callable[..., Made]", *arguments: float) -> Made:
+        """What `make` makes of this, and of the arguments, for all questions until a memory changes."""
+        made: Made | None = self._made.get((make, *arguments))
+        if made is None:
+            made = self._made[make, *arguments] = make(self, *arguments)
+        return made
+
     def session_lengths(self) -> Floats:
         """How many words each session has, by its number; that of none has none."""
-        if self._session_lengths is None:
-            length = self.columns.length[: self.columns.used]
-            words = np.where(length == GONE, 0.0, length)
-            count = self.threads.sessions + 1
-            self._session_lengths = np.bincount(self.columns.session[: len(words)], words, count).astype(np.float64)
-            self._session_lengths[0] = 0.0
-        return self._session_lengths
+        length = self.columns.length[: self.columns.used]
+        words = np.where(length == GONE, 0.0, length)
+        count = self.threads.sessions + 1
+        lengths = np.bincount(self.columns.session[: len(words)], words, count).astype(np.float64)
+        lengths[0] = 0.0
+        return lengths
 
     def slots_of(self, node_ids: "Sequence[str]") -> Slots:
         """Their slots, that of nobody for ids that are not in here; looked up once for the same sequence."""
@@ -115,10 +129,15 @@ class Corpus(ViewIndex):
         self.words_in_all = 0.0
         self._holders: dict[str, Holders] = {}
         self._terms: list[frozenset[str]] = [frozenset()]
+        self._marks: list[Sequence[int]] = [()]
         self._nodes: list[MemoryNode | None] = [None]
         self._speakers: dict[str, int] = {}
-        self._aligned = self._session_lengths = None
+        self._changed()
         self._gone = 0
+
+    def _changed(self) -> None:
+        self._aligned = None
+        self._made.clear()
 
     def _is_indexed(self, node: MemoryNode) -> bool:
         return not is_stub(node)
@@ -127,17 +146,20 @@ class Corpus(ViewIndex):
         passage = passage_of(node)
         amounts, length = self._amounts(passage)
         slot = self.slots[node.node_id] = self.columns.new()
+        numbers = []
         for term, amount in amounts.items():
             holders = self._holders.get(term)
             if holders is None:
-                holders = self._holders[term] = Holders()
+                holders = self._holders[term] = Holders(len(self._holders))
             holders.slots.append(slot)
             holders.amounts.append(amount)
             holders.alive += 1
+            numbers.append(holders.number)
         self._terms.append(frozenset(amounts))
+        self._marks.append(marks(numbers))
         self._nodes.append(node)
         self.words_in_all += length
-        self._aligned = self._session_lengths = None
+        self._changed()
         self._describe(slot, node, passage, length)
 
     def _drop(self, node: MemoryNode) -> None:
@@ -148,8 +170,8 @@ class Corpus(ViewIndex):
         if self.columns.turn[slot] and node.thread_id is not None:
             self.threads.drop(node.thread_id, node.seq or 0, node.node_id, slot)
         self.columns.length[slot] = GONE
-        self._terms[slot], self._nodes[slot] = frozenset(), None
-        self._aligned = self._session_lengths = None
+        self._terms[slot], self._marks[slot], self._nodes[slot] = frozenset(), (), None
+        self._changed()
         self._gone += 1
 
     def _amounts(self, passage: Passage) -> tuple[dict[str, float], int]:
@@ -183,6 +205,12 @@ class Corpus(ViewIndex):
     def _number_of(self, speaker: str) -> int:
         first = next(iter(plain_words(speaker)), "")
         return self._speakers.setdefault(first, len(self._speakers) + 1)
+
+
+def occupied(corpus: Corpus) -> Flags:
+    """Which slots hold a memory."""
+    there: Flags = corpus.columns.length[: corpus.columns.used] != GONE
+    return there
 
 
 def hours(moment: datetime) -> float:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hybrid_memory.recall.columns import Columns, Floats
+from hybrid_memory.recall.columns import Floats
+from hybrid_memory.recall.corpus import Corpus
 from hybrid_memory.recall.lexical import Lending
 
 
@@ -57,22 +58,25 @@ class Arm:
 def normalised(scores: Floats) -> Floats:
     """As shares of the best."""
     best = float(scores.max(initial=0.0))
-    return scores / best if best > 0 else np.zeros_like(scores)
+    return scores / best if best > 0 else np.zeros(len(scores))
 
 
-def of_conversation(columns: Columns, matched: Floats, session: Floats, named: list[int], w: Weights) -> dict[str, Arm]:
+def of_conversation(corpus: Corpus, matched: Floats, session: Floats, named: list[int], w: Weights) -> dict[str, Arm]:
     """What being a turn of a conversation adds and takes; every other memory is a session of its own, and says all."""
-    used = columns.used
-    turn = columns.turn[:used]
-    full = np.minimum(columns.length[:used], w.full_turn) / w.full_turn
+    columns, used = corpus.columns, corpus.columns.used
     arms = {
-        "session": Arm(np.where(turn, normalised(session), matched), w.session),
-        "saying": Arm(np.where(turn, full, 1.0), w.saying),
+        "session": Arm(np.where(columns.turn[:used], normalised(session), matched), w.session),
+        "saying": Arm(corpus.while_unchanged(_saying, w.full_turn), w.saying),
         "asking": Arm(columns.asks[:used].astype(np.float64), -w.asking),
     }
     if len(named) == 1:
         arms["speaker"] = Arm((columns.speaker[:used] == named[0]).astype(np.float64), w.speaker)
     return arms
+
+
+def _saying(corpus: Corpus, full_turn: float) -> Floats:
+    columns, used = corpus.columns, corpus.columns.used
+    return np.where(columns.turn[:used], np.minimum(columns.length[:used], full_turn) / full_turn, 1.0)
 
 
 def total(arms: Mapping[str, Arm], used: int) -> Floats:

@@ -1,12 +1,12 @@
 """The words of a question in the memories of one user: BM25, what neighbours say, and what a session is about."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hybrid_memory.recall.columns import NOBODY, Columns, Floats, Slots
-from hybrid_memory.recall.corpus import Corpus
+from hybrid_memory.recall.columns import NOBODY, Columns, Flags, Floats, Slots
+from hybrid_memory.recall.corpus import Corpus, occupied
 
 # What so many say tells next to nothing of their neighbours.
 _MOST_LENDERS = 1000
@@ -50,8 +50,8 @@ class Bm25:
         """The words count in the order given, so that sums are the same whenever they are made."""
         columns, used = corpus.columns, corpus.columns.used
         memories = len(corpus.slots)
-        damping = self._damping(columns.length[:used], corpus.words_in_all / max(1, memories))
-        sessions = _Sessions(columns, corpus.session_lengths(), self._damping)
+        measure = corpus.while_unchanged(_measure_of, self._saturation, self._length_share)
+        sessions = np.zeros(len(measure.sessions))
         own: Floats = np.zeros(used)
         covered: Floats = np.zeros(used)
         asked = 0.0
@@ -63,18 +63,22 @@ class Bm25:
                 continue
             slots, amounts = holders.arrays()
             scored = np.zeros(used)
-            scored[slots] = rare * amounts * (self._saturation + 1) / (amounts + damping[slots])
+            scored[slots] = rare * amounts * (self._saturation + 1) / (amounts + measure.memories[slots])
             covered[slots] += rare
-            sessions.add(slots, amounts, self._saturation)
+            if measure.spoken:
+                sessions += self._of_sessions(columns.session[slots], amounts * measure.there[slots], measure)
             own += self._lent(columns, scored, slots)
         own[NOBODY] = 0.0
-        covered[~np.isfinite(columns.length[:used])] = 0.0
-        return WordScores(own, sessions.scores, covered / max(asked, _LEAST_ASKED))
+        covered[~measure.there] = 0.0
+        return WordScores(own, sessions[columns.session[:used]], covered / max(asked, _LEAST_ASKED))
 
-    def _damping(self, length: Floats, mean: float) -> Floats:
-        """What an amount of words is measured with; nothing counts of what is gone."""
-        share = self._length_share
-        return self._saturation * (1 - share + share * length / max(mean, 1.0))
+    def _of_sessions(self, session: Slots, amounts: Floats, measure: "_Measure") -> Floats:
+        """What one word tells of sessions, documents of their own that are made of what their turns hold."""
+        said = np.bincount(session, amounts, len(measure.sessions))
+        said[0] = 0.0
+        rare = rarity(int(np.count_nonzero(said)), measure.spoken)
+        scores: Floats = rare * said * (self._saturation + 1) / (said + measure.sessions)
+        return scores
 
     def _lent(self, columns: Columns, scored: Floats, slots: Slots) -> Floats:
         """The scores of one word, those of its holders' neighbours among them."""
@@ -93,30 +97,30 @@ class Bm25:
         return scored
 
 
-class _Sessions:
-    """Sessions as documents of their own, made of what their turns hold."""
+@dataclass(frozen=True, slots=True)
+class _Measure:
+    """What amounts of a word are measured with, by memory and by session; who is there, and how many sessions are."""
 
-    def __init__(self, columns: Columns, lengths: Floats, damping: Callable[[Floats, float], Floats]) -> None:
-        self._session = columns.session
-        self._there = np.isfinite(columns.length[: columns.used])
-        self._sessions = int(np.count_nonzero(lengths[1:]))
-        self._damping = damping(lengths, float(lengths[1:].sum()) / max(1, self._sessions))
-        self._scores = np.zeros(len(lengths))
+    memories: Floats
+    sessions: Floats
+    there: Flags
+    spoken: int
 
-    def add(self, slots: Slots, amounts: Floats, saturation: float) -> None:
-        """Count one word."""
-        if not self._sessions:
-            return
-        said = np.bincount(self._session[slots], amounts * self._there[slots], len(self._scores))
-        said[0] = 0.0
-        rare = rarity(int(np.count_nonzero(said)), self._sessions)
-        self._scores += rare * said * (saturation + 1) / (said + self._damping)
 
-    @property
-    def scores(self) -> Floats:
-        """By memory; nothing for those of no session."""
-        scores: Floats = self._scores[self._session[: len(self._there)]]
-        return scores
+def _measure_of(corpus: Corpus, saturation: float, length_share: float) -> _Measure:
+    """Nothing counts of what is gone."""
+
+    def damping(length: Floats, mean: float) -> Floats:
+        return saturation * (1 - length_share + length_share * length / max(mean, 1.0))
+
+    lengths = corpus.session_lengths()
+    spoken = int(np.count_nonzero(lengths[1:]))
+    return _Measure(
+        damping(corpus.columns.length[: corpus.columns.used], corpus.words_in_all / max(1, len(corpus.slots))),
+        damping(lengths, float(lengths[1:].sum()) / max(1, spoken)),
+        corpus.while_unchanged(occupied),
+        spoken,
+    )
 
 
 def rarity(holders: int, memories: int) -> float:

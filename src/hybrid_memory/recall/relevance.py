@@ -51,9 +51,9 @@ def age_hours(node: MemoryNode, now: datetime) -> float:
 
 def vitality(columns: Columns, slots: Slots, now_hours: float) -> Floats:
     """From 0.05 to 1: importance, halved with every half-life of the type, and lifted by a recent access."""
-    lives = np.clip((now_hours - columns.updated[slots]) / columns.half_life[slots], 0.0, _MOST_LIVES)
+    lives = np.minimum(np.maximum((now_hours - columns.updated[slots]) / columns.half_life[slots], 0.0), _MOST_LIVES)
     kept: Floats = columns.importance[slots] * np.exp2(-lives)
     accessed = columns.accessed[slots]
     read = np.flatnonzero(accessed > now_hours - _MOST_LIVES * _ACCESS_HALF_LIFE_HOURS)
     kept[read] += _ACCESS_SHARE * np.exp2(-np.maximum(0.0, now_hours - accessed[read]) / _ACCESS_HALF_LIFE_HOURS)
-    return np.clip(kept, _LEAST, 1.0)
+    return np.minimum(np.maximum(kept, _LEAST), 1.0)

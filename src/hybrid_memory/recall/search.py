@@ -10,8 +10,8 @@ import numpy as np
 from hybrid_memory.graph.view import GraphView
 from hybrid_memory.models import RecallHit
 from hybrid_memory.recall.arms import time_scores, vector_scores
-from hybrid_memory.recall.columns import GONE, NOBODY, Flags, Floats, Slots
-from hybrid_memory.recall.corpus import Corpus, distinct, hours
+from hybrid_memory.recall.columns import NOBODY, Flags, Floats, Slots
+from hybrid_memory.recall.corpus import Corpus, distinct, hours, occupied
 from hybrid_memory.recall.explaining import Explainer
 from hybrid_memory.recall.fusion import Arm, Weights, normalised, of_conversation, total
 from hybrid_memory.recall.graph_arm import GraphArm
@@ -70,7 +70,7 @@ class Search:
 
     def _everything(self) -> tuple[Floats, Slots]:
         """Without a question: what matters now."""
-        found = np.flatnonzero(self._corpus.columns.length[: self._corpus.columns.used] != GONE)
+        found = np.flatnonzero(self._corpus.while_unchanged(occupied))
         scores = np.zeros(self._corpus.columns.used)
         scores[found] = vitality(self._corpus.columns, found, hours(self._now))
         self._sure = float(scores.max(initial=0.0))
@@ -91,10 +91,12 @@ class Search:
         if "graph" in self._arms:
             found |= self._arms["graph"].scores > 0
         self._times(found)
-        named = corpus.speakers_named(plain_words(self._text))
-        self._arms |= of_conversation(corpus.columns, matched, session, named, w)
-        slots = np.flatnonzero(found & (corpus.columns.length[:used] != GONE))
+        slots = np.flatnonzero(found & corpus.while_unchanged(occupied))
         scores = np.zeros(used)
+        if not len(slots):
+            return scores, slots
+        named = corpus.speakers_named(plain_words(self._text))
+        self._arms |= of_conversation(corpus, matched, session, named, w)
         alive = vitality(corpus.columns, slots, hours(self._now))
         scores[slots] = total(self._arms, used)[slots] * (1 - w.vitality + w.vitality * alive)
         return scores, slots
@@ -126,10 +128,9 @@ class Search:
         """The arm of the time asked for. It finds by itself where there is nothing else to go by."""
         started = perf_counter()
         columns = self._corpus.columns
-        there = columns.at[NOBODY + 1 : columns.used]
-        if not self._weights.time or not len(there):
+        if not self._weights.time or columns.used == NOBODY + 1:
             return
-        first, last = (1970 + int(day / _DAYS_OF_YEAR) for day in (there.min(), there.max()))
+        first, last = self._corpus.while_unchanged(_years)
         self._spans = spans(self._text, self._now.astimezone(UTC), range(max(first, last - _MOST_YEARS), last + 1))
         if self._spans:
             scores = time_scores(columns, self._spans, self._weights.time_fades_days)
@@ -161,3 +162,9 @@ class Search:
 
     def _took(self, part: str, started: float) -> None:
         self._timings[part] = (perf_counter() - started) * 1000
+
+
+def _years(corpus: Corpus) -> tuple[int, int]:
+    """From which year to which one what there is happened."""
+    at = corpus.columns.at[NOBODY + 1 : corpus.columns.used]
+    return 1970 + int(at.min() / _DAYS_OF_YEAR), 1970 + int(at.max() / _DAYS_OF_YEAR)

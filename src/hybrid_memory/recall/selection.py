@@ -1,26 +1,27 @@
 """From scores to a page: what is admitted, in one order, and not the same thing again and again."""
 
 import heapq
-from collections import Counter
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hybrid_memory.recall.columns import Floats, Slots
+from hybrid_memory.recall.copies import say_the_same
 from hybrid_memory.recall.corpus import Corpus
 from hybrid_memory.recall.fusion import Weights
 
 # So many more than wanted are looked at, for those that are taken back.
 _SPARE = 16
-# Memories that share so many of their words say the same.
-_SAME = 0.9
 
 Admitted = Callable[[int], bool] | None
+# What the best are sorted by: score, then what changed last; and the memory's slot.
+Ranked = tuple[float, float, str, int]
 
 
-def best(corpus: Corpus, scores: Floats, found: Slots, wanted: int, admitted: Admitted) -> list[int]:
-    """Enough of the best that are admitted, the best first, of equals those that changed last."""
+def best(corpus: Corpus, scores: Floats, found: Slots, wanted: int, admitted: Admitted) -> list[Ranked]:
+    """Enough of the best that are admitted, the best first."""
     enough = 2 * wanted + _SPARE
     size, values = enough, scores[found]
     while True:
@@ -29,47 +30,76 @@ def best(corpus: Corpus, scores: Floats, found: Slots, wanted: int, admitted: Ad
             near = found[values >= np.partition(values, len(found) - size)[len(found) - size]]
         kept = near.tolist() if admitted is None else [slot for slot in near.tolist() if admitted(slot)]
         if len(kept) >= enough or size >= len(found):
-            return sorted(kept, key=lambda slot: _order(corpus, float(scores[slot]), slot))[:enough]
+            return _ranked(corpus, scores, kept, enough)
         size *= 4
+
+
+def _ranked(corpus: Corpus, scores: Floats, slots: Sequence[int], most: int) -> list[Ranked]:
+    falling, ages = -scores[slots], -corpus.columns.updated[slots]
+    if len(slots) > most:
+        # Many may fit equally well: ids are looked up of those alone that may come into it.
+        last = np.lexsort((ages, falling))[most - 1]
+        ahead = np.flatnonzero((falling < falling[last]) | ((falling == falling[last]) & (ages <= ages[last])))
+        slots, falling, ages = [slots[place] for place in ahead.tolist()], falling[ahead], ages[ahead]
+    ids = [corpus.node_at(slot).node_id for slot in slots]
+    return sorted(zip(falling.tolist(), ages.tolist(), ids, slots, strict=True))[:most]
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A memory on its way to the page, and how many of those on it were compared with it already."""
+    """How many of those on the page a memory on its way there was compared with already, and what came of it."""
 
-    slot: int
     compared: int = 0
     repeats: bool = False
 
 
-def page(corpus: Corpus, scores: Floats, slots: list[int], wanted: int, weights: Weights) -> list[tuple[int, float]]:
+def page(
+    corpus: Corpus, scores: Floats, best_first: Sequence[Ranked], wanted: int, weights: Weights
+) -> list[tuple[int, float]]:
     """The first ones, each taken back for what it repeats of those before it."""
     session = corpus.columns.session
     chosen: list[tuple[int, float]] = []
-    crowd: Counter[int] = Counter()
-    waiting = [(_order(corpus, float(scores[slot]), slot), _Waiting(slot)) for slot in slots]
+    said = _Said(corpus)
+    crowd: defaultdict[int, int] = defaultdict(int)
+    waiting, known = list(best_first), defaultdict[int, _Waiting](_Waiting)
     while waiting and len(chosen) < wanted:
-        order, first = heapq.heappop(waiting)
-        said_before = chosen[first.compared :] if weights.copy < 1 and not first.repeats else []
-        first.repeats = first.repeats or any(_say_the_same(corpus, first.slot, other) for other, _ in said_before)
+        falling, age, node_id, slot = heapq.heappop(waiting)
+        first = known[slot]
+        if weights.copy < 1 and not first.repeats:
+            first.repeats = said.repeats(slot, since=first.compared)
         first.compared = len(chosen)
-        score = float(scores[first.slot]) - weights.crowd * crowd[int(session[first.slot])]
+        of_session = int(session[slot])
+        score = float(scores[slot]) - weights.crowd * crowd[of_session]
         score *= weights.copy if first.repeats else 1.0
-        if score < -order[0]:
-            heapq.heappush(waiting, (_order(corpus, score, first.slot), first))
+        if score < -falling:
+            heapq.heappush(waiting, (-score, age, node_id, slot))
             continue
-        chosen.append((first.slot, max(0.0, score)))
-        if session[first.slot]:
-            crowd[int(session[first.slot])] += 1
+        chosen.append((slot, max(0.0, score)))
+        said.add(slot)
+        if of_session:
+            crowd[of_session] += 1
     return chosen
 
 
-def _order(corpus: Corpus, score: float, slot: int) -> tuple[float, float, str]:
-    return -score, -float(corpus.columns.updated[slot]), corpus.node_at(slot).node_id
+class _Said:
+    """What is on the page, by the words by which it is met again: only what shares one of those is compared."""
 
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._slots: list[int] = []
+        self._places: defaultdict[int, list[int]] = defaultdict(list)
 
-def _say_the_same(corpus: Corpus, slot: int, other: int) -> bool:
-    one, two = corpus.terms_of(slot), corpus.terms_of(other)
-    if len(one) < _SAME * len(two) or len(two) < _SAME * len(one):
+    def add(self, slot: int) -> None:
+        """A memory takes the next place."""
+        for word in self._corpus.marks_of(slot):
+            self._places[word].append(len(self._slots))
+        self._slots.append(slot)
+
+    def repeats(self, slot: int, *, since: int) -> bool:
+        """Whether a memory says the same as one at that place or behind it."""
+        terms_of = self._corpus.terms_of
+        for word in self._corpus.marks_of(slot):
+            for place in self._places.get(word, ()):
+                if place >= since and say_the_same(terms_of(slot), terms_of(self._slots[place])):
+                    return True
         return False
-    return len(one & two) >= _SAME * len(one | two) > 0
