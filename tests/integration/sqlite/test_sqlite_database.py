@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -224,6 +225,36 @@ async def test_the_queue_is_bounded_and_those_in_line_come_next(tmp_path: Path) 
             assert (database.queued, database._inbox.in_line) == (5, 7)
         await asyncio.gather(*tasks)
         assert database.read_blocking(stored_ids) == [str(i) for i in range(12)]
+
+
+async def test_each_wait_ends_when_it_should(tmp_path: Path) -> None:
+    ended: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        begun = time.monotonic()
+        with pytest.raises(StorageUnavailable):
+            await database.write(noting("t", "late"), timeout=seconds)
+        assert seconds <= time.monotonic() - begun
+        ended.append(seconds)
+
+    with state_in(tmp_path) as (database, _):
+        with Busy(database):
+            patient = asyncio.create_task(database.write(noting("t", "1")))
+            await asyncio.gather(*(wait(seconds) for seconds in (0.3, 0.05, 0.6)))
+            await wait(0.1)
+        assert ended == [0.05, 0.3, 0.6, 0.1]
+        await patient
+        assert database.read_blocking(stored_ids) == ["1"]
+
+
+def test_a_wait_ends_when_it_should_though_another_loop_ran_meanwhile(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _), Busy(database), closing(asyncio.new_event_loop()) as first:
+        waiting = first.create_task(database.write(noting("t", "late"), timeout=0.1))
+        first.run_until_complete(asyncio.sleep(0))
+        with pytest.raises(StorageUnavailable):
+            asyncio.run(database.write(noting("t", "late too"), timeout=0.05))
+        with pytest.raises(StorageUnavailable):
+            first.run_until_complete(asyncio.wait_for(waiting, DEADLINE / 2))
 
 
 async def test_a_job_that_has_begun_is_of_unknown_outcome_at_the_deadline(tmp_path: Path) -> None:
