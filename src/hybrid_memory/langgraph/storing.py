@@ -80,19 +80,19 @@ class StoredPut(Joint[None]):
             InvalidInput: something in it cannot be stored; the text names it.
         """
         if self._new is None:
-            inside, versions = self._inside, self.checkpoint["channel_versions"]
-            held = {name: None if name in inside else str(versions[name]) for name in self.checkpoint["channel_values"]}
+            values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
+            outside = {name: str(versions[name]) for name in values if name not in self._inside}
             self._new = NewCheckpoint(
                 address=self.address,
                 checkpoint_id=self.checkpoint["id"],
                 parent_id=checkpoint_id_of(self.config),
                 metadata=_json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
-                held=held,
-                body=self.serialisation.stored(shortened(self.checkpoint, inside), "checkpoint"),
+                held=dict.fromkeys(values) | outside,
+                body=self.serialisation.stored(shortened(self.checkpoint, self._inside), "checkpoint"),
                 written_at=time.time_ns() // 1000,
-                values=self._values([name for name in self.new_versions if held.get(name) is not None]),
+                values=self._values([name for name in outside if name in self.new_versions]),
             )
-            line = self.memory.line(self.address) if self._new.is_one_row else None
+            line = None if outside else self.memory.line(self.address)
             self.row = row_of(self._new, line) if line else None
         return self._new
 

@@ -96,7 +96,7 @@ class Statements:
     def run_many(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
         """Run a query that changes rows once per row; how many it changed."""
         query, before = self._queries[name], self.connection.total_changes()
-        self.connection.executemany(query.text, [query.arguments(values) for values in rows])
+        self.connection.executemany(query.text, map(query.arguments, rows))
         return self.connection.total_changes() - before
 
     def rows(self, name: str, /, **values: Any) -> list[Row]:

@@ -61,14 +61,9 @@ class NewCheckpoint(NamedTuple):
     values: Sequence[NewValue]
 
     @property
-    def is_one_row(self) -> bool:
-        """Whether all its values are inside its body."""
-        return not any(self.held.values())
-
-    @property
     def held_json(self) -> str:
         """`held` as the table keeps it."""
-        return _all_inside(tuple(self.held)) if self.is_one_row else _COMPACT.encode(self.held)
+        return _COMPACT.encode(self.held) if any(self.held.values()) else _all_inside(tuple(self.held))
 
 
 @lru_cache(_STATES_KNOWN)

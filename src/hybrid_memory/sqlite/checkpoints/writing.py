@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.lists import Composed, Known, compose, remembered
 from hybrid_memory.sqlite.checkpoints.packing import LIST, packed, unpacked
 from hybrid_memory.sqlite.checkpoints.reading import Value, with_bases
@@ -51,7 +52,7 @@ def row_of(new: NewCheckpoint, line: Line) -> dict[str, Any]:
 
 def put_rows(sql: Statements, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Store checkpoints that are one row each; False when a line is not what it was, then some are not stored."""
-    return sql.run_many("checkpoints.put", rows) == len(rows)
+    return sql.run_many("checkpoints.put", breathing(rows)) == len(rows)
 
 
 @dataclass(slots=True)
