@@ -11,7 +11,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_SECONDS_BETWEEN_PAUSES = 0.001
+_SECONDS_BETWEEN_PAUSES = 0.002
 # Long enough for another thread to wake up and take over.
 _PAUSE_SECONDS = 0.00005
 
