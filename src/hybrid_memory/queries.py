@@ -39,7 +39,7 @@ class Query:
         object.__setattr__(self, "names", frozenset(self.parameters))
 
     def arguments(self, values: Mapping[str, object]) -> list[object]:
-        """The values in the order of `parameters`."""
+        """The values in the order of `parameters`; a misspelled name would be stored as NULL."""
         if values.keys() != self.names:
             raise TypeError(f"{self.name} takes {sorted(self.parameters)}, not {sorted(values)}")
         return [values[name] for name in self.parameters]

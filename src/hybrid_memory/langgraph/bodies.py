@@ -15,15 +15,15 @@ _VERSIONS = "versions"
 def shortened(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, Any]:
     """The body of a checkpoint, with those of its values that lie inside it and without its id."""
     places: dict[Any, int] = {}
-
-    def placed(versions: Mapping[str, Any]) -> dict[str, int]:
-        return {name: places.setdefault(version, len(places)) for name, version in versions.items()}
-
+    place = places.setdefault
     body: dict[str, Any] = {
         **checkpoint,
         "channel_values": values,
-        "channel_versions": placed(checkpoint["channel_versions"]),
-        "versions_seen": {node: placed(seen) for node, seen in checkpoint["versions_seen"].items()},
+        "channel_versions": {name: place(one, len(places)) for name, one in checkpoint["channel_versions"].items()},
+        "versions_seen": {
+            node: {name: place(one, len(places)) for name, one in seen.items()}
+            for node, seen in checkpoint["versions_seen"].items()
+        },
         _VERSIONS: list(places),
     }
     del body["id"]

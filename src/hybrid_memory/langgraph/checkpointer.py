@@ -25,7 +25,6 @@ from hybrid_memory.sqlite.checkpoints.rows import Address, StoredCheckpoint
 from hybrid_memory.sqlite.connection import Statements
 
 _PAGE = 25
-_VERSION_DIGITS = 32
 
 
 class _Named(TypedDict):
@@ -54,8 +53,8 @@ class HybridCheckpointer(ThreadCalls):
 
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002 - the interface is LangGraph's
         """A version later than `current`, which no other branch of the thread gives to its values."""
-        number = 0 if current is None else int(str(current).split(".")[0])
-        return f"{number + 1:0{_VERSION_DIGITS}}.{random.getrandbits(48):015}"
+        number = 0 if current is None else int(str(current).partition(".")[0])
+        return f"{number + 1:032}.{random.getrandbits(48):015}"
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint a config names, or the newest of its thread."""
@@ -116,7 +115,7 @@ class HybridCheckpointer(ThreadCalls):
         """
         put = StoredPut(self._serialisation, self._memory, self._elements, config, checkpoint, metadata, new_versions)
         put.prepare()
-        self._state.database().write_blocking(put.job, durable=self._durable)
+        self._state.database().write_blocking(put, durable=self._durable)
         put.done()
         return config_of(put.address, checkpoint["id"])
 
@@ -131,7 +130,7 @@ class HybridCheckpointer(ThreadCalls):
         put = StoredPut(self._serialisation, self._memory, self._elements, config, checkpoint, metadata, new_versions)
         if light := not put.is_heavy:
             put.prepare()
-        await (await self._database()).write(put.job, durable=self._durable, light=light)
+        await (await self._database()).write(put, durable=self._durable, light=light)
         put.done()
         return config_of(put.address, checkpoint["id"])
 

@@ -21,8 +21,8 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from hybrid_memory.langgraph.breathing import breathing
 from hybrid_memory.langgraph.serialisation import Serialisation
+from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded
 from hybrid_memory.sqlite.checkpoints.writing import digest
 

@@ -7,8 +7,8 @@ from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory
 
 from hybrid_memory.langgraph.addresses import config_of
 from hybrid_memory.langgraph.bodies import lengthened
-from hybrid_memory.langgraph.breathing import breathing
 from hybrid_memory.langgraph.serialisation import Serialisation, nothing_blocked
+from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.history import ChannelHistory
 from hybrid_memory.sqlite.checkpoints.rows import Encoded, StoredCheckpoint
 

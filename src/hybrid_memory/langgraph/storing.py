@@ -2,10 +2,10 @@
 
 import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, cast
+from typing import Any, Self, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -21,25 +21,29 @@ from hybrid_memory.langgraph.addresses import address_of, checkpoint_id_of
 from hybrid_memory.langgraph.bodies import shortened
 from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.serialisation import Serialisation
+from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.remembering import Memory
 from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, NewCheckpoint, NewList, NewValue, NewWrite, Task
-from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_writes
+from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_rows, put_writes, row_of
 from hybrid_memory.sqlite.connection import Statements
+from hybrid_memory.sqlite.groups import Joint
 
 # Up to here, in bytes as far as that is known before, a value is cheaper inside each checkpoint than in its own row.
 _SMALL = 256
 # Above this many parts, of some microseconds each, values become bytes in the writer's thread.
 _HEAVY = 500
 _TEXT_LIKE_ONE_PART = 10_000
+_OBJECT_LIKE_PARTS = 10
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 _NUMBERS = (int, float, bool, type(None))
 
 
 @dataclass(slots=True)
-class StoredPut:
-    """Stores a checkpoint: `prepare` makes its bytes, `job` stores them, `done` is called once that is committed.
+class StoredPut(Joint[None]):
+    """Stores a checkpoint: `prepare` makes its bytes, as a job it stores them, `done` is called once that is committed.
 
-    `prepare` need not be called: then the bytes are made where the job runs.
+    `prepare` need not be called: then the bytes are made where the job runs. What is one row in a known line has that
+    as its `row`.
     """
 
     serialisation: Serialisation
@@ -50,17 +54,24 @@ class StoredPut:
     metadata: CheckpointMetadata
     new_versions: ChannelVersions
     address: Address = field(init=False)
+    row: Mapping[str, Any] | None = None
+    _inside: Mapping[str, Any] = field(init=False)
     _new: NewCheckpoint | None = None
     _put: CheckpointPut | None = None
 
     def __post_init__(self) -> None:
         self.address = address_of(self.config)
+        values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
+        self._inside = {
+            name: value for name, value in values.items() if name not in versions or _size(value, _SMALL) <= _SMALL
+        }
 
     @property
     def is_heavy(self) -> bool:
         """Whether making the bytes takes long enough to be felt in an event loop."""
-        values = self.checkpoint["channel_values"]
-        return _parts([values.get(name) for name in self.new_versions]) > _HEAVY
+        values, inside = self.checkpoint["channel_values"], self._inside
+        others = [values.get(name) for name in self.new_versions if name not in inside]
+        return len(inside) + _parts(others) > _HEAVY
 
     def prepare(self) -> NewCheckpoint:
         """Make the bytes, once.
@@ -70,27 +81,37 @@ class StoredPut:
         """
         if self._new is None:
             values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
-            inside = {name: value for name, value in values.items() if name not in versions or _is_small(value)}
-            held = {name: None if name in inside else str(versions[name]) for name in values}
+            outside = {name: str(versions[name]) for name in values if name not in self._inside}
             self._new = NewCheckpoint(
                 address=self.address,
                 checkpoint_id=self.checkpoint["id"],
                 parent_id=checkpoint_id_of(self.config),
                 metadata=_json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
-                held=held,
-                body=self.serialisation.stored(shortened(self.checkpoint, inside), "checkpoint"),
+                held=dict.fromkeys(values) | outside,
+                body=self.serialisation.stored(shortened(self.checkpoint, self._inside), "checkpoint"),
                 written_at=time.time_ns() // 1000,
-                values=self._values(name for name in self.new_versions if held.get(name) is not None),
+                values=self._values([name for name in outside if name in self.new_versions]),
             )
+            line = None if outside else self.memory.line(self.address)
+            self.row = row_of(self._new, line) if line else None
         return self._new
 
-    def job(self, sql: Statements) -> None:
+    def __call__(self, sql: Statements) -> None:
         """In the writer."""
         new = self.prepare()
         try:
             self._store(sql, new)
         except MissingValues as missing:
-            self._store(sql, replace(new, values=[*new.values, *self._values(missing.channels)]))
+            self._store(sql, new._replace(values=[*new.values, *self._values(missing.channels)]))
+
+    @classmethod
+    def together(cls, jobs: Sequence[Self], sql: Statements) -> Sequence[None]:
+        """In the writer: rows all at once."""
+        rows_are_stored = put_rows(sql, [job.row for job in jobs if job.row is not None])
+        for job in breathing(jobs):
+            if job.row is None or not rows_are_stored:
+                job(sql)
+        return [None] * len(jobs)
 
     def done(self) -> None:
         """Build on what was stored from now on."""
@@ -176,32 +197,27 @@ def _parts(values: Iterable[object]) -> int:
             stack.extend(islice(cast("dict[object, object]", value).values(), _HEAVY))
         elif issubclass(kind, (list, tuple, set, frozenset)):
             stack.extend(islice(cast("list[object]", value), _HEAVY))
+        else:
+            count += _OBJECT_LIKE_PARTS
     return count
-
-
-def _is_small(value: object) -> bool:
-    return _size(value, _SMALL) <= _SMALL
 
 
 def _size(value: object, limit: int) -> int:
     """About how many bytes plain data takes, or anything above `limit`: counting ends there."""
-    kind = type(value)
-    if kind in _NUMBERS:
-        return 8
-    if kind is str:
-        return len(cast("str", value))
-    parts: Iterable[object]
-    if kind is dict:
-        parts = (part for pair in cast("dict[object, object]", value).items() for part in pair)
-    elif kind is tuple:
-        parts = cast("tuple[object, ...]", value)
-    else:
-        return limit + 1
-    size = 0
-    for part in parts:
-        size += _size(part, limit - size)
-        if size > limit:
-            break
+    size, stack = 0, [value]
+    while stack and size <= limit:
+        one = stack.pop()
+        kind = type(one)
+        if kind is str:
+            size += len(cast("str", one))
+        elif kind in _NUMBERS:
+            size += 8
+        elif kind in (dict, tuple) and len(parts := cast("tuple[object, ...]", one)) <= limit:
+            stack.extend(parts)
+            if kind is dict:
+                stack.extend(cast("dict[object, object]", one).values())
+        else:
+            return limit + 1
     return size
 
 

@@ -93,10 +93,11 @@ class Statements:
         """The SQL of a query."""
         return self._queries[name].text
 
-    def run_many(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Run a query once per row."""
-        for values in rows:
-            self._cursor(name, values)
+    def run_many(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
+        """Run a query that changes rows once per row; how many it changed."""
+        query, before = self._queries[name], self.connection.total_changes()
+        self.connection.executemany(query.text, map(query.arguments, rows))
+        return self.connection.total_changes() - before
 
     def rows(self, name: str, /, **values: Any) -> list[Row]:
         """All rows of a query."""
@@ -115,9 +116,7 @@ class Statements:
 
     def _cursor(self, name: str, values: Mapping[str, Any]) -> apsw.Cursor:
         query = self._queries[name]
-        if values.keys() != query.names:  # a misspelled name would be stored as NULL
-            raise TypeError(f"{name} takes {sorted(query.names)}, not {sorted(values)}")
-        return self.connection.execute(query.text, values)
+        return self.connection.execute(query.text, query.arguments(values))
 
 
 def connect(path: Path, kind: Kind, patience: Patience, *, empty: bool = False) -> Connection:

@@ -22,6 +22,7 @@ from hybrid_memory.errors import ConfigurationError, StateDamaged, StorageUnavai
 from hybrid_memory.observability import Events
 from hybrid_memory.sqlite import failures, files
 from hybrid_memory.sqlite.connection import Connection, Patience, Statements, connect_reader
+from hybrid_memory.sqlite.deadlines import Deadlines
 from hybrid_memory.sqlite.files import Kind
 from hybrid_memory.sqlite.gathering import Gathering
 from hybrid_memory.sqlite.inbox import Inbox
@@ -59,6 +60,7 @@ class Database:
         self._timeout = timeout
         self._inbox = Inbox(queue_limit)
         self._gathering = Gathering(self._hand_over)
+        self._deadlines = Deadlines()
         self._presence = Presence(self.path, timeout)
         self._readers = Readers(lambda: connect_reader(self.path, kind, Patience(timeout)))
         self._threads = ThreadPoolExecutor(_READING_THREADS, thread_name_prefix=f"hybrid-memory {kind.name} reader")
@@ -143,15 +145,14 @@ class Database:
                 return lone.outcome()
         ticket = LoopTicket(job, durable=durable, light=light)
         self._gathering.put(ticket)
-        # One timer is a fraction of what asyncio.timeout costs, and this is the path of every checkpoint.
-        deadline = ticket.loop.call_later(self._timeout if timeout is None else timeout, ticket.end_wait)
+        self._deadlines.watch(ticket, self._timeout if timeout is None else timeout)
         try:
             in_time = await ticket.settled
         except asyncio.CancelledError:
             self._withdraw(ticket)
             raise
         finally:
-            deadline.cancel()
+            self._deadlines.forget(ticket)
         if not in_time:
             self._raise_too_late(ticket)
         return ticket.outcome()

@@ -6,17 +6,36 @@ full disk, a failed commit), they run once more, each in a transaction of its ow
 and must do nothing but work on the database.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, Generic, Self, TypeVar, cast
 
 import apsw
 
 from hybrid_memory.sqlite import failures
+from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.files import Kind
 from hybrid_memory.sqlite.tickets import Ticket
 
 Verdict = tuple[Any, BaseException | None]
+T = TypeVar("T")
+
+
+class Joint(ABC, Generic[T]):
+    """A job that takes less together with others of its class than each alone."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, sql: Statements) -> T:
+        """Do it alone."""
+
+    @classmethod
+    @abstractmethod
+    def together(cls, jobs: Sequence[Self], sql: Statements) -> Sequence[T]:
+        """Do several; what doing them one after another would give."""
 
 
 def run_group(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind) -> list[Verdict]:
@@ -64,7 +83,7 @@ def _run_all_or_none(statements: Statements, tickets: Sequence[Ticket[Any]], kin
     try:
         connection.execute("begin immediate")
         try:
-            verdicts: list[Verdict] = [(ticket.job(statements), None) for ticket in tickets]
+            verdicts: list[Verdict] = [(result, None) for result in _results(statements, tickets)]
         except BaseException as error:
             if failures.is_damage(error, kind):
                 raise
@@ -73,6 +92,17 @@ def _run_all_or_none(statements: Statements, tickets: Sequence[Ticket[Any]], kin
     finally:
         _leave_transaction(connection)
     return verdicts
+
+
+def _results(statements: Statements, tickets: Sequence[Ticket[Any]]) -> list[Any]:
+    """What jobs give, one after another; neighbours that may be done together are."""
+    results: list[Any] = []
+    for kind, some in groupby((ticket.job for ticket in tickets), key=type):
+        if issubclass(kind, Joint):
+            results.extend(kind.together(cast("list[Joint[Any]]", list(some)), statements))
+        else:
+            results.extend(job(statements) for job in breathing(some))
+    return results
 
 
 def _run_together(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind) -> list[Verdict]:

@@ -13,6 +13,7 @@ from langchain_core.messages import HumanMessage
 from hybrid_memory import HybridCheckpointer, HybridMemoryManager
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph.serialisation import Serialisation
+from hybrid_memory.langgraph.storing import StoredPut
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.checkpoints import reading
 from hybrid_memory.sqlite.checkpoints.reading import Selection
@@ -178,6 +179,42 @@ def test_threads_and_loops_share_one(checkpointer: HybridCheckpointer) -> None:
     assert len(checkpointer.threads()) == 8
 
 
+async def test_what_is_put_at_once_is_stored_whole(
+    checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone, put_alone = list[str](), StoredPut.__call__
+
+    def counted(put: StoredPut, sql: Statements) -> None:
+        alone.append(put.address.thread_id)
+        put_alone(put, sql)
+
+    async def put(thread: Thread, values: dict[str, Any]) -> None:
+        config, checkpoint, versions = thread.next(values)
+        await checkpointer.aput(config, checkpoint, {"step": 0}, versions)
+        thread.newest = checkpoint["id"]
+
+    async def put_all(values: dict[str, Any]) -> None:
+        await asyncio.gather(*(put(thread, values) for thread in threads))
+        assert all(thread.state() == {"a": 0, **values} for thread in threads)
+
+    threads = [Thread(checkpointer, f"t{number}") for number in range(8)]
+    for thread in threads:
+        thread.put({"a": 0})
+    monkeypatch.setattr(StoredPut, "__call__", counted)
+    await put_all({"b": {"c": [1]}, "long": "text " * 100})
+    assert sorted(alone) == [thread.thread_id for thread in threads]
+    alone.clear()
+    await put_all({"b": 1, "long": "short"})
+    assert alone == []
+    checkpointer.delete_thread("t3")
+    await put_all({"b": 2, "long": "short"})
+    assert alone != []
+    assert [len(thread.all()) for thread in threads] == [4, 4, 4, 1, 4, 4, 4, 4]
+    alone.clear()
+    await put_all({"b": 3, "long": "short"})
+    assert alone == []
+
+
 async def test_a_synchronous_call_on_the_loop_does_not_wait_for_itself(checkpointer: HybridCheckpointer) -> None:
     pending = [asyncio.ensure_future(checkpointer.aget_tuple(config_of("t"))) for _ in range(3)]
     Thread(checkpointer).put({"a": 1})
@@ -193,8 +230,9 @@ def test_a_shallow_copy_and_the_original_are_one(checkpointer: HybridCheckpointe
     assert ids(checkpointer.list(config_of("t"))) == ids(thread.all())
 
 
+@pytest.mark.parametrize("length", [100, 1000])
 async def test_large_states_become_bytes_and_values_outside_the_event_loop(
-    checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch
+    checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     here, there = list[str](), list[str]()
 
@@ -209,7 +247,7 @@ async def test_large_states_become_bytes_and_values_outside_the_event_loop(
 
     for name in ("plain", "value"):
         watched(name)
-    messages = [HumanMessage(f"message {number}", id=str(number)) for number in range(1000)]
+    messages = [HumanMessage(f"message {number}", id=str(number)) for number in range(length)]
     thread = Thread(checkpointer)
     config, checkpoint, versions = thread.next({"messages": messages})
     await checkpointer.aput(config, checkpoint, {"step": 0}, versions)
@@ -218,7 +256,7 @@ async def test_large_states_become_bytes_and_values_outside_the_event_loop(
     assert found is not None
     assert found.checkpoint["channel_values"] == {"messages": messages}
     assert here == []
-    assert len(there) > 2000
+    assert len(there) > 2 * length
     thread.newest = checkpoint["id"]
     config, checkpoint, versions = thread.next({"messages": []})
     await checkpointer.aput(config, checkpoint, {"step": 1}, versions)
@@ -232,7 +270,7 @@ def test_durability_is_a_choice(directory: Path, monkeypatch: pytest.MonkeyPatch
         flushed.append(sql.connection.pragma("synchronous"))
         return ()
 
-    monkeypatch.setattr("hybrid_memory.langgraph.storing.StoredPut.job", lambda _, sql: synchronous(sql))
+    monkeypatch.setattr("hybrid_memory.langgraph.storing.StoredPut.__call__", lambda _, sql: synchronous(sql))
     for keyword, setting in (("full", "full"), ("normal", "full"), (None, "full"), (None, "normal")):
         settings = Settings.without_environment(checkpoint_durability=setting)
         with HybridCheckpointer(directory, settings=settings, durability=cast("Any", keyword)) as checkpointer:

@@ -7,8 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import ClassVar, Self
 
 import apsw
 import pytest
@@ -17,6 +20,7 @@ from hybrid_memory.errors import ConfigurationError, SchemaMismatch, StorageReje
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.files import CACHE, STATE
+from hybrid_memory.sqlite.groups import Joint
 from hybrid_memory.sqlite.schema import shipped
 from hybrid_memory.sqlite.status import status
 from tests.support.recording import Recorded
@@ -24,6 +28,7 @@ from tests.support.sqlite_files import ROOT, note_row, noting, state_in, stored_
 from tests.support.waiting import until
 
 DEADLINE = 10.0
+Job = Callable[[Statements], object]
 
 
 class Busy:
@@ -194,6 +199,54 @@ async def test_a_failing_job_fails_alone(tmp_path: Path) -> None:
         assert database.read_blocking(stored_ids) == ["1", "2"]
 
 
+class Noted(Joint[str]):
+    """A note that is written down with its neighbours; all the groups it came in."""
+
+    groups: ClassVar[list[list[str]]] = []
+
+    def __init__(self, node_id: str, fails: bool = False) -> None:  # noqa: FBT001, FBT002 - a test's own
+        self.node_id, self.fails = node_id, fails
+
+    def __call__(self, sql: Statements) -> str:
+        note_row(sql, "t", self.node_id)
+        if self.fails:
+            raise LookupError(self.node_id)
+        return f"alone {self.node_id}"
+
+    @classmethod
+    def together(cls, jobs: Sequence[Self], sql: Statements) -> Sequence[str]:
+        cls.groups.append([job.node_id for job in jobs])
+        for job in jobs:
+            job(sql)
+        return [f"together {job.node_id}" for job in jobs]
+
+
+async def at_once(database: Database, jobs: Sequence[Job]) -> list[object]:
+    """What becomes of jobs that wait together for the writer."""
+    with Busy(database):
+        tasks = [asyncio.create_task(database.write(job)) for job in jobs]
+        await taken(database, len(jobs))
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_neighbours_of_a_kind_are_done_together_in_their_place(tmp_path: Path) -> None:
+    Noted.groups.clear()
+    with state_in(tmp_path) as (database, _):
+        jobs: list[Job] = [Noted("1"), Noted("2"), noting("t", "3"), Noted("4"), noting("t", "5")]
+        assert await at_once(database, jobs) == ["together 1", "together 2", None, "together 4", None]
+        assert Noted.groups == [["1", "2"], ["4"]]
+        assert database.write_blocking(Noted("6")) == "alone 6"
+        assert database.read_blocking(stored_ids) == ["1", "2", "3", "4", "5", "6"]
+
+
+async def test_one_of_those_done_together_fails_alone(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _):
+        one, never, two = await at_once(database, [Noted("1"), Noted("never", fails=True), Noted("2")])
+        assert (one, two) == ("alone 1", "alone 2")
+        assert isinstance(never, LookupError)
+        assert database.read_blocking(stored_ids) == ["1", "2"]
+
+
 async def test_a_job_that_ends_the_transaction_takes_nobody_along(tmp_path: Path) -> None:
     def gives_up(sql: Statements) -> None:
         sql.connection.execute("rollback")
@@ -224,6 +277,36 @@ async def test_the_queue_is_bounded_and_those_in_line_come_next(tmp_path: Path) 
             assert (database.queued, database._inbox.in_line) == (5, 7)
         await asyncio.gather(*tasks)
         assert database.read_blocking(stored_ids) == [str(i) for i in range(12)]
+
+
+async def test_each_wait_ends_when_it_should(tmp_path: Path) -> None:
+    ended: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        begun = time.monotonic()
+        with pytest.raises(StorageUnavailable):
+            await database.write(noting("t", "late"), timeout=seconds)
+        assert seconds <= time.monotonic() - begun
+        ended.append(seconds)
+
+    with state_in(tmp_path) as (database, _):
+        with Busy(database):
+            patient = asyncio.create_task(database.write(noting("t", "1")))
+            await asyncio.gather(*(wait(seconds) for seconds in (0.3, 0.05, 0.6)))
+            await wait(0.1)
+        assert ended == [0.05, 0.3, 0.6, 0.1]
+        await patient
+        assert database.read_blocking(stored_ids) == ["1"]
+
+
+def test_a_wait_ends_when_it_should_though_another_loop_ran_meanwhile(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _), Busy(database), closing(asyncio.new_event_loop()) as first:
+        waiting = first.create_task(database.write(noting("t", "late"), timeout=0.1))
+        first.run_until_complete(asyncio.sleep(0))
+        with pytest.raises(StorageUnavailable):
+            asyncio.run(database.write(noting("t", "late too"), timeout=0.05))
+        with pytest.raises(StorageUnavailable):
+            first.run_until_complete(asyncio.wait_for(waiting, DEADLINE / 2))
 
 
 async def test_a_job_that_has_begun_is_of_unknown_outcome_at_the_deadline(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
+_STATES_KNOWN = 256
 
 
 class Address(NamedTuple):
@@ -35,8 +37,7 @@ class NewList(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class NewValue:
+class NewValue(NamedTuple):
     """The value of a channel at a version; a list comes as its elements."""
 
     channel: str
@@ -44,8 +45,7 @@ class NewValue:
     content: Encoded | NewList
 
 
-@dataclass(frozen=True, slots=True)
-class NewCheckpoint:
+class NewCheckpoint(NamedTuple):
     """A checkpoint to be stored with the values that are new in it.
 
     `held` has every channel with a value: the version it is kept under, or None when it is inside `body`.
@@ -63,7 +63,13 @@ class NewCheckpoint:
     @property
     def held_json(self) -> str:
         """`held` as the table keeps it."""
-        return _COMPACT.encode(self.held)
+        return _COMPACT.encode(self.held) if any(self.held.values()) else _all_inside(tuple(self.held))
+
+
+@lru_cache(_STATES_KNOWN)
+def _all_inside(channels: tuple[str, ...]) -> str:
+    """That of a small state, which is the same in all its checkpoints."""
+    return _COMPACT.encode(dict.fromkeys(channels))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """Storing checkpoints and writes: the jobs for the writer of `state.db`."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
+from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.lists import Composed, Known, compose, remembered
 from hybrid_memory.sqlite.checkpoints.packing import LIST, packed, unpacked
 from hybrid_memory.sqlite.checkpoints.reading import Value, with_bases
@@ -29,6 +31,28 @@ class MissingValues(Exception):
 def digest(plain: Encoded) -> bytes:
     """What equal elements have in common."""
     return blake2b(plain.content, digest_size=_DIGEST_BYTES, person=plain.kind.encode()[:16]).digest()
+
+
+def row_of(new: NewCheckpoint, line: Line) -> dict[str, Any]:
+    """The row of a checkpoint, in a line as it is remembered."""
+    return {
+        "line": line.line,
+        "thread_id": new.address.thread_id,
+        "namespace": new.address.namespace,
+        "collected": line.collected,
+        "checkpoint_id": new.checkpoint_id,
+        "parent_id": new.parent_id,
+        "metadata": new.metadata,
+        "held": new.held_json,
+        "kind": new.body.kind,
+        "body": new.body.content,
+        "written_at": new.written_at,
+    }
+
+
+def put_rows(sql: Statements, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Store checkpoints that are one row each; False when a line is not what it was, then some are not stored."""
+    return sql.run_many("checkpoints.put", breathing(rows)) == len(rows)
 
 
 @dataclass(slots=True)
@@ -65,22 +89,7 @@ class CheckpointPut:
 
     def _store_checkpoint(self, sql: Statements, line: Line) -> bool:
         """Store the checkpoint itself; False when the line is not what it was."""
-        new = self.new
-        stored = sql.run(
-            "checkpoints.put",
-            line=line.line,
-            thread_id=new.address.thread_id,
-            namespace=new.address.namespace,
-            collected=line.collected,
-            checkpoint_id=new.checkpoint_id,
-            parent_id=new.parent_id,
-            metadata=new.metadata,
-            held=new.held_json,
-            kind=new.body.kind,
-            body=new.body.content,
-            written_at=new.written_at,
-        )
-        return bool(stored)
+        return bool(sql.run("checkpoints.put", **row_of(self.new, line)))
 
     def _require_the_others(self, sql: Statements, line: int) -> None:
         brought = {value.channel for value in self.new.values}

@@ -11,15 +11,19 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-_ITEMS_BETWEEN_PAUSES = 64
+_SECONDS_BETWEEN_PAUSES = 0.002
 # Long enough for another thread to wake up and take over.
 _PAUSE_SECONDS = 0.00005
 
 
 def breathing(items: Iterable[Item]) -> Iterator[Item]:
     """The items, with a short pause now and then, except in the main thread, where the pause would help nobody."""
-    pauses = threading.current_thread() is not threading.main_thread()
-    for number, item in enumerate(items, 1):
+    if threading.current_thread() is threading.main_thread():
+        yield from items
+        return
+    paused = time.perf_counter()
+    for item in items:
         yield item
-        if pauses and number % _ITEMS_BETWEEN_PAUSES == 0:
+        if time.perf_counter() - paused > _SECONDS_BETWEEN_PAUSES:
             time.sleep(_PAUSE_SECONDS)
+            paused = time.perf_counter()
