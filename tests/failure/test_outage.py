@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -16,7 +15,6 @@ from hybrid_memory import HybridMemoryManager, MemoryNode, Settings
 from hybrid_memory.errors import OutboxFull, UnknownMemory
 from hybrid_memory.memory import delivery
 from hybrid_memory.memory.delivery import OUTBOX
-from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import Queue
 from hybrid_memory.replication.writer import Writer
@@ -24,6 +22,7 @@ from hybrid_memory.sqlite.outbox import LEASE, Outbox
 from tests.support.managers import run_job, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
+from tests.support.repeats import recognise_no_repeat
 from tests.support.servers import administration
 from tests.support.waiting import Deadline, until
 
@@ -165,7 +164,7 @@ class TestDelivering:
     ) -> None:
         """Postgres has committed and nobody knows: once in the end, under the id that was acknowledged."""
         if bug is not None:
-            monkeypatch.setattr(Batches, "apply", _under_another_name(Batches.apply))
+            recognise_no_repeat(monkeypatch.setattr)
         twin = await manager.store_persistent_memory("nick", "twin")
         for _ in range(8):
             proxy.cut_after(rng.randrange(60), "to_client")
@@ -313,16 +312,6 @@ class TestDelivering:
 
 async def _never(*_: object) -> bool:
     return False
-
-
-def _under_another_name(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """A bug: each attempt is that of a new process, so no repeat is recognised."""
-
-    async def renamed(batches: Batches, *sent: Any, **keywords: Any) -> Any:
-        batches._instance = uuid4()
-        return await apply(batches, *sent, **keywords)
-
-    return renamed
 
 
 BUGS = ("queues all but the last", "forgets what it cannot send")

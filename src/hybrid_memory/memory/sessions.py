@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -131,11 +131,7 @@ class Sessions:
         if session is not None and session.graph.incarnation not in (None, applied.incarnation):
             # Another life of the user's memory, whose versions are other ones.
             await self._refreshed(session, counting=False)
-        # Callers that shared a batch all come with the same.
-        if session is not None and applied.written is not None and session.graph.version < applied.version:
-            delta = _delta_of(applied, applied.written)
-            if session.graph.apply(delta):
-                self._filling.keep(session.graph, delta)
+        self._take_in(applied)
         await self.caught_up(applied.user_id, applied.version)
 
     async def caught_up(self, user_id: str, version: int) -> None:
@@ -171,12 +167,14 @@ class Sessions:
             session.pending.add(queued.instance_id, queued.operations)
             session.graph.lay_over(session.pending.over)
 
-    async def delivered(self, applied: Applied, instance_id: str) -> None:
-        """Operations of a user that waited have taken effect, those of a run up to `applied.mark`."""
-        await self.show(applied)
-        session = self._known(applied.user_id)
+    async def delivered(self, user_id: str, delivered: Sequence[tuple[str, Applied]]) -> None:
+        """Operations of a user that waited have taken effect, those of each run up to its mark; one change to see."""
+        for _, applied in delivered:
+            self._take_in(applied)
+        await self.show(delivered[-1][1])
+        session = self._known(user_id)
         if session is not None and session.pending is not None:
-            session.pending.remove(instance_id, applied.mark)
+            session.pending.remove((run, applied.mark) for run, applied in delivered)
             session.graph.lay_over(session.pending.over if session.pending else None)
 
     async def dropped(self, user_id: str) -> None:
@@ -196,10 +194,14 @@ class Sessions:
             await self._refreshed(session)
 
     async def settled(self) -> None:
-        """See whether another process has emptied the outbox of somebody whose memory is here."""
+        """Where another process has emptied the outbox of somebody whose memory is here, show what it sent."""
         for session in list(self._sessions.values()):
-            if session.pending and self._queue is not None and await self._queue.has_emptied(session.graph.user_id):
-                await self.dropped(session.graph.user_id)
+            user_id = session.graph.user_id
+            if session.pending and self._queue is not None and await self._queue.has_emptied(user_id):
+                # Until all of it is here, what waited stays on top.
+                with suppress(StorageUnavailable):
+                    await self.current(user_id)
+                    await self.dropped(user_id)
 
     def recovered(self) -> None:
         """Postgres answers again: what was not loaded is completed, the rest is compared when it is opened."""
@@ -268,6 +270,15 @@ class Sessions:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._sessions.clear()
+
+    def _take_in(self, applied: Applied) -> None:
+        """Show what was written at once, whatever is missing before it."""
+        session = self._known(applied.user_id)
+        # Callers that shared a batch all come with the same.
+        if session is not None and applied.written is not None and session.graph.version < applied.version:
+            delta = _delta_of(applied, applied.written)
+            if session.graph.apply(delta):
+                self._filling.keep(session.graph, delta)
 
     def _graph(self, user_id: str) -> UserGraph | None:
         session = self._sessions.get(user_id)

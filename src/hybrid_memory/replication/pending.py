@@ -26,9 +26,9 @@ class Pending:
         return bool(self._operations)
 
     def add(self, instance_id: str, operations: Iterable[Operation]) -> None:
-        """They wait, behind those that wait already."""
+        """They wait, behind those that wait already, unless they have been removed in the meantime."""
         for one in operations:
-            if (instance_id, one.n) not in self._operations:
+            if (instance_id, one.n) not in self._operations and one.n > self._marks.get(instance_id, 0):
                 self._operations[instance_id, one.n] = one
                 self._unapplied.append(one)
 
@@ -38,10 +38,11 @@ class Pending:
         self._operations = first | self._operations
         self._view = None
 
-    def remove(self, instance_id: str, mark: int) -> None:
-        """A run's operations up to a number wait no more."""
-        self._marks[instance_id] = max(mark, self._marks.get(instance_id, 0))
-        self._operations = {key: one for key, one in self._operations.items() if key[0] != instance_id or key[1] > mark}
+    def remove(self, up_to: Iterable[tuple[str, int]]) -> None:
+        """Operations wait no more, those of each run up to a number."""
+        for run, number in up_to:
+            self._marks[run] = max(number, self._marks.get(run, 0))
+        self._operations = {(run, n): one for (run, n), one in self._operations.items() if n > self._marks.get(run, 0)}
         self._view = None
 
     def over(self, view: GraphView) -> Delta:
