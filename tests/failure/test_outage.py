@@ -166,13 +166,16 @@ class TestDelivering:
         if bug is not None:
             recognise_no_repeat(monkeypatch.setattr)
         twin = await manager.store_persistent_memory("nick", "twin")
-        for _ in range(8):
+        for number in range(8):
+            # The connection knows the statement now: the reply that is lost is one to a commit, not to a preparation.
+            await manager.store_persistent_memory("eve", f"fact {number}")
             proxy.cut_after(rng.randrange(60), "to_client")
             entity = await manager.store_entity(
                 "nick", entity_id="1", entity_system="s", entity_type="counter", entity_name="counter"
             )
             proxy.heal()
             assert await manager.flush(20)
+            await manager.store_persistent_memory("eve", f"another fact {number}")
             # Postgres finds the twin and stores nothing, and nobody hears its name.
             proxy.cut_after(rng.randrange(60), "to_client")
             again = await manager.store_persistent_memory("nick", "twin")

@@ -87,7 +87,7 @@ class Replay:
                 )
                 for operations in due:
                     # What one deadline did not suffice for is tried in smaller pieces.
-                    some = operations[: max(1, MOST_OPERATIONS >> operations[0].attempts)]
+                    some = operations[: max(1, len(operations) >> operations[0].attempts)]
                     under_way[asyncio.create_task(self._send(some))] = some[0].user_id
                 if not under_way:
                     break
