@@ -271,14 +271,16 @@ class TestQueued:
         assert caught.value.operation == ("nick", bad.n)
         assert await texts(look) == {}
 
-    async def test_others_are_told_once(self, batch_database: Database, writer: Writer, other: Writer) -> None:
+    async def test_others_are_told_once_per_call_and_of_repeats(
+        self, batch_database: Database, writer: Writer, other: Writer
+    ) -> None:
         told: list[tuple[str, int]] = []
         queued = QueuedBatches(batch_database, changed=lambda *change: told.append(change))
         portions = [portion(run, run.node(str(uuid4()))) for run in (writer, other)]
         await queued.apply("nick", portions)
         assert told == [("nick", 2)]
         await queued.apply("nick", portions)
-        assert told == [("nick", 2)]
+        assert told == [("nick", 2)] * 2
 
 
 def portion(writer: Writer, *operations: Operation) -> Portion:

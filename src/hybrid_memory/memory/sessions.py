@@ -205,8 +205,13 @@ class Sessions:
 
     def recovered(self) -> None:
         """Postgres answers again: what was not loaded is completed, the rest is compared when it is opened."""
-        for session in list(self._sessions.values()):
+        for session in self._sessions.values():
             session.checked_at = _NEVER
+        self.complete()
+
+    def complete(self) -> None:
+        """Load what could not be loaded when it was asked for."""
+        for session in list(self._sessions.values()):
             if session.graph.stale and not session.graph.loaded and session.refreshing is None:
                 self._start_refreshing(session, counting=True)
 
@@ -247,14 +252,20 @@ class Sessions:
         return users
 
     async def changed(self, user_id: str, version: int | None) -> None:
-        """Another process has brought a user to a version; what is here follows, to whatever there is if None."""
+        """Another process has brought a user to a version; what is here follows, to whatever there is now if None.
+
+        Raises:
+            StorageUnavailable: it cannot follow now.
+        """
         graph = self._graph(user_id)
         if graph is None:
             return
         if version is None:
-            await self._refreshed(self._session(user_id), counting=False)
-        elif graph.version < version:
+            await self.current(user_id)
+        else:
             await self.caught_up(user_id, version)
+            if graph.version < version:
+                raise StorageUnavailable(f"version {version} of {user_id!r} cannot be read now")
 
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""

@@ -228,8 +228,8 @@ class QueuedBatches:
                 vectors=vectors.whole,
                 halves=vectors.half,
             )
-        if any(row["mark"] > row["before"] for row in rows):
-            self._changed(user_id, rows[-1]["version"])
+        # Repeats are told, too: who sent them first did not hear that they took effect, and told nobody.
+        self._changed(user_id, rows[-1]["version"])
         return [_applied(row, one.operations) for row, one in zip(rows, portions, strict=True)]
 
 
