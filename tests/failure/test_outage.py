@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from hybrid_memory import HybridMemoryManager, MemoryNode, Settings
-from hybrid_memory.errors import OutboxFull, UnknownMemory
+from hybrid_memory.errors import OutboxFull, StorageUnavailable, UnknownMemory
 from hybrid_memory.memory import delivery
 from hybrid_memory.memory.delivery import OUTBOX
+from hybrid_memory.memory.loading import Loader
+from hybrid_memory.postgres.batches import QueuedBatches
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import Queue
 from hybrid_memory.replication.writer import Writer
@@ -186,6 +188,33 @@ class TestDelivering:
         assert counter is not None
         assert (counter.content["update_count"] == 8) == (bug is None)
         assert await manager.get_node("nick", twin) is not None
+
+    async def test_what_was_sent_stays_in_sight_until_it_can_be_read(
+        self, manager: HybridMemoryManager, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Postgres says that it has it already, without saying what it has, and does not answer the next question."""
+        memory = await manager.ensure_user_memories("nick")
+        await away(proxy, manager)
+        await manager.store_persistent_memory("nick", "sent")
+        apply: Callable[..., Any] = QueuedBatches.apply
+
+        async def twice(*sent: Any, **keywords: Any) -> Any:
+            await apply(*sent, **keywords)
+            return await apply(*sent, **keywords)
+
+        async def refused(*_: Any, **__: Any) -> Any:
+            raise StorageUnavailable("no answer")
+
+        with monkeypatch.context() as faults:
+            faults.setattr(QueuedBatches, "apply", twice)
+            faults.setattr(Loader, "changes", refused)
+            faults.setattr(Loader, "everything", refused)
+            proxy.heal()
+            assert await manager.flush(20)
+            assert await run_job(manager, OUTBOX)
+            assert shown(memory.get_all_nodes()) == [("sent", False)]
+        assert await run_job(manager, OUTBOX)
+        assert shown(memory.get_all_nodes()) == [("sent", True)]
 
     @pytest.mark.parametrize("bug", [None, "jumps the queue"])
     async def test_a_later_write_goes_behind_an_earlier_one(

@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from hybrid_memory.errors import StorageUnavailable
-from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.filling import Filling
@@ -17,9 +16,10 @@ from hybrid_memory.memory.homes import Homes
 from hybrid_memory.memory.keeping import Keeper
 from hybrid_memory.memory.places import Source
 from hybrid_memory.memory.progress import Arrivals, Progress
+from hybrid_memory.memory.showing import delta_of, shows
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.batches import Applied, Written
+from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.users import Version
 from hybrid_memory.replication.pending import Pending
 from hybrid_memory.replication.queue import Queue, Queued
@@ -173,9 +173,9 @@ class Sessions:
             self._take_in(applied)
         await self.show(delivered[-1][1])
         session = self._known(user_id)
-        if session is not None and session.pending is not None:
-            session.pending.remove((run, applied.mark) for run, applied in delivered)
-            session.graph.lay_over(session.pending.over if session.pending else None)
+        # What could not be read back stays on top, until it can be.
+        if session is not None and shows(session.graph, delivered):
+            _uncover(session, {run: applied.mark for run, applied in delivered})
 
     async def dropped(self, user_id: str) -> None:
         """Something that waited will not take effect, or others have sent it: what waits is read anew."""
@@ -196,12 +196,15 @@ class Sessions:
     async def settled(self) -> None:
         """Where another process has emptied the outbox of somebody whose memory is here, show what it sent."""
         for session in list(self._sessions.values()):
-            user_id = session.graph.user_id
-            if session.pending and self._queue is not None and await self._queue.has_emptied(user_id):
+            if not session.pending or self._queue is None:
+                continue
+            # More may be put there from now on.
+            user_id, waited = session.graph.user_id, session.pending.last_numbers()
+            if await self._queue.has_emptied(user_id):
                 # Until all of it is here, what waited stays on top.
                 with suppress(StorageUnavailable):
                     await self.current(user_id)
-                    await self.dropped(user_id)
+                    _uncover(session, waited)
 
     def recovered(self) -> None:
         """Postgres answers again: what was not loaded is completed, the rest is compared when it is opened."""
@@ -287,7 +290,7 @@ class Sessions:
         session = self._known(applied.user_id)
         # Callers that shared a batch all come with the same.
         if session is not None and applied.written is not None and session.graph.version < applied.version:
-            delta = _delta_of(applied, applied.written)
+            delta = delta_of(applied, applied.written)
             if session.graph.apply(delta):
                 self._filling.keep(session.graph, delta)
 
@@ -380,15 +383,11 @@ class Sessions:
             session.refreshing = None
 
 
-def _delta_of(applied: Applied, written: Written) -> Delta:
-    return Delta(
-        incarnation=applied.incarnation,
-        version=applied.version,
-        nodes=written.nodes,
-        relationships=written.relationships,
-        deleted=written.deleted,
-        since=applied.version - 1,
-    )
+def _uncover(session: _Session, up_to: Mapping[str, int]) -> None:
+    """Take off what waited, that of each run up to a number: what is below shows it."""
+    if session.pending is not None:
+        session.pending.remove(up_to)
+        session.graph.lay_over(session.pending.over if session.pending else None)
 
 
 def _heard(task: "asyncio.Task[None]") -> None:

@@ -1,6 +1,6 @@
 """What waits for Postgres, as it will be: the overlay that shows a user's own writes meanwhile."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from hybrid_memory.graph.delta import Delta
@@ -38,9 +38,13 @@ class Pending:
         self._operations = first | self._operations
         self._view = None
 
-    def remove(self, up_to: Iterable[tuple[str, int]]) -> None:
+    def last_numbers(self) -> dict[str, int]:
+        """Of each run whose operations wait, the last one."""
+        return dict(sorted(self._operations))
+
+    def remove(self, up_to: Mapping[str, int]) -> None:
         """Operations wait no more, those of each run up to a number."""
-        for run, number in up_to:
+        for run, number in up_to.items():
             self._marks[run] = max(number, self._marks.get(run, 0))
         self._operations = {(run, n): one for (run, n), one in self._operations.items() if n > self._marks.get(run, 0)}
         self._view = None
