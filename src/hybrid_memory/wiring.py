@@ -39,7 +39,7 @@ from hybrid_memory.memory.tool_outputs import ToolOutputs
 from hybrid_memory.memory.vector_parts import vectors_and_pipeline
 from hybrid_memory.memory.vectors_at_home import VectorsAtHome
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.batches import Batches
+from hybrid_memory.postgres.batches import Batches, QueuedBatches
 from hybrid_memory.postgres.embeddings import Embeddings
 from hybrid_memory.postgres.housekeeping import Upkeep
 from hybrid_memory.postgres.items import ItemRows
@@ -167,7 +167,7 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
         replay = Replay(
             outbox=outbox,
             leases=leases,
-            batches=lambda run: Batches(link, run, changed=invalidation.changed),
+            batches=QueuedBatches(link, changed=invalidation.changed),
             audience=sessions,
             owner=instance,
             events=events,

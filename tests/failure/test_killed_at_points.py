@@ -5,19 +5,18 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.replay import Replay
 from tests.support.children import Child
 from tests.support.managers import settings_for
 from tests.support.points import POINTS, Point
 from tests.support.proxy import fault_proxy
+from tests.support.repeats import recognise_no_repeat
 from tests.support.scribes import Notes, Scribe, Verdict, noted, verdict
 from tests.support.servers import in_socket
 from tests.support.waiting import until
@@ -59,19 +58,13 @@ def plant(bug: str | None) -> None:
         honest: Callable[..., Any] = Replay._send
 
         async def send(replay: Replay, operations: Sequence[Any]) -> bool:
-            await replay.outbox.done(operations[0].user_id, operations[0].instance_id, operations[-1].n)
+            await replay.outbox.done(operations[0].user_id, {one.instance_id: one.n for one in operations})
             answer: bool = await honest(replay, operations)
             return answer
 
         setattr(Replay, "_send", send)  # noqa: B010 - mypy does not take a function for a method
     elif bug == "the watermark is skipped":
-        apply: Callable[..., Any] = Batches.apply
-
-        async def under_another_name(batches: Batches, *sent: Any, **keywords: Any) -> Any:
-            batches._instance = uuid4()
-            return await apply(batches, *sent, **keywords)
-
-        setattr(Batches, "apply", under_another_name)  # noqa: B010 - as above
+        recognise_no_repeat()
 
 
 class Dying:

@@ -45,8 +45,8 @@ def mark_one_too_many() -> None:
     """A bug: what has not been sent is taken for done with what has."""
     honest: Callable[..., Any] = Outbox.done
 
-    async def done(outbox: Outbox, user_id: str, instance_id: str, up_to_n: int) -> Any:
-        return await honest(outbox, user_id, instance_id, up_to_n + 1)
+    async def done(outbox: Outbox, user_id: str, up_to: Mapping[str, int]) -> Any:
+        return await honest(outbox, user_id, {run: number + 1 for run, number in up_to.items()})
 
     setattr(Outbox, "done", done)  # noqa: B010 - mypy does not take a function for a method
 

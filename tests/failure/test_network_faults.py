@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from hybrid_memory import HybridMemoryManager, Settings
-from hybrid_memory.postgres.batches import Batches
 from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.target import Targets
 from tests.support.managers import settings_for
 from tests.support.proxy import FaultProxy, fault_proxy
+from tests.support.repeats import recognise_no_repeat
 from tests.support.scribes import Notes, Scribe, Verdict, verdict
 from tests.support.waiting import SHARED, until
 
@@ -63,14 +62,7 @@ class TestRepliesToCommit:
         rng: random.Random,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        honest: Callable[..., Any] = Batches.apply
-
-        async def under_another_name(batches: Batches, *sent: Any, **keywords: Any) -> Any:
-            """A bug: each attempt is that of a new process, so no repeat is recognised."""
-            batches._instance = uuid4()
-            return await honest(batches, *sent, **keywords)
-
-        monkeypatch.setattr(Batches, "apply", under_another_name)
+        recognise_no_repeat(monkeypatch.setattr)
         assert (await replies_lost(proxy, targets, tmp_path, rng, 40)).twice
 
 

@@ -8,15 +8,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from hybrid_memory import HybridMemoryManager, MemoryNode, Settings
-from hybrid_memory.errors import OutboxFull, UnknownMemory
+from hybrid_memory.errors import OutboxFull, StorageUnavailable, UnknownMemory
 from hybrid_memory.memory import delivery
 from hybrid_memory.memory.delivery import OUTBOX
-from hybrid_memory.postgres.batches import Batches
+from hybrid_memory.memory.loading import Loader
+from hybrid_memory.postgres.batches import QueuedBatches
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import Queue
 from hybrid_memory.replication.writer import Writer
@@ -24,6 +24,7 @@ from hybrid_memory.sqlite.outbox import LEASE, Outbox
 from tests.support.managers import run_job, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
+from tests.support.repeats import recognise_no_repeat
 from tests.support.servers import administration
 from tests.support.waiting import Deadline, until
 
@@ -165,7 +166,7 @@ class TestDelivering:
     ) -> None:
         """Postgres has committed and nobody knows: once in the end, under the id that was acknowledged."""
         if bug is not None:
-            monkeypatch.setattr(Batches, "apply", _under_another_name(Batches.apply))
+            recognise_no_repeat(monkeypatch.setattr)
         twin = await manager.store_persistent_memory("nick", "twin")
         proxy.commits_itself = b'"oldest"'
         for turn in range(8):
@@ -193,6 +194,33 @@ class TestDelivering:
         assert counter is not None
         assert (counter.content["update_count"] == 8) == (bug is None)
         assert await manager.get_node("nick", twin) is not None
+
+    async def test_what_was_sent_stays_in_sight_until_it_can_be_read(
+        self, manager: HybridMemoryManager, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Postgres says that it has it already, without saying what it has, and does not answer the next question."""
+        memory = await manager.ensure_user_memories("nick")
+        await away(proxy, manager)
+        await manager.store_persistent_memory("nick", "sent")
+        apply: Callable[..., Any] = QueuedBatches.apply
+
+        async def twice(*sent: Any, **keywords: Any) -> Any:
+            await apply(*sent, **keywords)
+            return await apply(*sent, **keywords)
+
+        async def refused(*_: Any, **__: Any) -> Any:
+            raise StorageUnavailable("no answer")
+
+        with monkeypatch.context() as faults:
+            faults.setattr(QueuedBatches, "apply", twice)
+            faults.setattr(Loader, "changes", refused)
+            faults.setattr(Loader, "everything", refused)
+            proxy.heal()
+            assert await manager.flush(20)
+            assert await run_job(manager, OUTBOX)
+            assert shown(memory.get_all_nodes()) == [("sent", False)]
+        assert await run_job(manager, OUTBOX)
+        assert shown(memory.get_all_nodes()) == [("sent", True)]
 
     @pytest.mark.parametrize("bug", [None, "jumps the queue"])
     async def test_a_later_write_goes_behind_an_earlier_one(
@@ -322,16 +350,6 @@ class TestDelivering:
 
 async def _never(*_: object) -> bool:
     return False
-
-
-def _under_another_name(apply: Callable[..., Any]) -> Callable[..., Any]:
-    """A bug: each attempt is that of a new process, so no repeat is recognised."""
-
-    async def renamed(batches: Batches, *sent: Any, **keywords: Any) -> Any:
-        batches._instance = uuid4()
-        return await apply(batches, *sent, **keywords)
-
-    return renamed
 
 
 BUGS = ("queues all but the last", "forgets what it cannot send")

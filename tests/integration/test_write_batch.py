@@ -13,7 +13,9 @@ import pytest
 
 from hybrid_memory import Settings
 from hybrid_memory.errors import StorageRejected
-from hybrid_memory.postgres.batches import Batches, Embedding, Operation
+from hybrid_memory.graph.delta import Delta
+from hybrid_memory.graph.user_graph import UserGraph
+from hybrid_memory.postgres.batches import Batches, Embedding, Operation, Portion, QueuedBatches
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from tests.support.recording import Recorded
@@ -113,6 +115,11 @@ async def look(each_targets: Targets) -> AsyncIterator[Eyes]:
         yield connection
 
 
+@pytest.fixture
+def queued(batch_database: Database) -> QueuedBatches:
+    return QueuedBatches(batch_database)
+
+
 def ids() -> Iterator[str]:
     while True:
         yield str(uuid4())
@@ -208,6 +215,76 @@ class TestExactlyOnce:
         versions = await look.fetch("select user_id, version from memory.user_metadata")
         distinct = await look.fetch("select user_id, count(distinct version) as n from memory.nodes group by user_id")
         assert {row["user_id"]: row["n"] for row in distinct} == {row["user_id"]: row["version"] for row in versions}
+
+
+class TestQueued:
+    """What waited of one user, of several runs, goes in one call."""
+
+    async def test_each_run_sees_what_those_before_it_have_written(
+        self, queued: QueuedBatches, writer: Writer, other: Writer, look: Eyes
+    ) -> None:
+        one, two, three = itertools.islice(ids(), 3)
+        portions = [
+            portion(writer, writer.node(one), writer.node(two)),
+            portion(other, other.edge(one, two), other.node(three, at=1)),
+            portion(writer, writer.edge(two, three), writer.node(one, "again", at=2)),
+            portion(other, other.delete(two, at=3)),
+        ]
+        applied = await queued.apply("nick", portions, echo=True)
+        assert [(each.version, each.mark) for each in applied] == [(1, 2), (2, 2), (3, 4), (4, 3)]
+        assert await texts(look) == {one: "again", three: "a fact"}
+        assert await counters(look) == await recounted(look) == (2, 0, 0)
+        graph = UserGraph("nick")
+        graph.apply(Delta(incarnation=None, version=0, complete=True))
+        for each in applied:
+            assert each.written is not None
+            change = Delta(
+                incarnation=each.incarnation,
+                version=each.version,
+                nodes=each.written.nodes,
+                relationships=each.written.relationships,
+                deleted=each.written.deleted,
+                since=each.version - 1,
+            )
+            assert graph.apply(change)
+        assert {node.node_id: node.text for node in graph.view().nodes()} == await texts(look)
+
+    async def test_sent_again_nothing_changes(
+        self, queued: QueuedBatches, writer: Writer, other: Writer, look: Eyes
+    ) -> None:
+        account = str(uuid4())
+        portions = [portion(run, run.entity(account, {}, at=at)) for at, run in enumerate((writer, other) * 3)]
+        await queued.apply("nick", portions[:3])
+        # The first half had arrived, and nobody knew.
+        applied = await queued.apply("nick", portions)
+        assert [each.numbers for each in applied] == [(), (), (), (2,), (3,), (3,)]
+        assert await look.fetchval("select content->>'update_count' from memory.nodes") == "6"
+        assert (await queued.apply("nick", portions))[-1].version == 6
+
+    async def test_one_that_is_refused_takes_all_of_them_with_it(
+        self, queued: QueuedBatches, writer: Writer, other: Writer, look: Eyes
+    ) -> None:
+        one, nobody = itertools.islice(ids(), 2)
+        bad = other.edge(one, nobody)
+        with pytest.raises(StorageRejected) as caught:
+            await queued.apply("nick", [portion(writer, writer.node(one)), portion(other, bad)])
+        assert caught.value.operation == ("nick", bad.n)
+        assert await texts(look) == {}
+
+    async def test_others_are_told_once_per_call_and_of_repeats(
+        self, batch_database: Database, writer: Writer, other: Writer
+    ) -> None:
+        told: list[tuple[str, int]] = []
+        queued = QueuedBatches(batch_database, changed=lambda *change: told.append(change))
+        portions = [portion(run, run.node(str(uuid4()))) for run in (writer, other)]
+        await queued.apply("nick", portions)
+        assert told == [("nick", 2)]
+        await queued.apply("nick", portions)
+        assert told == [("nick", 2)] * 2
+
+
+def portion(writer: Writer, *operations: Operation) -> Portion:
+    return Portion(writer.instance, None, operations)
 
 
 class TestLastWriterWins:

@@ -60,14 +60,14 @@ async def drain_on(outbox: Outbox, leases: Leases, log: Log, name: str, plants: 
         begin = time.monotonic_ns()
         batches = await outbox.next_batches(name, most_users=4, most_operations=8, now=datetime.now(UTC))
         for batch in batches:
-            user_id, run = batch[0].user_id, batch[0].instance_id
+            user_id, sent = batch[0].user_id, {one.instance_id: one.n for one in batch}
             if "done-before-sent" in plants:
-                await outbox.done(user_id, run, batch[-1].n)
+                await outbox.done(user_id, sent)
                 log.note("forgotten", user_id)
                 await asyncio.sleep(LONG_PAUSE)
             for one in batch:
-                log.note("sent", f"{time.monotonic_ns()} {user_id} {run} {one.n}")
-            await outbox.done(user_id, run, batch[-1].n)
+                log.note("sent", f"{time.monotonic_ns()} {user_id} {one.instance_id} {one.n}")
+            await outbox.done(user_id, sent)
         log.note("drained", f"{begin} {time.monotonic_ns()}")
 
 

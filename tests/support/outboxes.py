@@ -58,7 +58,7 @@ async def drained(
     while batches := await outbox.next_batches(owner, most_users=most_users, most_operations=most_operations, now=now):
         rounds.append([names(one) for batch in batches for one in batch])
         for batch in batches:
-            await outbox.done(batch[0].user_id, batch[0].instance_id, batch[-1].n)
+            await outbox.done(batch[0].user_id, {one.instance_id: one.n for one in batch})
     return rounds
 
 

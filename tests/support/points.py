@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hybrid_memory.postgres.batches import Batches
+from hybrid_memory.postgres.batches import Batches, QueuedBatches
 from hybrid_memory.sqlite import writer as sqlite_writer
 from hybrid_memory.sqlite.connection import Statements
 from tests.support import proxy as fault_proxies
@@ -81,17 +81,19 @@ class Point:
         return False
 
     def _watch_batches(self, when: str) -> None:
-        honest: Callable[..., Any] = Batches.apply
+        for sends in (Batches, QueuedBatches):
+            setattr(sends, "apply", self._watched(when, sends.apply))  # noqa: B010 - mypy takes no function for a method
 
-        async def apply(batches: Batches, *sent: Any, **keywords: Any) -> Any:
+    def _watched(self, when: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+        async def apply(*sent: Any, **keywords: Any) -> Any:
             if when == "before":
                 self.passed()
-            applied = await honest(batches, *sent, **keywords)
+            applied = await honest(*sent, **keywords)
             if when == "after":
                 self.passed()
             return applied
 
-        setattr(Batches, "apply", apply)  # noqa: B010 - mypy does not take a function for a method
+        return apply
 
     def _watch_bytes(self, when: str) -> None:
         """Before: Postgres has half of the statement. During: all of it. After: it has answered, and nobody heard."""

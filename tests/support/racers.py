@@ -102,6 +102,7 @@ class Racer:
                 await task
         assert await self._manager.flush(120), f"something still waits: {self._manager.health()}"
         await self._meet("finished")
+        await until(lambda: self._manager.health().breaker == "closed", "it reaches Postgres", seconds=30)
         return {
             "operations": self._done,
             "refused": self._refused,

@@ -19,6 +19,7 @@ from hybrid_memory.postgres.batches import Operation
 from hybrid_memory.replication.known import KnownGraph, Overlay
 from hybrid_memory.replication.local import LocallyApplied, applied_locally
 from hybrid_memory.replication.local_batches import LocalBatches
+from hybrid_memory.replication.pending import Pending
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.local_rows import LocalRows
 from tests.support.graphs import edge, entity, fact, id_of
@@ -211,6 +212,18 @@ def test_what_postgres_would_refuse_is_named_and_the_rest_is_shown(one: Instance
     assert len(result.written.relationships) == 1
     error = result.refused[0].error(USER)
     assert (error.operation, error.sqlstate) == ((USER, result.refused[0].n), result.refused[0].sqlstate)
+
+
+def test_what_was_sent_before_it_could_be_shown_waits_no_more(one: Instance) -> None:
+    """Whoever put it into the outbox is told so later than the process that sends hears from Postgres."""
+    first, second = one.node(id_of(1), "sent"), one.node(id_of(2), "waits")
+    pending = Pending(USER)
+    pending.remove({one.instance_id: first.n})
+    pending.add(one.instance_id, [first, second])
+    assert [node.text for node in pending.over(view_of()).nodes] == ["waits"]
+    assert pending.last_numbers() == {one.instance_id: second.n}
+    pending.remove({"another run": 99, one.instance_id: second.n})
+    assert not pending
 
 
 @pytest.fixture

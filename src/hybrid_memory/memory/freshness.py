@@ -6,7 +6,6 @@ the versions of all loaded users in one statement, as soon as notifications arri
 
 import asyncio
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hybrid_memory.background import Background
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 COMPARE = "compare"
 _JOB_SECONDS = 60.0
 _USERS_AT_ONCE = 4
+_PAUSE_SECONDS = 1.0
 # A job repeats up to a fifth later than it is told to.
 _LATE = 1.2
 # Who hears of changes asks so many times as seldom; a notification that got lost costs no more than that.
@@ -97,6 +97,7 @@ class Freshness:
             if there != (incarnation, version):
                 self._look_at(user_id, None)
         self._sessions.confirm(user_id for user_id in ours if theirs[user_id] == ours[user_id])
+        self._sessions.complete()
 
     async def _standing(self) -> "asyncpg.Record":
         (row,) = await self._link.call("deployment.standing")
@@ -151,9 +152,11 @@ class Freshness:
             while self._to_look_at:
                 user_id = next(iter(self._to_look_at))
                 version = self._to_look_at.pop(user_id)
-                # A memory that could not be refreshed is stale, and is looked at again when the versions are compared.
-                with suppress(HybridMemoryError):
+                try:
                     await self._sessions.changed(user_id, version)
+                except HybridMemoryError:
+                    # Nobody says again what this one has missed.
+                    asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._ask)
         finally:
             # At the same moment as there was nothing more to look at: what comes then finds somebody awake.
             self._awake -= 1

@@ -3,13 +3,12 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from hybrid_memory.errors import StorageUnavailable
-from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.filling import Filling
@@ -17,9 +16,10 @@ from hybrid_memory.memory.homes import Homes
 from hybrid_memory.memory.keeping import Keeper
 from hybrid_memory.memory.places import Source
 from hybrid_memory.memory.progress import Arrivals, Progress
+from hybrid_memory.memory.showing import delta_of, shows
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.batches import Applied, Written
+from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.users import Version
 from hybrid_memory.replication.pending import Pending
 from hybrid_memory.replication.queue import Queue, Queued
@@ -131,11 +131,7 @@ class Sessions:
         if session is not None and session.graph.incarnation not in (None, applied.incarnation):
             # Another life of the user's memory, whose versions are other ones.
             await self._refreshed(session, counting=False)
-        # Callers that shared a batch all come with the same.
-        if session is not None and applied.written is not None and session.graph.version < applied.version:
-            delta = _delta_of(applied, applied.written)
-            if session.graph.apply(delta):
-                self._filling.keep(session.graph, delta)
+        self._take_in(applied)
         await self.caught_up(applied.user_id, applied.version)
 
     async def caught_up(self, user_id: str, version: int) -> None:
@@ -171,13 +167,15 @@ class Sessions:
             session.pending.add(queued.instance_id, queued.operations)
             session.graph.lay_over(session.pending.over)
 
-    async def delivered(self, applied: Applied, instance_id: str) -> None:
-        """Operations of a user that waited have taken effect, those of a run up to `applied.mark`."""
-        await self.show(applied)
-        session = self._known(applied.user_id)
-        if session is not None and session.pending is not None:
-            session.pending.remove(instance_id, applied.mark)
-            session.graph.lay_over(session.pending.over if session.pending else None)
+    async def delivered(self, user_id: str, delivered: Sequence[tuple[str, Applied]]) -> None:
+        """Operations of a user that waited have taken effect, those of each run up to its mark; one change to see."""
+        for _, applied in delivered:
+            self._take_in(applied)
+        await self.show(delivered[-1][1])
+        session = self._known(user_id)
+        # What could not be read back stays on top, until it can be.
+        if session is not None and shows(session.graph, delivered):
+            _uncover(session, {run: applied.mark for run, applied in delivered})
 
     async def dropped(self, user_id: str) -> None:
         """Something that waited will not take effect, or others have sent it: what waits is read anew."""
@@ -196,15 +194,27 @@ class Sessions:
             await self._refreshed(session)
 
     async def settled(self) -> None:
-        """See whether another process has emptied the outbox of somebody whose memory is here."""
+        """Where another process has emptied the outbox of somebody whose memory is here, show what it sent."""
         for session in list(self._sessions.values()):
-            if session.pending and self._queue is not None and await self._queue.has_emptied(session.graph.user_id):
-                await self.dropped(session.graph.user_id)
+            if not session.pending or self._queue is None:
+                continue
+            # More may be put there from now on.
+            user_id, waited = session.graph.user_id, session.pending.last_numbers()
+            if await self._queue.has_emptied(user_id):
+                # Until all of it is here, what waited stays on top.
+                with suppress(StorageUnavailable):
+                    await self.current(user_id)
+                    _uncover(session, waited)
 
     def recovered(self) -> None:
         """Postgres answers again: what was not loaded is completed, the rest is compared when it is opened."""
-        for session in list(self._sessions.values()):
+        for session in self._sessions.values():
             session.checked_at = _NEVER
+        self.complete()
+
+    def complete(self) -> None:
+        """Load what could not be loaded when it was asked for."""
+        for session in list(self._sessions.values()):
             if session.graph.stale and not session.graph.loaded and session.refreshing is None:
                 self._start_refreshing(session, counting=True)
 
@@ -245,14 +255,20 @@ class Sessions:
         return users
 
     async def changed(self, user_id: str, version: int | None) -> None:
-        """Another process has brought a user to a version; what is here follows, to whatever there is if None."""
+        """Another process has brought a user to a version; what is here follows, to whatever there is now if None.
+
+        Raises:
+            StorageUnavailable: it cannot follow now.
+        """
         graph = self._graph(user_id)
         if graph is None:
             return
         if version is None:
-            await self._refreshed(self._session(user_id), counting=False)
-        elif graph.version < version:
+            await self.current(user_id)
+        else:
             await self.caught_up(user_id, version)
+            if graph.version < version:
+                raise StorageUnavailable(f"version {version} of {user_id!r} cannot be read now")
 
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""
@@ -268,6 +284,15 @@ class Sessions:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._sessions.clear()
+
+    def _take_in(self, applied: Applied) -> None:
+        """Show what was written at once, whatever is missing before it."""
+        session = self._known(applied.user_id)
+        # Callers that shared a batch all come with the same.
+        if session is not None and applied.written is not None and session.graph.version < applied.version:
+            delta = delta_of(applied, applied.written)
+            if session.graph.apply(delta):
+                self._filling.keep(session.graph, delta)
 
     def _graph(self, user_id: str) -> UserGraph | None:
         session = self._sessions.get(user_id)
@@ -358,15 +383,11 @@ class Sessions:
             session.refreshing = None
 
 
-def _delta_of(applied: Applied, written: Written) -> Delta:
-    return Delta(
-        incarnation=applied.incarnation,
-        version=applied.version,
-        nodes=written.nodes,
-        relationships=written.relationships,
-        deleted=written.deleted,
-        since=applied.version - 1,
-    )
+def _uncover(session: _Session, up_to: Mapping[str, int]) -> None:
+    """Take off what waited, that of each run up to a number: what is below shows it."""
+    if session.pending is not None:
+        session.pending.remove(up_to)
+        session.graph.lay_over(session.pending.over if session.pending else None)
 
 
 def _heard(task: "asyncio.Task[None]") -> None:

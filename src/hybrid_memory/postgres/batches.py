@@ -1,11 +1,12 @@
-"""The write path: numbered operations of one or several users, applied exactly once in one round trip."""
+"""The write path: numbered operations of several users, or of several runs, applied exactly once in one round trip."""
 
 import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
@@ -53,11 +54,12 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Waited:
-    """Of operations that waited: which incarnation of their user they were written for, as far as that is known."""
+class Portion:
+    """Operations that waited: of one run, for one incarnation of their user, as far as that is known."""
 
+    instance_id: str
     incarnation: str | None
-    replayed: Literal[True] = True
+    operations: Sequence[Operation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +149,12 @@ class Batches:
         batches: Mapping[str, Sequence[Operation]],
         *,
         echo: Collection[str] = (),
-        waited: Waited | None = None,
         timeout: float | None = None,
     ) -> dict[str, Applied]:
         """Apply each user's operations, all or none of them, and say how far each user is.
 
         Within a user's batch a key appears once per kind, and a node that is deleted is not put again. For the users
-        in `echo` it also says what was written. Of operations that have `waited`, those are dropped that what happened
-        meanwhile has made void.
+        in `echo` it also says what was written.
 
         Raises:
             StorageUnavailable: sending the same batches again is safe, whatever became of them.
@@ -162,8 +162,7 @@ class Batches:
         """
         vectors = _Vectors()
         payloads = [
-            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo) | (asdict(waited) if waited else {}))
-            for user_id, ops in batches.items()
+            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo)) for user_id, ops in batches.items()
         ]
         # Taking one user's batch out of an array of one would cost a tenth of the call.
         name, what = (
@@ -171,13 +170,10 @@ class Batches:
             if len(batches) == 1
             else ("batches.apply_to_several", {"users": list(batches), "ops": payloads})
         )
-        try:
+        with _naming_what_is_at_fault():
             rows = await self._database.call(
                 name, timeout=timeout, **what, instance=self._instance, vectors=vectors.whole, halves=vectors.half
             )
-        except StorageRejected as error:
-            error.operation = _operation_at_fault(error)
-            raise
         for row in rows:
             self._note(row)
         return {row["user_id"]: _applied(row, batches[row["user_id"]]) for row in rows}
@@ -195,6 +191,56 @@ class Batches:
             self._lost("a write that was committed is missing")
         if row["mark"] > row["before"]:
             self._changed(user_id, row["version"])
+
+
+class QueuedBatches:
+    """Applies what waited, of whatever runs.
+
+    Args:
+        database: where.
+        changed: is told of each user who has a new version, and which.
+    """
+
+    def __init__(self, database: Access, *, changed: Callable[[str, int], None] = lambda _user, _version: None) -> None:
+        self._database = database
+        self._changed = changed
+
+    async def apply(self, user_id: str, portions: Sequence[Portion], *, echo: bool = False) -> list[Applied]:
+        """Apply portions of one user one after the other, all or none of them, and say how far each run is.
+
+        Each portion is one that `Batches.apply` would take, and makes a version of its own. Operations are dropped
+        that what happened while they waited has made void.
+
+        Raises:
+            StorageUnavailable: sending the same portions again is safe, whatever became of them.
+            StorageRejected: an operation can never be applied; nothing of the call was.
+        """
+        vectors = _Vectors()
+        payloads = [
+            _payload(user_id, one.operations, vectors, echo=echo) | {"incarnation": one.incarnation, "replayed": True}
+            for one in portions
+        ]
+        with _naming_what_is_at_fault():
+            rows = await self._database.call(
+                "batches.apply_in_turn",
+                user_id=user_id,
+                instances=[UUID(one.instance_id) for one in portions],
+                ops=list(map(json.dumps, payloads)),
+                vectors=vectors.whole,
+                halves=vectors.half,
+            )
+        # Repeats are told, too: who sent them first did not hear that they took effect, and told nobody.
+        self._changed(user_id, rows[-1]["version"])
+        return [_applied(row, one.operations) for row, one in zip(rows, portions, strict=True)]
+
+
+@contextmanager
+def _naming_what_is_at_fault() -> Iterator[None]:
+    try:
+        yield
+    except StorageRejected as error:
+        error.operation = _operation_at_fault(error)
+        raise
 
 
 def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:

@@ -8,7 +8,7 @@ moment goes together. It is a hint: one that is lost costs freshness, so whoever
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN = 0.05
 _SECONDS_TO_SEND = 5.0
+_SECONDS_AFTER_FAILURE = 1.0
 _SECONDS_TO_CLOSE = 1.0
 # Postgres takes less than 8 000 bytes.
 _USERS_PER_MESSAGE = 120
@@ -112,15 +113,25 @@ class Invalidation:
             while self._news or self._restored:
                 if self._restored:
                     await self._settled()
-                payloads = self._payloads()
-                # What cannot be told will be asked for.
-                with suppress(HybridMemoryError):
+                news, restored, payloads = self._news, self._restored, self._payloads()
+                try:
                     await self._access.call(
                         "changes.notify", channel=self._channel, payloads=payloads, timeout=_SECONDS_TO_SEND
                     )
+                except HybridMemoryError:
+                    if self._closed:
+                        return
+                    self._keep(news, restored=restored)
+                    await asyncio.sleep(_SECONDS_AFTER_FAILURE)
                 await asyncio.sleep(_SECONDS_BETWEEN)
         finally:
             self._sending = None
+
+    def _keep(self, news: Mapping[str, int], *, restored: bool) -> None:
+        """What could not be told goes with what is told next."""
+        self._restored = self._restored or restored
+        for user_id, version in news.items():
+            self._news[user_id] = max(version, self._news.get(user_id, 0))
 
     async def _settled(self) -> None:
         """Whoever is told of a restore looks for the new epoch."""

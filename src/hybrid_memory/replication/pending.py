@@ -1,6 +1,6 @@
 """What waits for Postgres, as it will be: the overlay that shows a user's own writes meanwhile."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from hybrid_memory.graph.delta import Delta
@@ -26,9 +26,9 @@ class Pending:
         return bool(self._operations)
 
     def add(self, instance_id: str, operations: Iterable[Operation]) -> None:
-        """They wait, behind those that wait already."""
+        """They wait, behind those that wait already, unless they have been removed in the meantime."""
         for one in operations:
-            if (instance_id, one.n) not in self._operations:
+            if (instance_id, one.n) not in self._operations and one.n > self._marks.get(instance_id, 0):
                 self._operations[instance_id, one.n] = one
                 self._unapplied.append(one)
 
@@ -38,10 +38,15 @@ class Pending:
         self._operations = first | self._operations
         self._view = None
 
-    def remove(self, instance_id: str, mark: int) -> None:
-        """A run's operations up to a number wait no more."""
-        self._marks[instance_id] = max(mark, self._marks.get(instance_id, 0))
-        self._operations = {key: one for key, one in self._operations.items() if key[0] != instance_id or key[1] > mark}
+    def last_numbers(self) -> dict[str, int]:
+        """Of each run whose operations wait, the last one."""
+        return dict(sorted(self._operations))
+
+    def remove(self, up_to: Mapping[str, int]) -> None:
+        """Operations wait no more, those of each run up to a number."""
+        for run, number in up_to.items():
+            self._marks[run] = max(number, self._marks.get(run, 0))
+        self._operations = {(run, n): one for (run, n), one in self._operations.items() if n > self._marks.get(run, 0)}
         self._view = None
 
     def over(self, view: GraphView) -> Delta:

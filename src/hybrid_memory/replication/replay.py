@@ -1,20 +1,22 @@
 """The replay: sends what waits in the outbox, in order per user, users side by side, while this process has the lease.
 
+What one user waits for goes in one call, whatever runs it comes from: each run's operations between those of others.
 What Postgres refuses for good goes into quarantine, and what was behind it goes on. What it cannot take now is tried
 again later, with growing pauses. Sending twice changes nothing: Postgres knows the numbers it has seen.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Protocol
 
 from hybrid_memory.errors import StorageRejected, StorageUnavailable
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.batches import Applied, Batches, Operation, Waited
-from hybrid_memory.replication.batching import MOST_OPERATIONS, Batch
+from hybrid_memory.postgres.batches import Applied, Portion, QueuedBatches
+from hybrid_memory.replication.batching import MOST_OPERATIONS, in_batches
 from hybrid_memory.replication.queue import operation_of
 from hybrid_memory.sqlite.leases import Leases
 from hybrid_memory.sqlite.outbox import LEASE, Outbox
@@ -22,7 +24,6 @@ from hybrid_memory.sqlite.queued import QueuedOperation
 
 LEASE_SECONDS = 15.0
 _MOST_USERS = 32
-_MOST_CALLS = 8
 _FIRST_PAUSE = timedelta(seconds=0.5)
 _LONGEST_PAUSE = timedelta(seconds=30)
 
@@ -33,8 +34,8 @@ class Audience(Protocol):
     def holds(self, user_id: str) -> bool:
         """Whether the user's memory is in this process."""
 
-    async def delivered(self, applied: Applied, instance_id: str) -> None:
-        """A run's operations up to `applied.mark` have taken effect."""
+    async def delivered(self, user_id: str, delivered: Sequence[tuple[str, Applied]]) -> None:
+        """Operations of a user have taken effect, one after the other: those of each run up to its `mark`."""
 
     async def dropped(self, user_id: str) -> None:
         """An operation of the user will not take effect."""
@@ -45,7 +46,7 @@ class Replay:
     """The one sender of an outbox among the processes that share it.
 
     Args:
-        batches: gives what applies the operations of a run.
+        batches: what applies the operations.
         audience: is told what becomes of them.
         owner: the name this process takes the lease under.
         answering: whether Postgres takes writes.
@@ -55,7 +56,7 @@ class Replay:
 
     outbox: Outbox
     leases: Leases
-    batches: Callable[[str], Batches]
+    batches: QueuedBatches
     audience: Audience
     owner: str
     events: Events
@@ -74,7 +75,7 @@ class Replay:
         if not await self._lead():
             return False
         await self.outbox.quarantine_older(self.now() - self.oldest, self.now())
-        under_way: dict[asyncio.Task[None], str] = {}
+        under_way: dict[asyncio.Task[bool], str] = {}
         try:
             while self.answering() and await self._lead():
                 due = await self.outbox.next_batches(
@@ -85,7 +86,9 @@ class Replay:
                     besides=list(under_way.values()),
                 )
                 for operations in due:
-                    under_way[asyncio.create_task(self._deliver(operations))] = operations[0].user_id
+                    # What one deadline did not suffice for is tried in smaller pieces.
+                    some = operations[: max(1, len(operations) >> operations[0].attempts)]
+                    under_way[asyncio.create_task(self._send(some))] = some[0].user_id
                 if not under_way:
                     break
                 done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED, timeout=LEASE_SECONDS / 3)
@@ -101,22 +104,12 @@ class Replay:
     async def _lead(self) -> bool:
         return await self.leases.take(LEASE, self.owner, LEASE_SECONDS, self.now())
 
-    async def _deliver(self, operations: Sequence[QueuedOperation]) -> None:
-        """Send operations of one user, incarnation and run, in as few statements as they fit into."""
-        while operations:
-            count = _fitting(operations)
-            if not await self._send(operations[:count]):
-                return
-            operations = operations[count:]
-
     async def _send(self, operations: Sequence[QueuedOperation]) -> bool:
-        """Send what fits into one statement; whether it was dealt with, so that what follows may be sent."""
-        user_id, instance_id = operations[0].user_id, operations[0].instance_id
+        """Send operations of one user; whether they were dealt with, so that what follows may be sent."""
+        user_id = operations[0].user_id
         try:
-            batch: list[Operation] = [operation_of(one) for one in operations]
-            echo = [user_id] if self.audience.holds(user_id) else []
-            waited = Waited(operations[0].incarnation)
-            applied = (await self.batches(instance_id).apply({user_id: batch}, echo=echo, waited=waited))[user_id]
+            portions = list(_portions(operations))
+            applied = await self.batches.apply(user_id, portions, echo=self.audience.holds(user_id))
         except StorageUnavailable as error:
             if self.answering():
                 await self._postpone(operations, str(error))
@@ -124,22 +117,25 @@ class Replay:
         except StorageRejected as error:
             return await self._refused(operations, error)
         else:
-            await self.audience.delivered(applied, instance_id)
-            await self.outbox.done(user_id, instance_id, operations[-1].n)
-            self.events.info("outbox_replayed", user_id=user_id, operations=len(operations), version=applied.version)
+            runs = [one.instance_id for one in portions]
+            await self.audience.delivered(user_id, list(zip(runs, applied, strict=True)))
+            await self.outbox.done(user_id, {one.instance_id: one.n for one in operations})
+            version = applied[-1].version
+            self.events.info("outbox_replayed", user_id=user_id, operations=len(operations), version=version)
             return True
 
     async def _refused(self, operations: Sequence[QueuedOperation], error: StorageRejected) -> bool:
         """Find the operation at fault, set it aside, and send the others in their order."""
-        user_id, instance_id = operations[0].user_id, operations[0].instance_id
+        user_id, runs = operations[0].user_id, {one.instance_id for one in operations}
         if len(operations) == 1:
+            (instance_id,) = runs
             reason = f"{error}" if error.sqlstate is None else f"{error} [{error.sqlstate}]"
             await self.outbox.quarantine(user_id, instance_id, operations[0].n, reason, self.now())
             await self.audience.dropped(user_id)
             return True
         middle = len(operations) // 2
         parts = [operations[:middle], operations[middle:]]
-        if error.operation is not None:
+        if error.operation is not None and len(runs) == 1:
             place = next(place for place, one in enumerate(operations) if one.n >= error.operation[1])
             parts = [operations[:place], operations[place : place + 1], operations[place + 1 :]]
         for part in parts:
@@ -155,10 +151,8 @@ class Replay:
         await self.outbox.postpone(first.user_id, attempts, self.now() + pause * spread, reason)
 
 
-def _fitting(operations: Sequence[QueuedOperation]) -> int:
-    """How many of them one statement takes, at least one."""
-    batch = Batch()
-    for count, one in enumerate(operations):
-        if not batch.takes([(one.kind, one.row)]):
-            return count
-    return len(operations)
+def _portions(operations: Sequence[QueuedOperation]) -> Iterator[Portion]:
+    """Operations of one user in their order, each portion of one run and incarnation."""
+    for (run, incarnation), some in groupby(operations, lambda one: (one.instance_id, one.incarnation)):
+        for batch in in_batches(map(operation_of, some)):
+            yield Portion(run, incarnation, batch)

@@ -5,7 +5,7 @@ returns and stays until it is `done`, or until somebody takes it out of quaranti
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -78,7 +78,7 @@ class Outbox:
         now: datetime,
         besides: Collection[str] = (),
     ) -> list[tuple[QueuedOperation, ...]]:
-        """What may be sent now: for each of some users the oldest operations of one run, in their order.
+        """What may be sent now: for each of some users the oldest operations, in their order.
 
         Users whose turn it has been longest come first. An operation whose content is damaged goes into quarantine and
         is not among them. Nothing, unless `owner` has the lease.
@@ -105,12 +105,12 @@ class Outbox:
 
         found = await self._state.read(query)
         await self._quarantine_damaged((one for queue in found for one in queue), now)
-        batches = (_of_one_run([one for one, sound in queue if sound]) for queue in found)
+        batches = (tuple(one for one, sound in queue if sound) for queue in found)
         return [batch for batch in batches if batch]
 
-    async def done(self, user_id: str, instance_id: str, up_to_n: int) -> int:
-        """Remove the operations of a run up to a number, after they took effect; how many that were."""
-        return await self._state.write(lambda sql: rows.remove_done(sql, user_id, instance_id, up_to_n))
+    async def done(self, user_id: str, up_to: Mapping[str, int]) -> int:
+        """Remove a user's operations after they took effect, those of each run up to a number; how many that were."""
+        return await self._state.write(lambda sql: rows.remove_done(sql, user_id, up_to))
 
     async def postpone(self, user_id: str, attempts: int, not_before: datetime, reason: str) -> None:
         """Send nothing of a user before a time, ten minutes away at most; the reason must not quote any content."""
@@ -280,13 +280,6 @@ class Outbox:
                 reason=reason,
             )
         return len(moved)
-
-
-def _of_one_run(queue: Sequence[QueuedOperation]) -> tuple[QueuedOperation, ...]:
-    """The beginning of a queue, as far as it belongs to the run of the first, and to the same life of the user."""
-    lives = [(one.instance_id, one.incarnation) for one in queue]
-    end = next((place for place, life in enumerate(lives) if life != lives[0]), len(queue))
-    return tuple(queue[:end])
 
 
 def _page_after(place: int) -> Callable[[Statements], list[QueuedOperation]]:

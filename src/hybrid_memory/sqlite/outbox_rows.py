@@ -69,11 +69,13 @@ def add(sql: Statements, rows: Iterable[tuple[QueuedOperation, Payload]]) -> Non
     sql.run("outbox_totals.change", queued=queued, quarantined=quarantined, bytes=size)
 
 
-def remove_done(sql: Statements, user_id: str, instance_id: str, up_to_n: int) -> int:
-    """Remove what took effect; how many operations that were."""
-    those = {"user_id": user_id, "instance_id": instance_id, "number": up_to_n}
-    sql.run("outbox_payloads.forget_done", **those)
-    sizes = [size for (size,) in sql.rows("outbox.remove_done", **those)]
+def remove_done(sql: Statements, user_id: str, up_to: Mapping[str, int]) -> int:
+    """Remove what took effect, of each run up to a number; how many operations that were."""
+    sizes = []
+    for instance_id, number in up_to.items():
+        those = {"user_id": user_id, "instance_id": instance_id, "number": number}
+        sql.run("outbox_payloads.forget_done", **those)
+        sizes += [size for (size,) in sql.rows("outbox.remove_done", **those)]
     if sizes:
         sql.run("outbox_totals.change", queued=-len(sizes), quarantined=0, bytes=-sum(sizes))
         _let_the_next_lead(sql, user_id)

@@ -128,7 +128,7 @@ async def test_a_full_outbox_says_so_and_keeps_what_it_has(tmp_path: Path) -> No
         await outbox.quarantine("nick", RUN, 1, "poison", NOW)
         with pytest.raises(OutboxFull, match=r"9 writes wait for it already \(1 more are in quarantine"):
             await outbox.put([operation("eve", 2)])
-        await outbox.done("nick", RUN, 5)
+        await outbox.done("nick", {RUN: 5})
         await outbox.put([operation("eve", n) for n in range(2, 6)])
         assert (await outbox.depth(), await outbox.quarantined_count()) == (9, 1)
         assert state.read_blocking(wrong_in) == []
@@ -177,13 +177,16 @@ async def test_each_users_operations_come_in_their_order(tmp_path: Path, rng: ra
         assert state.read_blocking(wrong_in) == []
 
 
-async def test_a_batch_is_of_one_run(tmp_path: Path) -> None:
-    async with outbox_in(tmp_path) as (_, outbox):
+async def test_the_operations_of_several_runs_come_in_one_order(tmp_path: Path) -> None:
+    async with outbox_in(tmp_path) as (state, outbox):
         await outbox.put([operation("nick", 8), operation("nick", 9)])
         await outbox.put([operation("nick", 1, run=OTHER_RUN)])
-        await outbox.put([operation("nick", 10)])
-        found = [[(run, n) for _, run, n in operations] for operations in await drained(outbox)]
-        assert found == [[(RUN, 8), (RUN, 9)], [(OTHER_RUN, 1)], [(RUN, 10)]]
+        await outbox.put([operation("nick", 10), operation("nick", 11)])
+        ((*first, last),) = await outbox.next_batches(RUN, most_users=1, most_operations=4, now=NOW)
+        assert [(one.instance_id, one.n) for one in first] == [(RUN, 8), (RUN, 9), (OTHER_RUN, 1)]
+        assert await outbox.done("nick", {RUN: 9, OTHER_RUN: 1}) == 3
+        assert state.read_blocking(wrong_in) == []
+        assert await due(outbox) == [[names(last), ("nick", RUN, 11)]]
 
 
 async def test_users_take_turns(tmp_path: Path) -> None:
@@ -208,7 +211,7 @@ async def test_users_that_are_busy_or_wait_are_left_out(tmp_path: Path) -> None:
         (first, second) = await outbox.of_user("waits")
         assert (first.attempts, first.not_before, first.reason) == (3, NOW + 5 * SECOND, "no answer")
         assert (second.attempts, second.not_before, second.reason) == (0, None, None)
-        await outbox.done("waits", RUN, 1)
+        await outbox.done("waits", {RUN: 1})
         assert ["waits"] in [[user for user, _, _ in batch] for batch in await due(outbox)], "the next need not wait"
 
 
@@ -228,7 +231,7 @@ async def test_an_answer_is_not_larger_than_memory_bears(tmp_path: Path, monkeyp
     async with outbox_in(tmp_path) as (_, outbox):
         await outbox.put([operation("nick", n, row=row) for n in range(1, 6)] + [operation("eve", 1, row=row)])
         assert await due(outbox) == [[("nick", RUN, 1), ("nick", RUN, 2), ("nick", RUN, 3)]]
-        await outbox.done("nick", RUN, 3)
+        await outbox.done("nick", {RUN: 3})
         assert await due(outbox) == [[("eve", RUN, 1)], [("nick", RUN, 4), ("nick", RUN, 5)]]
 
 
@@ -244,7 +247,7 @@ async def test_quarantine_lets_those_behind_go_on(tmp_path: Path) -> None:
         assert not await outbox.quarantine("nick", RUN, 1, "again", NOW)
         assert await due(outbox) == [[("nick", RUN, 2), ("nick", RUN, 3)]]
         assert await outbox.quarantine("nick", RUN, 3, "54000", NOW)
-        assert await outbox.done("nick", RUN, 3) == 1
+        assert await outbox.done("nick", {RUN: 3}) == 1
         refused = await outbox.quarantined()
         assert [(one.n, one.reason, one.quarantined_at) for one in refused] == [
             (1, "22021: invalid byte", NOW),
@@ -341,8 +344,7 @@ async def test_requeued_operations_go_to_the_end_under_a_new_number(tmp_path: Pa
         )
         found = await drained(outbox)
         assert found == [
-            [("nick", RUN, 3), ("nick", RUN, 5)],
-            [("nick", OTHER_RUN, 11), ("nick", OTHER_RUN, 12)],
+            [("nick", RUN, 3), ("nick", RUN, 5), ("nick", OTHER_RUN, 11), ("nick", OTHER_RUN, 12)],
         ]
         assert await outbox.requeue([first], OTHER_RUN, lambda _: next(number), later) == 1
         (again,) = await outbox.of_user("nick")
@@ -491,7 +493,7 @@ async def test_many_operations_go_through(tmp_path: Path, count: int) -> None:
                 break
             for batch in batches:
                 seen[batch[0].user_id] += numbers(batch)
-            await asyncio.gather(*(outbox.done(batch[0].user_id, RUN, batch[-1].n) for batch in batches))
+            await asyncio.gather(*(outbox.done(batch[0].user_id, {RUN: batch[-1].n}) for batch in batches))
         took = time.perf_counter() - start
         print(f"{count} put at {count / put:.0f}/s, taken at {count / took:.0f}/s, slowest answer {slowest:.3f} s")
         assert sum(map(len, seen.values())) == count
