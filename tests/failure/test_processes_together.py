@@ -183,12 +183,16 @@ async def test_what_another_process_sends_stays_in_sight(shared: Settings, proxy
         assert await delivery._leases.take(LEASE, delivery._instance_id, 600, datetime.now(UTC))
         proxy.reset()
         await second.store_persistent_memory("nick", "mine")
+        gone = await second.store_persistent_memory("nick", "gone")
         await first.store_persistent_memory("nick", "theirs")
         proxy.heal()
         for manager in (first, second):
             await until(lambda: manager.health().breaker == "closed", "the breaker closes")  # noqa: B023 - asked at once
         assert await first.flush(30)
-        assert "mine" in {node.text for node in memory.get_all_nodes()}
+        assert {"mine", "gone"} <= {node.text for node in memory.get_all_nodes()}
+        # Nothing waits any more, so this one does not, either.
+        assert await second.forget("nick", gone)
+        assert "gone" not in {node.text for node in memory.get_all_nodes()}
         assert await run_job(second, OUTBOX)
         assert {node.text for node in memory.get_all_nodes()} == {"mine", "theirs"}
         assert all(node.version for node in memory.get_all_nodes())

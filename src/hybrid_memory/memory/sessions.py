@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
@@ -16,7 +16,7 @@ from hybrid_memory.memory.homes import Homes
 from hybrid_memory.memory.keeping import Keeper
 from hybrid_memory.memory.places import Source
 from hybrid_memory.memory.progress import Arrivals, Progress
-from hybrid_memory.memory.showing import delta_of, shows
+from hybrid_memory.memory.showing import delta_of, shows, uncover
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied
@@ -128,6 +128,14 @@ class Sessions:
     async def show(self, applied: Applied) -> None:
         """Bring a loaded graph to what this process has written; one that is not loaded needs nothing."""
         session = self._known(applied.user_id)
+        # It went to Postgres itself, so nothing waits there that is to come after it.
+        if session is not None and session.pending and applied.written is not None and applied.written.deleted:
+            session.pending.forget(applied.written.deleted)
+            session.graph.lay_over(session.pending.over)
+        await self._bring_up(applied)
+
+    async def _bring_up(self, applied: Applied) -> None:
+        session = self._known(applied.user_id)
         if session is not None and session.graph.incarnation not in (None, applied.incarnation):
             # Another life of the user's memory, whose versions are other ones.
             await self._refreshed(session, counting=False)
@@ -171,11 +179,11 @@ class Sessions:
         """Operations of a user that waited have taken effect, those of each run up to its mark; one change to see."""
         for _, applied in delivered:
             self._take_in(applied)
-        await self.show(delivered[-1][1])
+        await self._bring_up(delivered[-1][1])
         session = self._known(user_id)
         # What could not be read back stays on top, until it can be.
         if session is not None and shows(session.graph, delivered):
-            _uncover(session, {run: applied.mark for run, applied in delivered})
+            uncover(session.graph, session.pending, {run: applied.mark for run, applied in delivered})
 
     async def dropped(self, user_id: str) -> None:
         """Something that waited will not take effect, or others have sent it: what waits is read anew."""
@@ -204,7 +212,7 @@ class Sessions:
                 # Until all of it is here, what waited stays on top.
                 with suppress(StorageUnavailable):
                     await self.current(user_id)
-                    _uncover(session, waited)
+                    uncover(session.graph, session.pending, waited)
 
     def recovered(self) -> None:
         """Postgres answers again: what was not loaded is completed, the rest is compared when it is opened."""
@@ -381,13 +389,6 @@ class Sessions:
             self._events.warning("postgres_unavailable", user_id=graph.user_id, age=graph.age, error=str(error))
         finally:
             session.refreshing = None
-
-
-def _uncover(session: _Session, up_to: Mapping[str, int]) -> None:
-    """Take off what waited, that of each run up to a number: what is below shows it."""
-    if session.pending is not None:
-        session.pending.remove(up_to)
-        session.graph.lay_over(session.pending.over if session.pending else None)
 
 
 def _heard(task: "asyncio.Task[None]") -> None:

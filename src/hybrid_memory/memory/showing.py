@@ -1,10 +1,11 @@
 """What this process has written, in the graph of its user."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.postgres.batches import Applied, Written
+from hybrid_memory.replication.pending import Pending
 
 
 def delta_of(applied: Applied, written: Written) -> Delta:
@@ -24,3 +25,10 @@ def shows(graph: UserGraph, delivered: Sequence[tuple[str, Applied]]) -> bool:
     last = delivered[-1][1]
     is_given = all(applied.written is not None for _, applied in delivered)
     return graph.incarnation in (None, last.incarnation) and (is_given or graph.version >= last.version)
+
+
+def uncover(graph: UserGraph, pending: Pending | None, up_to: Mapping[str, int]) -> None:
+    """Take off what waited, that of each run up to a number: what is below shows it."""
+    if pending is not None:
+        pending.remove(up_to)
+        graph.lay_over(pending.over if pending else None)

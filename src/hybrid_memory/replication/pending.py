@@ -1,6 +1,6 @@
 """What waits for Postgres, as it will be: the overlay that shows a user's own writes meanwhile."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from hybrid_memory.graph.delta import Delta
@@ -47,6 +47,14 @@ class Pending:
         for run, number in up_to.items():
             self._marks[run] = max(number, self._marks.get(run, 0))
         self._operations = {(run, n): one for (run, n), one in self._operations.items() if n > self._marks.get(run, 0)}
+        self._view = None
+
+    def forget(self, node_ids: Collection[str]) -> None:
+        """Memories were deleted behind everything that is here: it has left the queue, and they do not come back."""
+        ends = ("node_id", "from_node_id", "to_node_id")
+        self._operations = {
+            key: one for key, one in self._operations.items() if not any(one.row.get(end) in node_ids for end in ends)
+        }
         self._view = None
 
     def over(self, view: GraphView) -> Delta:
