@@ -16,6 +16,7 @@ from hybrid_memory.queries import parse
 from hybrid_memory.settings import Settings
 from tests.support.probes import probed, write
 from tests.support.servers import administration
+from tests.support.waiting import until
 
 STATEMENTS = """
 -- name: divide
@@ -149,6 +150,7 @@ async def test_provoked(database: Database, sqlstate: str, provoke: Provoke, exp
     if isinstance(caught.value, StorageUnavailable):
         assert not caught.value.outcome_unknown
     await write(database, "afterwards")
+    await until(lambda: not database._recovering, "all connections are given back")
     assert database._pool.get_idle_size() == database._pool.get_size()
 
 
