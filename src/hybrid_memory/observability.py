@@ -1,7 +1,7 @@
 """Events: what the library reports, to structured logs and to whoever hooks in.
 
 A part of the library gets one `Events` and calls `events.info("migration_applied", number=1)`. Names are stable; fields
-hold user ids, counts and durations, never memory text or secrets. The README lists them all.
+hold user ids, counts and durations, never memory text or secrets. docs/reference.md lists them all.
 
 As a library it is quiet: events go to the standard logger `hybrid_memory`, which has no handler of its own, or through
 structlog's pipeline where the application has configured one. `configure_logging()` makes them readable.

@@ -14,8 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hybrid_memory.cli import demo_script
-from hybrid_memory.cli.demo_script import USER
+from hybrid_memory.cli.demo_story import OWNER, RENEWAL, USER
 from hybrid_memory.cli.output import console, done, heading, note
 from hybrid_memory.errors import ConfigurationError, HybridMemoryError
 from hybrid_memory.manager import HybridMemoryManager
@@ -133,7 +132,7 @@ class Demo:
         async with HybridMemoryManager(self._as_settings()) as manager:
             memory = await manager.ensure_user_memories(USER)
             nodes = memory.get_all_nodes()
-            for fact in (demo_script.OWNER, demo_script.RENEWAL):
+            for fact in (OWNER, RENEWAL):
                 if (copies := sum(node.text == fact for node in nodes)) != 1:
                     raise HybridMemoryError(f"{fact!r} is there {copies} times")
             done("each fact is in Postgres once, the one from the outage too")

@@ -8,21 +8,8 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool, tool
 
 from hybrid_memory.agents import ScriptedChatModel, calling
+from hybrid_memory.cli.demo_story import LOOK_UP, NOTE_OWNER, NOTE_RENEWAL, OWNER, PLANS, RENEWAL
 
-USER = "nick"
-LOOK_UP = "look the GenePoint account up in the customer system"
-NOTE_OWNER = "write down who looks after GenePoint"
-SUM_UP = "tell the user"
-ANSWER = "answer from what is known"
-NOTE_RENEWAL = "write down that GenePoint has renewed"
-OWNER = "GenePoint is looked after by Sarah Lee."
-RENEWAL = "GenePoint renewed its contract for two years."
-_PLANS = {
-    "Who looks after GenePoint? Find out and remember it.": [LOOK_UP, NOTE_OWNER, SUM_UP],
-    "Who was it that looks after GenePoint?": [ANSWER],
-    "GenePoint has renewed, remember that.": [NOTE_RENEWAL],
-}
-FIND_OUT, ASK, TELL = _PLANS
 _CALLS: Mapping[str, tuple[str, dict[str, Any]]] = {
     LOOK_UP: ("search_accounts", {"name": "GenePoint"}),
     NOTE_OWNER: ("remember", {"content": OWNER, "tags": ["sales"]}),
@@ -56,7 +43,7 @@ def model() -> ScriptedChatModel:
 def _answer(messages: Sequence[BaseMessage], tools: Sequence[str]) -> AIMessage:
     prompt, task = messages[0].text, messages[1].text
     if "Plan" in tools:
-        return calling("Plan", {"steps": _PLANS[task]})
+        return calling("Plan", {"steps": PLANS[task]})
     if "Decision" in tools:
         left = [line.removeprefix("- ") for line in prompt.partition("\nLeft:\n")[2].split("\n\n")[0].splitlines()]
         return calling("Decision", {"steps": [] if left == ["none"] else left})

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from hybrid_memory.agents import PlanExecuteState, plan_and_execute
 from hybrid_memory.cli import demo_script
-from hybrid_memory.cli.demo_script import USER
+from hybrid_memory.cli.demo_story import ASK, FIND_OUT, NOTE_OWNER, TELL, USER
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.settings import Settings
 
@@ -21,7 +21,7 @@ Kind = Literal["ok", "note", "killable"]
 
 
 async def _find_out(manager: HybridMemoryManager, thread: str) -> None:
-    await _run(manager, thread, demo_script.FIND_OUT, killable_at=demo_script.NOTE_OWNER)
+    await _run(manager, thread, FIND_OUT, killable_at=NOTE_OWNER)
 
 
 async def _go_on(manager: HybridMemoryManager, thread: str) -> None:
@@ -29,11 +29,11 @@ async def _go_on(manager: HybridMemoryManager, thread: str) -> None:
 
 
 async def _ask(manager: HybridMemoryManager, thread: str) -> None:
-    await _run(manager, thread, demo_script.ASK)
+    await _run(manager, thread, ASK)
 
 
 async def _tell(manager: HybridMemoryManager, thread: str) -> None:
-    await _run(manager, thread, demo_script.TELL)
+    await _run(manager, thread, TELL)
     _say(
         "ok",
         f"acknowledged without Postgres: {manager.health().outbox_depth} operations wait in the outbox of state.db",

@@ -12,7 +12,7 @@ from hybrid_memory.recall.lexical import Lending
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """What counts how much. Chosen on conversations that no test and no figure in the README is about.
+    """What counts how much. Chosen on conversations that no test and no figure in the docs is about.
 
     Args:
         words, vector: shares of a whole; without a vector the words are all of it.

@@ -61,7 +61,9 @@ class VerbatimSerializer:
         if kind == "pickle":
             raise InvalidInput("a value is pickled; reading it could run anything, so it is not read")
         if "+" in kind:
-            raise InvalidInput(f"a value is encrypted ({kind}); give import and export the cipher, see the README")
+            raise InvalidInput(
+                f"a value is encrypted ({kind}); give import and export the cipher, see docs/checkpoints.md"
+            )
         raise InvalidInput(f"a value is of the kind {kind!r}, which is unknown")
 
     def _unpacked(self, content: bytes) -> Any:

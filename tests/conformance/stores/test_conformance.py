@@ -36,7 +36,7 @@ GROUPS = {
 }
 # Four processes, and none is quick on a busy machine.
 pytestmark = pytest.mark.timeout(300)
-HEADING = "### What a store may be relied on"
+HEADING = "## What a store may be relied on"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The README says what is true: settings, events, commands and layers as they are in the code."""
+"""README and docs say what is true: settings, events, commands and layers as they are in the code."""
 
 import os
 import re
@@ -17,12 +17,15 @@ from tests.support.servers import memory
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+DEVELOPING = (ROOT / "docs" / "developing.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SOURCE = "\n".join(module.read_text() for module in (ROOT / "src" / "hybrid_memory").rglob("*.py"))
 
 
 def table_after(heading: str) -> list[list[str]]:
     """The rows of the first table below a heading, without its head."""
-    section = README.split(f"\n{heading}\n", 1)[1]
+    section = REFERENCE.split(f"\n{heading}\n", 1)[1]
     found = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE)
     assert found, heading
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in found[0].splitlines()]
@@ -67,11 +70,28 @@ def test_every_layer_is_named() -> None:
     layers = re.search(r"^layers = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.MULTILINE)
     assert layers
     for module in re.findall(r"\w+", layers[1]):
-        assert re.search(rf"\b{module}\b", README.split("## Developing", 1)[1]), module
+        assert re.search(rf"\b{module}\b", DEVELOPING), module
 
 
-def test_no_place_of_the_authors_machine_is_named() -> None:
-    assert not re.search(r"/home/|/root/|/tmp/", README)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_place_of_the_authors_machine_is_named(page: Path) -> None:
+    assert not re.search(r"/home/|/root/|/tmp/", page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    headings = {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    }
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        assert (
+            target[1:] in headings if target.startswith("#") else (page.parent / target.partition("#")[0]).exists()
+        ), target
+
+
+def test_every_page_is_named_in_the_readme() -> None:
+    assert {page.name for page in PAGES[1:]} == set(re.findall(r"\]\(docs/([^)#]+)\)", README))
 
 
 def test_the_code_in_the_readme_runs() -> None:
