@@ -76,18 +76,21 @@ where line = :line and layout is null
 -- Remove all values of a thread.
 delete from checkpoint_values where line in (select line from checkpoint_lines where thread_id = :thread_id);
 
--- name: place_of_first
--- The first row of a line.
-select min(value) from checkpoint_values where line = :line;
+-- name: rows_of_line
+-- The rows of a line and how their lists are put together.
+select value, base, layout from checkpoint_values
+where line = :line
+  and row_is_intact(checksum, 'checkpoint_values', value, :line, channel, version, kind, content, base, layout)
+order by value;
 
 -- name: copy
--- Give a line all values of another one, `shift` rows further on.
+-- Give a line values of another one: `moved` is a JSON array of [row, row of the copy, its base, its layout].
 insert into checkpoint_values (value, line, channel, version, kind, content, base, layout, checksum)
-select value + :shift, :target, channel, version, kind, content, base, layout,
-       row_checksum('checkpoint_values', value + :shift, :target, channel, version, kind, content, base, layout)
-from checkpoint_values
-where line = :source
-  and row_is_intact(checksum, 'checkpoint_values', value, :source, channel, version, kind, content, base, layout);
+select m.value ->> 1, :target, v.channel, v.version, v.kind, v.content, m.value ->> 2, m.value ->> 3,
+       row_checksum('checkpoint_values', m.value ->> 1, :target, v.channel, v.version, v.kind, v.content,
+                    m.value ->> 2, m.value ->> 3)
+from json_each(:moved) m
+join checkpoint_values v on v.value = m.value ->> 0;
 
 -- name: verify
 -- Read every row, so that a damaged one shows.

@@ -252,6 +252,23 @@ def test_a_checkpoint_that_lost_a_part_says_so(checkpointer: HybridCheckpointer)
     assert thread.state() == {"messages": [message(3)], "count": 1}
 
 
+def test_there_are_numbers_for_any_number_of_copies(checkpointer: HybridCheckpointer) -> None:
+    """A thread that grows beside its copies is spread over all rows there are."""
+    thread = Thread(checkpointer)
+    for number in range(80):
+        thread.put({"messages": [message(one) for one in range(number + 1)]})
+        checkpointer.copy_thread("t", f"copy {number % 2}")
+        thread.put({"messages": [*thread.values["messages"], message(-number)]})
+        copied = checkpointer.get_tuple(config_of(f"copy {number % 2}"))
+        assert copied is not None
+        assert copied.checkpoint["channel_values"]["messages"] == [message(one) for one in range(number + 1)]
+        checkpointer.delete_thread(f"copy {1 - number % 2}")
+    last = checkpointer._state.database().read_blocking(
+        lambda sql: sql.connection.execute("select max(value) from checkpoint_values").get
+    )
+    assert last < 80 * 2 * 80, "no more than rows were ever written"
+
+
 def test_a_copy_is_whole_and_goes_its_own_way(checkpointer: HybridCheckpointer) -> None:
     thread = Thread(checkpointer)
     for number in range(10):

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+# No row has this number.
+_NOWHERE = 0
+
 
 class Run(NamedTuple):
     """Elements that lie one after another in a row."""
@@ -48,11 +51,17 @@ class Layout:
     def stored(self, row: int) -> tuple[int | None, str]:
         """As the table keeps it in `row`: how far back the base is, and the rest as JSON.
 
-        Rows are named by their distance, so that all lists of a thread can be copied together as they are.
+        Rows are named by their distance, so that rows close together have short layouts.
         """
         runs = [[row - run.row, run.first, run.length] for run in self.runs]
         base = None if self.base is None else row - self.base
         return base, json.dumps([self.ordinal, self.taken, runs], separators=(",", ":"))
+
+    def moved(self, places: Mapping[int, int]) -> "Layout":
+        """The same where its rows are elsewhere; what is lost stays lost."""
+        base = None if self.base is None else places.get(self.base, _NOWHERE)
+        runs = [run._replace(row=places.get(run.row, _NOWHERE)) for run in self.runs]
+        return Layout(self.ordinal, base, self.taken, runs)
 
     @classmethod
     def of_row(cls, row: int, base: int | None, text: str) -> "Layout":

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from hybrid_memory.errors import InvalidInput
-from hybrid_memory.sqlite.checkpoints.lists import unfolded
+from hybrid_memory.sqlite.checkpoints.lists import Layout, unfolded
 from hybrid_memory.sqlite.checkpoints.reading import Value
 from hybrid_memory.sqlite.checkpoints.rows import Address
 from hybrid_memory.sqlite.checkpoints.writing import line_of
@@ -120,10 +120,10 @@ def copy_thread(sql: Statements, source: str, target: str) -> None:
         raise InvalidInput(f"target_thread_id: thread {target!r} has checkpoints; delete it first")
     for line, namespace in lines:
         made = line_of(sql, Address(target, namespace)).line
-        first = sql.value("checkpoint_values.place_of_first", line=line)
-        if first is not None:
-            shift = sql.value("checkpoint_values.place_of_next") - first
-            sql.run("checkpoint_values.copy", source=line, target=made, shift=shift)
+        moved = _moved(
+            sql.rows("checkpoint_values.rows_of_line", line=line), sql.value("checkpoint_values.place_of_next")
+        )
+        sql.run("checkpoint_values.copy", target=made, moved=json.dumps(moved))
         sql.run("checkpoints.copy", source=line, target=made)
         sql.run("checkpoint_writes.copy", source=line, target=made)
 
@@ -131,6 +131,20 @@ def copy_thread(sql: Statements, source: str, target: str) -> None:
 def visible_entries(sql: Statements, line: int) -> Sequence[Entry]:
     """The checkpoints of a line that are not retired, newest first."""
     return [entry for entry in _entries(sql, line) if not entry.retired]
+
+
+def _moved(rows: Iterable[Row], first: int) -> list[tuple[int, int, int | None, str | None]]:
+    """Where the rows of a line go in a copy, from row `first` on, and how their lists are put together there.
+
+    They move close together: with the gaps between them, copies of what grew beside a copy would run out of numbers.
+    """
+    found = list(rows)
+    places = {row: first + place for place, (row, _, _) in enumerate(found)}
+    moved: list[tuple[int, int, int | None, str | None]] = []
+    for row, base, layout in found:
+        there = (None, None) if layout is None else Layout.of_row(row, base, layout).moved(places).stored(places[row])
+        moved.append((row, places[row], *there))
+    return moved
 
 
 def _entries(sql: Statements, line: int) -> Iterable[Entry]:
