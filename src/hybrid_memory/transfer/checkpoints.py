@@ -30,7 +30,7 @@ class Transferred:
 
 
 def import_checkpoints(
-    file: Path,
+    file: Path | str,
     settings: Settings,
     *,
     cipher: CipherProtocol | None = None,
@@ -52,13 +52,13 @@ def import_checkpoints(
         InvalidInput: it is no such file, or a value in it cannot be moved; what was moved before stays.
         StorageUnavailable: a file is locked, damaged, or cannot be written.
     """
-    with _both(file, settings, cipher, events or Events(), stock_file.reading) as (ours, stock, verbatim):
+    with _both(Path(file), settings, cipher, events or Events(), stock_file.reading) as (ours, stock, verbatim):
         moved = move(stock, ours, progress)
     return Transferred(moved, unrestorable(verbatim.types, settings.allowed_types))
 
 
 def export_checkpoints(
-    file: Path,
+    file: Path | str,
     settings: Settings,
     *,
     cipher: CipherProtocol | None = None,
@@ -69,7 +69,7 @@ def export_checkpoints(
 
     Arguments and errors as in `import_checkpoints`.
     """
-    with _both(file, settings, cipher, events or Events(), stock_file.writing) as (ours, stock, verbatim):
+    with _both(Path(file), settings, cipher, events or Events(), stock_file.writing) as (ours, stock, verbatim):
         moved = move(ours, stock, progress)
     return Transferred(moved, unrestorable(verbatim.types, settings.allowed_types))
 
