@@ -13,6 +13,7 @@ from pgvector.asyncpg import register_vector
 
 from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.memory.large_users import LARGE_OWNERS, MOST_COMPARED
+from hybrid_memory.postgres import large_owners
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.embeddings import Space
 from hybrid_memory.postgres.large_owners import Asked, Candidates, LargeOwners
@@ -185,6 +186,26 @@ class TestTheIndex:
         rows, _ = clustered
         await rows.index_vectors("nick", SPACE)
         assert "embeddings_ann_" in await plan_of_the_nearest(targets)
+
+    async def test_a_short_portion_is_not_the_last(
+        self, clustered: Clustered, targets: Targets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A memory that is changed while its portion is put in is left out of it."""
+        rows, _ = clustered
+        monkeypatch.setattr(large_owners, "_PORTION", 100)
+        put = LargeOwners._put_into_index
+        portions = 0
+
+        async def changed_meanwhile(*told: Any) -> Any:
+            nonlocal portions
+            portions += 1
+            return (await put(*told))[1:] if portions == 1 else await put(*told)
+
+        monkeypatch.setattr(LargeOwners, "_put_into_index", changed_meanwhile)
+        await rows.index_vectors("nick", SPACE)
+        async with administration(targets) as connection:
+            left = "select count(*) from memory.embeddings where user_id = 'nick' and not ann"
+            assert await connection.fetchval(left) == 0
 
     async def test_what_is_not_in_it_yet_is_compared_too(self, clustered: Clustered, targets: Targets) -> None:
         rows, _ = clustered

@@ -131,8 +131,12 @@ class ItemSearch:
 
     async def _of_owner(self, owner: str, wanted: Wanted) -> list[Found]:
         if self._large is not None and await self._is_large(owner):
-            with suppress(*(() if wanted.strong else (StorageUnavailable,))):
+            try:
                 return await self._of_large_owner(self._large, owner, wanted)
+            except StorageUnavailable:
+                # What took too long must not end in loading all of him; what is away is answered from what is here.
+                if wanted.strong or await self._is_large(owner):
+                    raise
         memory = await self._memory(owner, strong=wanted.strong)
         below = self._index_of(memory).below(memory.snapshot(), wanted.prefix)
         if not wanted.query:

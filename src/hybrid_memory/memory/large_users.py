@@ -28,7 +28,7 @@ LARGE_OWNERS = "large_owners"
 _CANDIDATES_PER_HIT = 20
 _FEWEST_CANDIDATES = 200
 # Conditions that Postgres does not know may sort out most of them; how many it is asked for then, and how often more.
-_MOST_CANDIDATES = 20_000
+_MOST_CANDIDATES = 5_000
 _MORE = 8
 # Up to here comparing one by one takes milliseconds, and finds everything.
 MOST_COMPARED = 20_000
@@ -137,7 +137,7 @@ class LargeUsers:
             )
             if len(hits) >= most or found.all_there_are or asked_for >= _MOST_CANDIDATES:
                 return hits[:most]
-            asked_for *= _MORE
+            asked_for = min(asked_for * _MORE, _MOST_CANDIDATES)
 
     async def _candidates(
         self, user_id: str, question: Question, space: Space | None, vector: Vector | None, most: int

@@ -25,6 +25,8 @@ _PORTION = 2000
 # New vectors find their place in an index slowly.
 _PORTION_SECONDS = 120.0
 _BEFORE_ALL = UUID(int=0)
+# One in so many of what the index gives has to pass the filters.
+_FEWEST_PASSING = 4
 # Measured: so many vectors are compared one by one while the index leads to the next.
 _COMPARED_PER_STEP = 5
 
@@ -147,12 +149,10 @@ class LargeOwners:
         if begun is None:
             return 0
         total, first = 0, _BEFORE_ALL
-        while True:
-            held = await self._put_into_index(user_id, space, begun["marked"], first)
+        # A portion is short where somebody has just changed a memory of it; only an empty one is behind the last.
+        while held := await self._put_into_index(user_id, space, begun["marked"], first):
             total += len(held)
             progress(total)
-            if len(held) < _PORTION:
-                break
             first = max(held)
         async with self._database.transaction([user_id]) as transaction:
             await transaction.execute(
@@ -199,7 +199,8 @@ async def _nearest(
     if marked is not None and held is not None and _is_quicker_by_index(own, held, asked.most):
         near = await transaction.fetch("large_owners.nearest_by_index", **question)
         others = await transaction.fetch("large_owners.nearest_latest", **question, after=marked)
-        if len(near) + len(others) >= asked.most:
+        # The index is asked before the filters: where few of what it gave pass, nearer ones may follow behind.
+        if len(near) * _FEWEST_PASSING >= asked.most and len(near) + len(others) >= asked.most:
             best = sorted([*near, *others], key=lambda row: (-row["cosine"], row["node_id"]))
             return {str(row["node_id"]): row["cosine"] for row in best[: asked.most]}, "by index"
     # Nothing is marked, others fill the index, or so little passes the filters that it gives up looking for it.
