@@ -73,19 +73,6 @@ from memory.nearest_latest(:owner, :model, :dimensions, :vector, :half, :filters
 select o_node_id as node_id, o_cosine as cosine
 from memory.nearest_by_index(:owner, :model, :dimensions, :vector, :half, :filters::jsonb, :most);
 
--- name: memories
--- What was found.
-select found.*
-from unnest(:nodes::uuid[]) as wanted (id)
-cross join lateral (
-  select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
-         thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
-         access_count, expires_at
-  from memory.nodes
-  where user_id = :user_id and node_id = wanted.id
-  limit 1
-) as found;
-
 -- name: relationships
 -- How what was found is related.
 select from_node_id, to_node_id, relationship_type, strength, metadata, version, created_at, updated_at

@@ -82,10 +82,9 @@ class LargeOwners:
                 found = dict.fromkeys(row["node_id"] for row in rows)
             cosines, compared = await _nearest(transaction, user_id, asked)
             ids = list(found | dict.fromkeys(map(UUID, cosines)))
-            nodes = await transaction.fetch("large_owners.memories", user_id=user_id, nodes=ids)
             edges = await transaction.fetch("large_owners.relationships", user_id=user_id, nodes=ids)
             return Candidates(
-                nodes=Nodes(transaction, user_id).nodes(nodes),
+                nodes=await Nodes(transaction, user_id).several(map(str, ids)),
                 relationships=Relationships(transaction, user_id).edges(edges),
                 cosines=cosines,
                 compared=compared,
