@@ -6,7 +6,7 @@
 select l.thread_id, l.namespace, c.checkpoint_id
 from checkpoint_lines l
 join checkpoints c on c.line = l.line
-where row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
+where row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired_at,
                     c.kind, c.body, c.written_at)
 order by l.line, c.checkpoint_id;
 
@@ -15,7 +15,7 @@ order by l.line, c.checkpoint_id;
 select checkpoint_id
 from checkpoints
 where line = (select line from checkpoint_lines where thread_id = :thread_id and namespace = :namespace)
-  and row_is_intact(checksum, 'checkpoints', line, checkpoint_id, parent_id, metadata, held, retired, kind, body,
+  and row_is_intact(checksum, 'checkpoints', line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body,
                     written_at);
 
 -- name: checkpoint
@@ -24,7 +24,7 @@ select l.line, l.thread_id, l.namespace, c.checkpoint_id, c.parent_id, c.metadat
 from checkpoint_lines l
 join checkpoints c on c.line = l.line
 where l.thread_id = :thread_id and l.namespace = :namespace and c.checkpoint_id = :checkpoint_id
-  and row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
+  and row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired_at,
                     c.kind, c.body, c.written_at);
 
 -- name: places_of_writes

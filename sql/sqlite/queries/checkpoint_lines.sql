@@ -30,9 +30,12 @@ where line = :line;
 -- Remove the lines of a thread.
 delete from checkpoint_lines where thread_id = :thread_id;
 
--- name: remove
+-- name: remove_if_empty
 -- Remove a line that has nothing left.
-delete from checkpoint_lines where line = :line;
+delete from checkpoint_lines
+where line = :line
+  and not exists (select 1 from checkpoints c where c.line = :line)
+  and not exists (select 1 from checkpoint_writes w where w.line = :line);
 
 -- name: size_of_page
 -- How many checkpoints the next lines have, and when the first and the last of them were written.
@@ -48,7 +51,7 @@ limit :page;
 -- name: size_of_threads
 -- All threads: when something was last stored, the last step of the graph itself, how many checkpoints and bytes.
 with kept (line, last, number, bytes) as (
-        select line, max(written_at), sum(1 - retired),
+        select line, max(written_at), count(*) - count(retired_at),
                sum(octet_length(metadata) + octet_length(held) + octet_length(body))
         from checkpoints group by line),
     held (line, bytes) as (select line, sum(octet_length(content)) from checkpoint_values group by line),
@@ -56,7 +59,7 @@ with kept (line, last, number, bytes) as (
 select l.thread_id, max(kept.last),
        max(case when l.namespace = '' then (
            select c.metadata ->> '$.step' from checkpoints c
-           where c.line = l.line and not c.retired order by c.checkpoint_id desc limit 1) end),
+           where c.line = l.line and c.retired_at is null order by c.checkpoint_id desc limit 1) end),
        sum(kept.number), sum(kept.bytes + coalesce(held.bytes, 0) + coalesce(written.bytes, 0))
 from checkpoint_lines l
 join kept on kept.line = l.line

@@ -1,32 +1,31 @@
--- Conditions say `not retired`: with `retired = 0` SQLite puts the 0 into the checksum before it looks at the row.
-
 -- name: put
 -- A checkpoint, if its line is as remembered; the same one again replaces it.
-insert into checkpoints (line, checkpoint_id, parent_id, metadata, held, retired, kind, body, written_at, checksum)
-select :line, :checkpoint_id, :parent_id, :metadata, :held, 0, :kind, :body, :written_at,
-       row_checksum('checkpoints', :line, :checkpoint_id, :parent_id, :metadata, :held, 0, :kind, :body, :written_at)
+insert into checkpoints (line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body, written_at, checksum)
+select :line, :checkpoint_id, :parent_id, :metadata, :held, null, :kind, :body, :written_at,
+       row_checksum('checkpoints', :line, :checkpoint_id, :parent_id, :metadata, :held, null, :kind, :body,
+                    :written_at)
 from checkpoint_lines
 where line = :line and thread_id = :thread_id and namespace = :namespace and collected = :collected
 on conflict (line, checkpoint_id) do update set
-    parent_id = excluded.parent_id, metadata = excluded.metadata, held = excluded.held, retired = 0,
+    parent_id = excluded.parent_id, metadata = excluded.metadata, held = excluded.held, retired_at = null,
     kind = excluded.kind, body = excluded.body, written_at = excluded.written_at, checksum = excluded.checksum;
 
 -- name: one
 -- A checkpoint of a line by its id, with its parent if that is there.
 select c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body, c.written_at
 from checkpoints c
-left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and not p.retired
-where c.line = :line and c.checkpoint_id = :checkpoint_id and not c.retired
-  and row_is_intact(c.checksum, 'checkpoints', :line, :checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
+left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired_at is null
+where c.line = :line and c.checkpoint_id = :checkpoint_id and c.retired_at is null
+  and row_is_intact(c.checksum, 'checkpoints', :line, :checkpoint_id, c.parent_id, c.metadata, c.held, c.retired_at,
                     c.kind, c.body, c.written_at);
 
 -- name: newest
 -- The newest checkpoint of a line, with its parent if that is there.
 select c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body, c.written_at
 from checkpoints c
-left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and not p.retired
-where c.line = :line and not c.retired
-  and row_is_intact(c.checksum, 'checkpoints', :line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
+left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired_at is null
+where c.line = :line and c.retired_at is null
+  and row_is_intact(c.checksum, 'checkpoints', :line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired_at,
                     c.kind, c.body, c.written_at)
 order by c.checkpoint_id desc
 limit 1;
@@ -36,9 +35,9 @@ limit 1;
 select c.line, :thread_id, :namespace, c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body,
        c.written_at
 from checkpoints c
-left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and not p.retired
+left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired_at is null
 where c.line = (select line from checkpoint_lines where thread_id = :thread_id and namespace = :namespace)
-  and not c.retired
+  and c.retired_at is null
   and (:checkpoint_id is null or c.checkpoint_id = :checkpoint_id)
   and (:before is null or c.checkpoint_id < :before)
   and (:last_id is null or c.checkpoint_id < :last_id)
@@ -50,7 +49,7 @@ where c.line = (select line from checkpoint_lines where thread_id = :thread_id a
             and (has.type = wanted.type or (has.type in ('integer', 'real') and wanted.type in ('integer', 'real'))))
         and (wanted.type <> 'null'
              or exists (select 1 from json_each(c.metadata) has where has.key = wanted.key and has.type <> 'null')))
-  and row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
+  and row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired_at,
                     c.kind, c.body, c.written_at)
 order by c.checkpoint_id desc
 limit :page;
@@ -60,8 +59,8 @@ limit :page;
 select l.line, l.thread_id, l.namespace, c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body,
        c.written_at
 from checkpoint_lines l
-join checkpoints c on c.line = l.line and not c.retired
-left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and not p.retired
+join checkpoints c on c.line = l.line and c.retired_at is null
+left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired_at is null
 where (:thread_id is null or l.thread_id = :thread_id)
   and (:checkpoint_id is null or c.checkpoint_id = :checkpoint_id)
   and (:before is null or c.checkpoint_id < :before)
@@ -74,7 +73,7 @@ where (:thread_id is null or l.thread_id = :thread_id)
             and (has.type = wanted.type or (has.type in ('integer', 'real') and wanted.type in ('integer', 'real'))))
         and (wanted.type <> 'null'
              or exists (select 1 from json_each(c.metadata) has where has.key = wanted.key and has.type <> 'null')))
-  and row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
+  and row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired_at,
                     c.kind, c.body, c.written_at)
 order by c.checkpoint_id desc, c.line desc
 limit :page;
@@ -90,17 +89,17 @@ with recursive chain (checkpoint_id, distance) as (
 select c.checkpoint_id, c.parent_id, c.metadata, c.held, c.kind, c.body, c.written_at
 from chain
 join checkpoints c on c.line = :line and c.checkpoint_id = chain.checkpoint_id
-where row_is_intact(c.checksum, 'checkpoints', :line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired,
+where row_is_intact(c.checksum, 'checkpoints', :line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired_at,
                     c.kind, c.body, c.written_at)
 order by chain.distance;
 
 -- name: all_of_line
 -- How the checkpoints of a line hang together, and what each holds; newest first.
-select checkpoint_id, parent_id, held, retired, metadata ->> '$.counters_since_delta_snapshot',
+select checkpoint_id, parent_id, held, retired_at, metadata ->> '$.counters_since_delta_snapshot',
        metadata -> '$.parents' ->> '$.""', written_at
 from checkpoints
 where line = :line
-  and row_is_intact(checksum, 'checkpoints', :line, checkpoint_id, parent_id, metadata, held, retired, kind, body,
+  and row_is_intact(checksum, 'checkpoints', :line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body,
                     written_at)
 order by checkpoint_id desc;
 
@@ -108,14 +107,22 @@ order by checkpoint_id desc;
 -- The checkpoints that runs made, a JSON array of their ids.
 select line, checkpoint_id from checkpoints
 where metadata ->> '$.run_id' in (select value from json_each(:run_ids))
-  and row_is_intact(checksum, 'checkpoints', line, checkpoint_id, parent_id, metadata, held, retired, kind, body,
+  and row_is_intact(checksum, 'checkpoints', line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body,
                     written_at);
 
--- name: retire
+-- name: hide
+-- Take checkpoints of a line out of sight, a JSON array of their ids.
+update checkpoints
+set retired_at = :retired_at,
+    checksum = row_checksum('checkpoints', line, checkpoint_id, parent_id, metadata, held, :retired_at, kind, body,
+                            written_at)
+where line = :line and checkpoint_id in (select value from json_each(:ids));
+
+-- name: reduce
 -- Take a checkpoint out of sight and keep of its values those in `held`.
 update checkpoints
-set retired = 1, held = :held,
-    checksum = row_checksum('checkpoints', line, checkpoint_id, parent_id, metadata, :held, 1, kind, body, written_at)
+set retired_at = 0, held = :held,
+    checksum = row_checksum('checkpoints', line, checkpoint_id, parent_id, metadata, :held, 0, kind, body, written_at)
 where line = :line and checkpoint_id = :checkpoint_id;
 
 -- name: remove
@@ -128,16 +135,17 @@ delete from checkpoints where line in (select line from checkpoint_lines where t
 
 -- name: copy
 -- Give a line all checkpoints of another one.
-insert into checkpoints (line, checkpoint_id, parent_id, metadata, held, retired, kind, body, written_at, checksum)
-select :target, checkpoint_id, parent_id, metadata, held, retired, kind, body, written_at,
-       row_checksum('checkpoints', :target, checkpoint_id, parent_id, metadata, held, retired, kind, body, written_at)
+insert into checkpoints (line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body, written_at, checksum)
+select :target, checkpoint_id, parent_id, metadata, held, retired_at, kind, body, written_at,
+       row_checksum('checkpoints', :target, checkpoint_id, parent_id, metadata, held, retired_at, kind, body,
+                    written_at)
 from checkpoints
 where line = :source
-  and row_is_intact(checksum, 'checkpoints', :source, checkpoint_id, parent_id, metadata, held, retired, kind, body,
+  and row_is_intact(checksum, 'checkpoints', :source, checkpoint_id, parent_id, metadata, held, retired_at, kind, body,
                     written_at);
 
 -- name: verify
 -- Read every row, so that a damaged one shows.
 select count(*) from checkpoints
-where row_is_intact(checksum, 'checkpoints', line, checkpoint_id, parent_id, metadata, held, retired, kind, body,
+where row_is_intact(checksum, 'checkpoints', line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body,
                     written_at);

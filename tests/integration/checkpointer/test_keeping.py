@@ -4,7 +4,9 @@ import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from operator import add
+from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -15,6 +17,7 @@ from langgraph.types import Command, interrupt
 
 from hybrid_memory import HybridCheckpointer, Retention
 from hybrid_memory.errors import InvalidInput
+from hybrid_memory.langgraph import threads
 from hybrid_memory.sqlite import files
 from tests.support.checkpoints import Thread, config_of, ids, rows
 from tests.support.recording import Recorded
@@ -226,6 +229,44 @@ def test_a_pending_interrupt_and_a_delta_channel_survive(checkpointer: HybridChe
     values = graph.get_state(config).values
     assert values["log"] == [one for turn in range(4) for one in (f"turn {turn}", f"answer {turn}")]
     assert values["notes"] == [one for turn in range(4) for one in (f"turn {turn}", "asked", f"answer {turn}")]
+
+
+class Notes(TypedDict):
+    notes: Annotated[list[str], DeltaChannel(added, list)]
+
+
+def test_what_a_run_began_with_may_be_swept_before_it_puts_the_next(
+    checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: list[int] = []
+
+    def note(_: Notes) -> dict[str, list[str]]:
+        if early is not None:
+            graph.update_state(config, {"notes": ["by somebody else"]}, as_node="note")
+            swept.append(checkpointer.sweep(Retention(keep_last=1)).checkpoints)
+        return {"notes": ["noted"]}
+
+    builder: Any = StateGraph(Notes)
+    builder.add_node("note", note)
+    builder.add_edge(START, "note")
+    builder.add_edge("note", END)
+    graph = builder.compile(checkpointer=checkpointer)
+    config: Any = {"configurable": {"thread_id": "t"}}
+    early = None
+    for turn in range(3):
+        graph.invoke({"notes": [f"turn {turn}"]}, config)
+    said = ["turn 0", "noted", "turn 1"]
+    early = next(one for one in graph.get_state_history(config) if one.values["notes"] == said)
+    assert graph.invoke(None, early.config)["notes"] == [*said, "noted"]
+    assert swept == [10]
+    assert graph.get_state(config).values["notes"] == [*said, "noted"]
+    for day in (1, 2):
+        later = time.time_ns() + day * 25 * 3600 * 10**9
+        monkeypatch.setattr(threads, "time", SimpleNamespace(time_ns=partial(int, later)))
+        checkpointer.sweep(Retention(keep_last=1))
+    assert rows(checkpointer)["checkpoints"] == 2  # the newest, and the one it is rebuilt from
+    assert kept(checkpointer, "t") == {"": 1}
+    assert graph.get_state(config).values["notes"] == [*said, "noted"]
 
 
 def test_retention_of_all_and_of_one(checkpointer: HybridCheckpointer, events: Recorded) -> None:

@@ -12,15 +12,16 @@ create table checkpoint_lines (
 ) strict;
 
 -- `body` is the checkpoint without its large values. `held` is a JSON object of the channels that have a value: the
--- version under which it is kept in checkpoint_values, or null for a small one inside the body. A `retired` checkpoint
--- is gone for everybody, but a DeltaChannel of a later one is still rebuilt from its writes.
+-- version under which it is kept in checkpoint_values, or null for a small one inside the body. Since
+-- `retired_at` a checkpoint is gone for everybody, but DeltaChannels are still rebuilt from it: of later checkpoints, and
+-- of one that a run may yet put which began with it. With 0 only what is needed by those that are there is left of it.
 create table checkpoints (
     line          integer not null,
     checkpoint_id text    not null,
     parent_id     text,
     metadata      text    not null,
     held          text    not null,
-    retired       integer not null check (retired in (0, 1)),
+    retired_at    integer,
     kind          text    not null,
     body          blob    not null,
     written_at    integer not null,

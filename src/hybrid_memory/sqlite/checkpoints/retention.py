@@ -99,7 +99,7 @@ def apply(sql: Statements, thread_id: str, rule: Rule, now: int) -> Removed:
         upkeep.remove_thread(sql, thread_id)
         return Removed(threads=1)
     choice = _choice(rule, now)
-    removed = sum(upkeep.reduce_line(sql, line, choice) for line in lines)
+    removed = sum(upkeep.reduce_line(sql, line, choice, now=now) for line in lines)
     roots = {
         entry.checkpoint_id
         for line, namespace in lines.items()
@@ -107,10 +107,9 @@ def apply(sql: Statements, thread_id: str, rule: Rule, now: int) -> Removed:
         for entry in upkeep.visible_entries(sql, line)
     }
     for line, namespace in lines.items():
-        entry = newest.get(line)
-        if entry is not None and _CALL in namespace and line not in waiting and _is_over(entry, roots):
-            removed += upkeep.reduce_line(sql, line, lambda _: ())
-            sql.run("checkpoint_lines.remove", line=line)
+        if _CALL in namespace and line not in waiting and _is_over(newest.get(line), roots):
+            removed += upkeep.reduce_line(sql, line, lambda _: (), now=now)
+            sql.run("checkpoint_lines.remove_if_empty", line=line)
     return Removed(checkpoints=removed)
 
 
@@ -133,9 +132,9 @@ def _waits(sql: Statements, line: int, entry: Entry) -> bool:
     return bool(sql.value("checkpoint_writes.place_of_interrupt", line=line, checkpoint_id=entry.checkpoint_id))
 
 
-def _is_over(entry: Entry, roots: Collection[str]) -> bool:
+def _is_over(entry: Entry | None, roots: Collection[str]) -> bool:
     """Whether nothing leads to this call of a subgraph any more."""
-    return entry.root_id is not None and entry.root_id not in roots
+    return entry is None or (entry.root_id is not None and entry.root_id not in roots)
 
 
 def _choice(rule: Rule, now: int) -> Callable[[Sequence[Entry]], Collection[str]]:

@@ -17,17 +17,21 @@ from hybrid_memory.sqlite.connection import Row, Statements
 class Entry:
     """A checkpoint as upkeep sees it: what it hangs on, what it has, and which DeltaChannels it must rebuild.
 
-    `root_id` is the checkpoint of the whole graph in which the subgraph it belongs to was called.
+    `root_id` is the checkpoint of the whole graph in which the subgraph it belongs to was called. `retired_at` is when
+    it went out of sight, 0 once only what others need is left of it, and None while it is there.
     """
 
     checkpoint_id: str
     parent_id: str | None
     held: Mapping[str, str | None]
-    retired: bool
+    retired_at: int | None
     rebuilt: Collection[str]
     root_id: str | None
     written_at: int
 
+
+# Microseconds: who began with a checkpoint has put the next one by then, which says what it hangs on.
+_LONGEST_SUPERSTEP = 24 * 60 * 60 * 1_000_000
 
 # Which of a line's visible checkpoints, newest first, stay visible.
 Choice = Callable[[Sequence[Entry]], Collection[str]]
@@ -86,23 +90,27 @@ def _all_but(gone: Collection[str], entries: Sequence[Entry]) -> Collection[str]
     return [entry.checkpoint_id for entry in entries if entry.checkpoint_id not in gone]
 
 
-def reduce_line(sql: Statements, line: int, choice: Choice) -> int:
+def reduce_line(sql: Statements, line: int, choice: Choice, *, now: int | None = None) -> int:
     """Remove the checkpoints of a line that are not chosen; how many became invisible.
 
-    One from which a DeltaChannel of a remaining one is rebuilt is retired instead, with what is needed of it.
+    One from which a DeltaChannel of a remaining one is rebuilt is retired instead, with what is needed of it. A run may
+    have begun with one that goes: with `now`, it stays whole for as long as a run may take until it puts the next.
     """
     entries = {entry.checkpoint_id: entry for entry in _entries(sql, line)}
-    visible = [entry for entry in entries.values() if not entry.retired]
+    visible = [entry for entry in entries.values() if entry.retired_at is None]
     kept = set(choice(visible))
-    needs = _needs(entries, kept)
-    gone = [one for one in entries if one not in kept and one not in needs]
+    whole = kept | (set() if now is None else _spared(entries, now))
+    needs = _needs(entries, whole)
+    gone = [one for one in entries if one not in whole and one not in needs]
     if gone:
         ids = json.dumps(gone)
         sql.run("checkpoint_writes.remove", line=line, ids=ids)
         sql.run("checkpoints.remove", line=line, ids=ids)
+    hidden = [one.checkpoint_id for one in visible if one.checkpoint_id in whole - kept]
+    sql.run("checkpoints.hide", line=line, ids=json.dumps(hidden), retired_at=now)
     for checkpoint_id, need in needs.items():
-        if checkpoint_id not in kept:
-            _retire(sql, line, entries[checkpoint_id], need)
+        if checkpoint_id not in whole:
+            _reduce(sql, line, entries[checkpoint_id], need)
     sql.run("checkpoint_writes.remove_orphans", line=line)
     _collect_values(sql, line)
     _give_space_back(sql)
@@ -130,7 +138,7 @@ def copy_thread(sql: Statements, source: str, target: str) -> None:
 
 def visible_entries(sql: Statements, line: int) -> Sequence[Entry]:
     """The checkpoints of a line that are not retired, newest first."""
-    return [entry for entry in _entries(sql, line) if not entry.retired]
+    return [entry for entry in _entries(sql, line) if entry.retired_at is None]
 
 
 def _moved(rows: Iterable[Row], first: int) -> list[tuple[int, int, int | None, str | None]]:
@@ -149,9 +157,20 @@ def _moved(rows: Iterable[Row], first: int) -> list[tuple[int, int, int | None, 
 
 def _entries(sql: Statements, line: int) -> Iterable[Entry]:
     rows = sql.rows("checkpoints.all_of_line", line=line)
-    for checkpoint_id, parent_id, held, retired, counters, root_id, written_at in rows:
+    for checkpoint_id, parent_id, held, retired_at, counters, root_id, written_at in rows:
         rebuilt = tuple(json.loads(counters or "{}"))
-        yield Entry(checkpoint_id, parent_id, json.loads(held), bool(retired), rebuilt, root_id, written_at)
+        yield Entry(checkpoint_id, parent_id, json.loads(held), retired_at, rebuilt, root_id, written_at)
+
+
+def _spared(entries: Mapping[str, Entry], now: int) -> set[str]:
+    """Those that stay whole for a while after they went, where DeltaChannels are rebuilt from checkpoints at all."""
+    if not any(entry.rebuilt for entry in entries.values()):
+        return set()
+    return {
+        checkpoint_id
+        for checkpoint_id, entry in entries.items()
+        if entry.retired_at is None or entry.retired_at > now - _LONGEST_SUPERSTEP
+    }
 
 
 def _needs(entries: Mapping[str, Entry], kept: Collection[str]) -> Mapping[str, _Need]:
@@ -174,10 +193,10 @@ def _needs(entries: Mapping[str, Entry], kept: Collection[str]) -> Mapping[str, 
     return needs
 
 
-def _retire(sql: Statements, line: int, entry: Entry, need: _Need) -> None:
+def _reduce(sql: Statements, line: int, entry: Entry, need: _Need) -> None:
     held = {channel: version for channel, version in entry.held.items() if channel in need.seeds}
     sql.run(
-        "checkpoints.retire",
+        "checkpoints.reduce",
         line=line,
         checkpoint_id=entry.checkpoint_id,
         held=json.dumps(held, separators=(",", ":")),
