@@ -3,6 +3,7 @@
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import count
 from statistics import fmean
 
 import numpy as np
@@ -88,8 +89,8 @@ async def run(benchmark: Benchmark) -> None:
 
 async def _measure(benchmark: Benchmark, targets: Targets, users: Mapping[str, range], of_what: str) -> None:
     """`users` have the texts of these numbers; those that follow the numbers of the one who is asked are questions."""
-    size, count = len(users[USER]), QUESTIONS + sum(map(len, users.values()))
-    said, ready = texts(count), ReadyVectors(count)
+    size, everything = len(users[USER]), QUESTIONS + sum(map(len, users.values()))
+    said, ready = texts(everything), ReadyVectors(everything)
     index = PostgresIndexConfig(dims=DIMENSIONS, embed=ready, fields=["text"])
     with tempfile.TemporaryDirectory(prefix="hm-") as directory:
         settings = settings_for(targets, data_dir=directory, max_staleness_seconds=3600)
@@ -99,10 +100,7 @@ async def _measure(benchmark: Benchmark, targets: Targets, users: Mapping[str, r
         ):
             await theirs.setup()
             for user_id, numbers in users.items():
-                for start in range(0, len(numbers), CHUNK):
-                    chunk = numbers[start : start + CHUNK]
-                    await theirs.abatch([PutOp(_place(user_id), str(one), {"text": said[one]}) for one in chunk])
-                    await ours.store_many(user_id, [{"content": said[one]} for one in chunk])
+                await _fill(theirs, ours, user_id, {str(one): said[one] for one in numbers})
             if not await ours.flush(timeout=3600):
                 raise RuntimeError("the vectors are not there")
             questions = said[size : size + QUESTIONS]
@@ -119,10 +117,37 @@ async def _measure(benchmark: Benchmark, targets: Targets, users: Mapping[str, r
             async def searched() -> None:
                 await theirs.asearch(_place(USER), query=asked.choice(questions), limit=WANTED)
 
+            # Near one of those that are there, and not the same.
+            news = (f"{number % size} said anew {number}" for number in count())
+
+            async def told() -> None:
+                await ours.store_many(USER, [{"content": next(news)}])
+                if not await ours.flush(timeout=60):
+                    raise RuntimeError("the vector is not there")
+
+            async def put() -> None:
+                said_now = next(news)
+                await theirs.aput(_place(USER), said_now, {"text": said_now})
+
             await benchmark.compare(
                 f"one question to {of_what}",
                 [Contender("AsyncPostgresStore.asearch", searched), Contender("manager.recall", recalled)],
             )
+            await benchmark.compare(
+                f"the first question after a write to {of_what}",
+                [
+                    Contender("AsyncPostgresStore.asearch", searched, before=put),
+                    Contender("manager.recall", recalled, before=told),
+                ],
+            )
+
+
+async def _fill(theirs: AsyncPostgresStore, ours: HybridMemoryManager, user_id: str, said: Mapping[str, str]) -> None:
+    keys = list(said)
+    for start in range(0, len(keys), CHUNK):
+        chunk = keys[start : start + CHUNK]
+        await theirs.abatch([PutOp(_place(user_id), key, {"text": said[key]}) for key in chunk])
+        await ours.store_many(user_id, [{"content": said[key]} for key in chunk])
 
 
 async def _found(
