@@ -65,13 +65,16 @@ def _compared(slots: Slots, columns: Columns) -> Compared:
     known = slots != NOBODY
     places = _EACH if known.all() else np.flatnonzero(known)
     own = slots[places]
+    there = np.zeros(columns.used, np.bool_)
+    there[own] = True
+    if not columns.turn[: columns.used].any():
+        return Compared(places, own, _EACH, _EACH, there)
     themselves = np.arange(len(own))
     rank = np.full(columns.used, -1)
     rank[own] = themselves
 
-    def beside(neighbours: Slots) -> Slots | slice:
+    def beside(neighbours: Slots) -> Slots:
         found = rank[neighbours[own]]
-        alone = found < 0
-        return _EACH if alone.all() else np.where(alone, themselves, found)
+        return np.where(found < 0, themselves, found)
 
-    return Compared(places, own, beside(columns.earlier), beside(columns.later), rank >= 0)
+    return Compared(places, own, beside(columns.earlier), beside(columns.later), there)
