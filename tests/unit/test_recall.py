@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hybrid_memory.graph.user_graph import UserGraph
+from hybrid_memory.graph.vectors import VectorTable
 from hybrid_memory.graph.view import GraphView
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import Explanation, MemoryNode, RecallHit, Relationship
@@ -134,6 +135,27 @@ def test_of_many_that_fit_equally_well_those_that_changed_last_are_given(graph: 
     told = [fact(number, "tea", created_at=START, updated_at=at, importance=0.0) for number, at in changed.items()]
     graph.apply(everything(told))
     assert found(memory, "tea", limit=5, near_copies=True) == [200, 198, 199, 196, 197]
+
+
+def test_the_first_of_a_page_are_the_first_of_a_larger_one(
+    graph: UserGraph, memory: UserMemory, rng: random.Random, clock: Clock
+) -> None:
+    told = [
+        fact(
+            number,
+            f"tea {' '.join(f'word{rng.randrange(9)}' for _ in range(rng.randint(9, 12)))}",
+            importance=rng.random(),
+            updated_at=clock.now - timedelta(hours=rng.choice([0.0, 90.0]) * rng.random()),
+        )
+        for number in range(1, 1500)
+    ]
+    graph.apply(everything(told))
+    for text in ("tea", "word4 word5"):
+        for filters in (Filters(), Filters(admits=lambda node: node.importance < 0.1)):
+            whole = found(memory, text, limit=1500, near_copies=True, filters=filters)
+            assert len(whole) > 50
+            for limit in (1, 7, 40):
+                assert found(memory, text, limit=limit, near_copies=True, filters=filters) == whole[:limit]
 
 
 # Times.
@@ -363,7 +385,7 @@ def test_an_index_that_followed_every_change_answers_like_a_new_one(rng: random.
     clock = Clock()
     graph = UserGraph(USER, clock=clock)
     graph.apply(everything(version=0))
-    memory = UserMemory(graph)
+    memory, vectors = UserMemory(graph), VectorTable(3)
     words = ["tea", "milk", "honey", "lemon", "violin", "orchestra", "harbour", "tent"]
     for version in range(1, 60):
         nodes: list[MemoryNode] = []
@@ -384,7 +406,12 @@ def test_an_index_that_followed_every_change_answers_like_a_new_one(rng: random.
         for thread in ("t0", "t1", "nobody's"):
             spoken = [one for one in memory.get_all_nodes() if one.thread_id == thread]
             assert memory.newest_turns(thread, 5) == sorted(spoken, key=lambda one: one.seq or 0)[-5:]
-        cosines = near({number: rng.random() for number in rng.sample(range(1, 60), 30)})
+        for number in rng.sample(range(1, 60), rng.choice([0, 0, 6])):
+            vectors.drop(id_of(number))
+        for number in rng.sample(range(1, 60), rng.choice([0, 4, 12])):
+            vectors.put(id_of(number), "content", np.array([rng.random() for _ in range(3)], np.float32))
+        compared = vectors.cosines(np.ones(3, np.float32))
+        cosines = Similarities(compared.node_ids, compared.scores)
         fresh = UserMemory(graph)
         for text in ("tea", "Ann's honey lemon in May", "orchestra of the harbour?", "xyzzy"):
             for question in (Question(text=text), Question(text=text, similarities=cosines, limit=30)):

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from hybrid_memory.graph.largest import nth_largest
 from hybrid_memory.graph.vectors import UserVectors, VectorTable
 
 DIMENSIONS = 5
@@ -83,3 +84,18 @@ def test_vectors_of_several_models_and_lengths_do_not_meet() -> None:
     assert (vectors.sizes("old"), vectors.sizes("new")) == ({}, {4: 1, 6: 1})
     vectors.drop("b")
     assert not vectors.has("b")
+
+
+@pytest.mark.parametrize("size", [1, 40, 5_000, 20_001])
+def test_the_nth_largest_is_the_one_that_sorting_gives(size: int, rng: random.Random) -> None:
+    several = (
+        [rng.random() for _ in range(size)],
+        [float(rng.randrange(5)) for _ in range(size)],
+        [-float(place) for place in range(size)],
+        [float(place % 157) for place in range(size)],
+    )
+    for values in several:
+        falling = sorted(values, reverse=True)
+        for n in {1, 2, size // 200, size // 3, size}:
+            if 0 < n <= size:
+                assert nth_largest(np.array(values), n) == falling[n - 1]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hybrid_memory.graph.largest import nth_largest
+
 Vector = npt.NDArray[np.float32]
 _FIRST_ROWS = 64
 
@@ -38,8 +40,7 @@ class Cosines:
         while taken < len(scores):
             # Sorting all of a large user for ten of them would cost more than comparing.
             if wanted < len(scores):
-                limit = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
-                places = np.flatnonzero(scores >= limit)
+                places = np.flatnonzero(scores >= nth_largest(scores, wanted))
             else:
                 places = np.arange(len(scores))
             ids = (self.node_ids[place] for place in places.tolist())

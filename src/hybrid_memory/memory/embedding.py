@@ -144,6 +144,8 @@ class Embedding:
 
     async def settled(self, user_id: str, seconds: float) -> None:
         """Wait until what this process has written of a user has its vectors, unless it gets none now."""
+        if user_id not in self._pending:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while user_id in self._pending and not self._embedder.resting and not await self._undelivered(user_id):

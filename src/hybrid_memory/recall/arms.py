@@ -5,36 +5,29 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hybrid_memory.recall.columns import NOBODY, Columns, Flags, Floats, Slots
+from hybrid_memory.recall.columns import Columns, Floats
+from hybrid_memory.recall.compared import Compared
 from hybrid_memory.recall.moments import Span
 
 # Where all vectors are about as near, none is far.
 _LEAST_SPREAD = 0.5
 
 
-def vector_scores(
-    columns: Columns, slots: Slots, cosines: NDArray[np.float32], neighbour: float
-) -> tuple[Floats, Flags]:
-    """From 0 for the farthest to 1 for the nearest, and who has a vector; a turn means what its neighbours mean too.
+def vector_scores(compared: Compared, cosines: NDArray[np.float32], neighbour: float) -> Floats:
+    """From 0 for the farthest to 1 for the nearest, by slot; a turn means what its neighbours mean too.
 
-    `slots` are those whose vectors were compared; `neighbour` is how much those of both neighbours count, against its
-    own.
+    `neighbour` is how much those of both neighbours count, against its own.
     """
-    used = columns.used
-    near = np.full(used, np.nan)
-    near[slots] = cosines
-    near[NOBODY] = np.nan
-    there = ~np.isnan(near)
-    if not there.any():
-        return np.zeros(used), there
-    mixed = near.copy()
-    for beside in (columns.earlier[:used], columns.later[:used]):
-        lent = near[beside]
-        mixed += neighbour * np.where(np.isnan(lent), near, lent)
-    # What has no vector is NaN, which these two pass over.
-    nearest = float(np.fmax.reduce(mixed))
-    farthest = min(float(np.fmin.reduce(mixed)), nearest - _LEAST_SPREAD)
-    return np.where(there, (mixed - farthest) / (nearest - farthest), 0.0), there
+    scores = np.zeros(len(compared.there))
+    if not len(compared.slots):
+        return scores
+    near = cosines[compared.places].astype(np.float64)
+    mixed = near + neighbour * near[compared.before]
+    mixed += neighbour * near[compared.after]
+    nearest = float(mixed.max())
+    farthest = min(float(mixed.min()), nearest - _LEAST_SPREAD)
+    scores[compared.slots] = (mixed - farthest) / (nearest - farthest)
+    return scores
 
 
 def time_scores(columns: Columns, asked: Sequence[Span], fades_days: float) -> Floats:

@@ -11,7 +11,8 @@ import numpy as np
 
 from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.models import MemoryNode
-from hybrid_memory.recall.columns import GONE, NEVER, NOBODY, Columns, Flags, Floats, Slots, days
+from hybrid_memory.recall.columns import GONE, NEVER, Columns, Flags, Floats, Slots, days
+from hybrid_memory.recall.compared import Compared, Comparing
 from hybrid_memory.recall.copies import marks
 from hybrid_memory.recall.language import Language, plain_words
 from hybrid_memory.recall.passage import TEXT, Passage, passage_of
@@ -50,7 +51,6 @@ class Corpus(ViewIndex):
     def __init__(self, language: Language) -> None:
         super().__init__()
         self.language = language
-        self._aligned: tuple[Sequence[str], Slots] | None = None
         self._made: dict[tuple[Any, ...], Any] = {}
         self._begin()
 
@@ -108,19 +108,15 @@ class Corpus(ViewIndex):
 
     def session_lengths(self) -> Floats:
         """How many words each session has, by its number; that of none has none."""
-        length = self.columns.length[: self.columns.used]
-        words = np.where(length == GONE, 0.0, length)
+        used = self.columns.used
         count = self.threads.sessions + 1
-        lengths = np.bincount(self.columns.session[: len(words)], words, count).astype(np.float64)
+        lengths = np.bincount(self.columns.session[:used], self.columns.length[:used], count).astype(np.float64)
         lengths[0] = 0.0
         return lengths
 
-    def slots_of(self, node_ids: "Sequence[str]") -> Slots:
-        """Their slots, that of nobody for ids that are not in here; looked up once for the same sequence."""
-        if self._aligned is None or self._aligned[0] is not node_ids:
-            found = np.array([self.slots.get(one, NOBODY) for one in node_ids], np.intp)
-            self._aligned = (node_ids, found)
-        return self._aligned[1]
+    def compared(self, node_ids: "Sequence[str]") -> Compared:
+        """Those of some memories that are in here, as what is compared with a question."""
+        return self._comparing.of(node_ids, self.columns, self.slots)
 
     def _begin(self) -> None:
         self.columns = Columns()
@@ -132,11 +128,12 @@ class Corpus(ViewIndex):
         self._marks: list[Sequence[int]] = [()]
         self._nodes: list[MemoryNode | None] = [None]
         self._speakers: dict[str, int] = {}
+        self._comparing = Comparing()
         self._changed()
         self._gone = 0
 
     def _changed(self) -> None:
-        self._aligned = None
+        self._comparing.changed()
         self._made.clear()
 
     def _is_indexed(self, node: MemoryNode) -> bool:
@@ -170,6 +167,7 @@ class Corpus(ViewIndex):
         if self.columns.turn[slot] and node.thread_id is not None:
             self.threads.drop(node.thread_id, node.seq or 0, node.node_id, slot)
         self.columns.length[slot] = GONE
+        self.columns.session[slot] = 0
         self._terms[slot], self._marks[slot], self._nodes[slot] = frozenset(), (), None
         self._changed()
         self._gone += 1

@@ -41,7 +41,10 @@ class EntityIndex(ViewIndex):
         """
         with self._lock:
             self._follow(view)
-            found = [(view.nodes_by_id[node_id], by) for node_id, by in self._called.get(folded(text), {}).items()]
+            called = self._called.get(folded(text))
+            if not called:
+                return []
+            found = [(view.nodes_by_id[node_id], by) for node_id, by in called.items()]
         newest = sorted(found, key=lambda one: (one[0].updated_at or _LONG_AGO, one[0].node_id), reverse=True)
         return sorted(newest, key=lambda one: (_RANK.index(one[1]), text not in ids_of(one[0])))
 

@@ -1,6 +1,6 @@
 """How the ways of finding are put together: the weights, in one place, and the sum."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,8 +64,9 @@ def normalised(scores: Floats) -> Floats:
 def of_conversation(corpus: Corpus, matched: Floats, session: Floats, named: list[int], w: Weights) -> dict[str, Arm]:
     """What being a turn of a conversation adds and takes; every other memory is a session of its own, and says all."""
     columns, used = corpus.columns, corpus.columns.used
+    turn = columns.turn[:used]
     arms = {
-        "session": Arm(np.where(columns.turn[:used], normalised(session), matched), w.session),
+        "session": Arm(np.where(turn, normalised(session), matched) if turn.any() else matched, w.session),
         "saying": Arm(corpus.while_unchanged(_saying, w.full_turn), w.saying),
         "asking": Arm(columns.asks[:used].astype(np.float64), -w.asking),
     }
@@ -79,9 +80,9 @@ def _saying(corpus: Corpus, full_turn: float) -> Floats:
     return np.where(columns.turn[:used], np.minimum(columns.length[:used], full_turn) / full_turn, 1.0)
 
 
-def total(arms: Mapping[str, Arm], used: int) -> Floats:
-    """The weighted sum."""
-    scores = np.zeros(used)
-    for arm in arms.values():
+def total(arms: Iterable[Arm], scores: Floats) -> Floats:
+    """The weighted sum, added to what there is."""
+    scores = scores.copy()
+    for arm in arms:
         scores += arm.weight * arm.scores
-    return np.maximum(scores, 0.0)
+    return scores

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hybrid_memory.graph.largest import nth_largest
 from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.recall.columns import Floats
 from hybrid_memory.recall.corpus import Corpus
@@ -63,9 +64,7 @@ class GraphArm:
 
 def _highest(scores: Floats, most: int) -> list[int]:
     """The slots of the highest scores, without those of nothing."""
-    found = np.flatnonzero(scores > 0)
-    if len(found) > most:
-        least = np.partition(scores[found], len(found) - most)[len(found) - most]
-        found = found[scores[found] >= least]
+    least = nth_largest(scores, most) if most < len(scores) else 0.0
+    found = np.flatnonzero(scores >= least if least > 0 else scores > 0)
     # Of many that are equal none leads.
     return found.tolist() if len(found) <= 2 * most else []

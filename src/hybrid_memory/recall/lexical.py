@@ -11,6 +11,7 @@ from hybrid_memory.recall.corpus import Corpus, occupied
 # What so many say tells next to nothing of their neighbours.
 _MOST_LENDERS = 1000
 _LEAST_ASKED = 1e-9
+_NO_SLOTS: Slots = np.zeros(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +31,12 @@ class Lending:
 class WordScores:
     """BM25 of every memory, words lent by neighbours included; of the session each is from; how much is covered.
 
-    `covered` is the share of the question that a memory says itself, rare words counting more.
+    `covered` is the largest share of the question that one memory says itself, rare words counting more.
     """
 
     own: Floats
     session: Floats
-    covered: Floats
+    covered: float
 
 
 class Bm25:
@@ -62,15 +63,19 @@ class Bm25:
             if holders is None:
                 continue
             slots, amounts = holders.arrays()
-            scored = np.zeros(used)
-            scored[slots] = rare * amounts * (self._saturation + 1) / (amounts + measure.memories[slots])
+            scored = rare * amounts * (self._saturation + 1) / (amounts + measure.memories[slots])
             covered[slots] += rare
+            lenders: Slots = _NO_SLOTS
             if measure.spoken:
-                sessions += self._of_sessions(columns.session[slots], amounts * measure.there[slots], measure)
-            own += self._lent(columns, scored, slots)
+                sessions += self._of_sessions(columns.session[slots], amounts, measure)
+                lenders = np.flatnonzero(columns.turn[slots])
+            if 0 < len(lenders) <= _MOST_LENDERS:
+                own += self._lent(columns, slots, scored, lenders)
+            else:
+                own[slots] += scored
         own[NOBODY] = 0.0
-        covered[~measure.there] = 0.0
-        return WordScores(own, sessions[columns.session[:used]], covered / max(asked, _LEAST_ASKED))
+        most = float((covered * measure.there).max())
+        return WordScores(own, sessions[columns.session[:used]], most / max(asked, _LEAST_ASKED))
 
     def _of_sessions(self, session: Slots, amounts: Floats, measure: "_Measure") -> Floats:
         """What one word tells of sessions, documents of their own that are made of what their turns hold."""
@@ -80,12 +85,11 @@ class Bm25:
         scores: Floats = rare * said * (self._saturation + 1) / (said + measure.sessions)
         return scores
 
-    def _lent(self, columns: Columns, scored: Floats, slots: Slots) -> Floats:
-        """The scores of one word, those of its holders' neighbours among them."""
-        slots = slots[columns.turn[slots]]
-        if not 0 < len(slots) <= _MOST_LENDERS:
-            return scored
-        lending, given = self._lending, scored[slots]
+    def _lent(self, columns: Columns, slots: Slots, scored: Floats, lenders: Slots) -> Floats:
+        """The scores of one word by slot, those of its holders' neighbours among them."""
+        lending, everyone = self._lending, np.zeros(columns.used)
+        everyone[slots] = scored
+        lent, slots = scored[lenders], slots[lenders]
         before, after = columns.earlier[slots], columns.later[slots]
         shares = (
             (after, lending.after + lending.answer * columns.asks[slots]),
@@ -93,8 +97,8 @@ class Bm25:
             (columns.later[after], lending.second_after),
         )
         for neighbours, share in shares:
-            scored[neighbours] = np.maximum(scored[neighbours], share * given)
-        return scored
+            everyone[neighbours] = np.maximum(everyone[neighbours], share * lent)
+        return everyone
 
 
 @dataclass(frozen=True, slots=True)

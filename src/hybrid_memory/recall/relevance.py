@@ -21,7 +21,7 @@ HALF_LIFE_HOURS = {
 OTHER_HALF_LIFE_HOURS = 12.0
 _ACCESS_HALF_LIFE_HOURS = 2.0
 _ACCESS_SHARE = 0.3
-_LEAST = 0.05
+LEAST_VITALITY = 0.05
 # Nothing is left of it by then, and processors are slow with almost nothing.
 _MOST_LIVES = 30.0
 
@@ -56,4 +56,4 @@ def vitality(columns: Columns, slots: Slots, now_hours: float) -> Floats:
     accessed = columns.accessed[slots]
     read = np.flatnonzero(accessed > now_hours - _MOST_LIVES * _ACCESS_HALF_LIFE_HOURS)
     kept[read] += _ACCESS_SHARE * np.exp2(-np.maximum(0.0, now_hours - accessed[read]) / _ACCESS_HALF_LIFE_HOURS)
-    return np.minimum(np.maximum(kept, _LEAST), 1.0)
+    return np.minimum(np.maximum(kept, LEAST_VITALITY), 1.0)

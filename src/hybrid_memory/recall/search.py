@@ -19,8 +19,8 @@ from hybrid_memory.recall.language import plain_words
 from hybrid_memory.recall.lexical import Bm25
 from hybrid_memory.recall.moments import Span, spans
 from hybrid_memory.recall.question import EVERYTHING, Question
-from hybrid_memory.recall.relevance import vitality
-from hybrid_memory.recall.selection import best, page
+from hybrid_memory.recall.relevance import LEAST_VITALITY, vitality
+from hybrid_memory.recall.selection import Fit, best, page
 
 if TYPE_CHECKING:
     from hybrid_memory.recall.walk import Reached
@@ -29,6 +29,9 @@ _MOST_YEARS = 50
 # How sure a search is that has only a time to go by.
 _SURE_OF_TIME = 0.5
 _DAYS_OF_YEAR = 365.25
+# The arms that say by themselves what a question is about.
+_MATCHED = frozenset({"words", "vector"})
+_NOT_FOUND = -1.0
 
 
 class Search:
@@ -51,16 +54,15 @@ class Search:
     def hits(self, view: GraphView) -> list[RecallHit]:
         """The best memories with their scores and, if asked for, their reasons."""
         started = perf_counter()
-        scores, found = self._everything() if self._question.text is None and not self._near() else self._fused(view)
+        fit = self._everything() if self._question.text is None and not self._near() else self._fused(view)
         arms = sum(self._timings.values())
         self._took("fusion", started)
         self._timings["fusion"] -= arms
         started = perf_counter()
         admitted = None if self._question.filters == EVERYTHING else self._admitted
-        slots = best(self._corpus, scores, found, self._question.limit, admitted)
-        chosen = page(self._corpus, scores, slots, self._question.limit, self._weights)
+        ranked, highest = best(self._corpus, fit, self._question.limit, admitted)
+        chosen = page(self._corpus, ranked, self._question.limit, self._weights)
         self._took("selection", started)
-        highest = float(scores[found].max(initial=0.0))
         share = self._sure / highest if highest > 0 else 0.0
         return [self._hit(slot, min(1.0, score * share)) for slot, score in chosen]
 
@@ -68,38 +70,44 @@ class Search:
         near = self._question.similarities
         return near is not None and len(near.node_ids) > 0
 
-    def _everything(self) -> tuple[Floats, Slots]:
+    def _everything(self) -> Fit:
         """Without a question: what matters now."""
-        found = np.flatnonzero(self._corpus.while_unchanged(occupied))
-        scores = np.zeros(self._corpus.columns.used)
-        scores[found] = vitality(self._corpus.columns, found, hours(self._now))
+        slots = np.flatnonzero(self._corpus.while_unchanged(occupied))
+        scores = np.full(self._corpus.columns.used, _NOT_FOUND)
+        scores[slots] = vitality(self._corpus.columns, slots, hours(self._now))
         self._sure = float(scores.max(initial=0.0))
-        return scores, found
+        return Fit(scores, 1.0, scores.__getitem__)
 
-    def _fused(self, view: GraphView) -> tuple[Floats, Slots]:
+    def _fused(self, view: GraphView) -> Fit:
         corpus, w = self._corpus, self._weights
-        used = corpus.columns.used
+        nothing = np.zeros(corpus.columns.used)
         session = self._words()
         there = self._vectors()
-        matched = total(self._arms, used)
+        matched = total(self._arms.values(), nothing)
+        found = (matched > 0) | there
         if self._question.graph and w.graph:
             started = perf_counter()
             scores, reached = self._graph.scores(corpus, view, self._text, matched)
-            self._arms["graph"], self._reached = Arm(scores, w.graph), dict(reached)
+            connected = scores > 0
+            if connected.any():
+                self._arms["graph"], self._reached = Arm(scores, w.graph), dict(reached)
+                found |= connected
             self._took("graph", started)
-        found = (matched > 0) | there
-        if "graph" in self._arms:
-            found |= self._arms["graph"].scores > 0
         self._times(found)
-        slots = np.flatnonzero(found & corpus.while_unchanged(occupied))
-        scores = np.zeros(used)
-        if not len(slots):
-            return scores, slots
+        found &= corpus.while_unchanged(occupied)
+        if not found.any():
+            return Fit(np.full(len(found), _NOT_FOUND), 1.0, nothing.__getitem__)
         named = corpus.speakers_named(plain_words(self._text))
-        self._arms |= of_conversation(corpus, matched, session, named, w)
-        alive = vitality(corpus.columns, slots, hours(self._now))
-        scores[slots] = total(self._arms, used)[slots] * (1 - w.vitality + w.vitality * alive)
-        return scores, slots
+        further = {name: arm for name, arm in self._arms.items() if name not in _MATCHED}
+        further |= of_conversation(corpus, matched, session, named, w)
+        self._arms |= further
+        fit = np.maximum(total(further.values(), matched), 0.0)
+
+        def faded(slots: Slots) -> Floats:
+            return fit[slots] * (1 - w.vitality + w.vitality * vitality(corpus.columns, slots, hours(self._now)))
+
+        # How far everything has faded need not be known: to begin with, that nothing fades further counts.
+        return Fit(np.where(found, fit, _NOT_FOUND), 1 - w.vitality + w.vitality * LEAST_VITALITY, faded)
 
     def _words(self) -> Floats:
         """The arm of the words; what sessions are about."""
@@ -107,7 +115,7 @@ class Search:
         w = self._weights
         found = Bm25(w.saturation, w.length_share, w.lending).scores(self._corpus, self._terms)
         self._arms["words"] = Arm(normalised(found.own), w.words if self._near() else float(w.words > 0))
-        self._sure = max(self._sure, float(found.covered.max(initial=0.0)))
+        self._sure = max(self._sure, found.covered)
         self._took("words", started)
         return found.session
 
@@ -117,12 +125,12 @@ class Search:
         if near is None or not self._near():
             return np.zeros(self._corpus.columns.used, np.bool_)
         started = perf_counter()
-        slots = self._corpus.slots_of(near.node_ids)
-        scores, there = vector_scores(self._corpus.columns, slots, near.cosines, self._weights.neighbour)
+        compared = self._corpus.compared(near.node_ids)
+        scores = vector_scores(compared, near.cosines, self._weights.neighbour)
         self._arms["vector"] = Arm(scores, self._weights.vector)
         self._sure = max(self._sure, min(1.0, float(near.cosines.max())))
         self._took("vector", started)
-        return there
+        return compared.there
 
     def _times(self, found: Flags) -> None:
         """The arm of the time asked for. It finds by itself where there is nothing else to go by."""

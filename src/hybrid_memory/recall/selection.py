@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hybrid_memory.graph.largest import nth_largest
 from hybrid_memory.recall.columns import Floats, Slots
 from hybrid_memory.recall.copies import say_the_same
 from hybrid_memory.recall.corpus import Corpus
@@ -20,29 +21,55 @@ Admitted = Callable[[int], bool] | None
 Ranked = tuple[float, float, str, int]
 
 
-def best(corpus: Corpus, scores: Floats, found: Slots, wanted: int, admitted: Admitted) -> list[Ranked]:
-    """Enough of the best that are admitted, the best first."""
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How well memories fit.
+
+    Attributes:
+        most: how well each does at most, by slot; below 0 what does not.
+        least_share: what is left of that at least.
+        of: how well some do.
+    """
+
+    most: Floats
+    least_share: float
+    of: Callable[[Slots], Floats]
+
+    def best(self, size: int) -> tuple[Slots, Floats]:
+        """So many of the best, and those that are as good as the last of them; and how well they fit."""
+        enough = max(0.0, nth_largest(self.most, min(size, len(self.most)))) * self.least_share
+        slots = np.flatnonzero(self.most >= enough)
+        scores = self.of(slots)
+        if size < len(slots):
+            among = scores >= nth_largest(scores, size)
+            slots, scores = slots[among], scores[among]
+        return slots, scores
+
+
+def best(corpus: Corpus, fit: Fit, wanted: int, admitted: Admitted) -> tuple[list[Ranked], float]:
+    """Enough of the best that are admitted, the best first; and how well the best of all fits, admitted or not."""
     enough = 2 * wanted + _SPARE
-    size, values = enough, scores[found]
+    size = enough
     while True:
-        near = found
-        if size < len(found):
-            near = found[values >= np.partition(values, len(found) - size)[len(found) - size]]
-        kept = near.tolist() if admitted is None else [slot for slot in near.tolist() if admitted(slot)]
-        if len(kept) >= enough or size >= len(found):
-            return _ranked(corpus, scores, kept, enough)
+        slots, scores = fit.best(size)
+        highest, found = float(scores.max(initial=0.0)), len(slots)
+        if admitted is not None:
+            kept = [place for place, slot in enumerate(slots.tolist()) if admitted(slot)]
+            slots, scores = slots[kept], scores[kept]
+        if len(slots) >= enough or found < size:
+            return _ranked(corpus, slots, scores, enough), highest
         size *= 4
 
 
-def _ranked(corpus: Corpus, scores: Floats, slots: Sequence[int], most: int) -> list[Ranked]:
-    falling, ages = -scores[slots], -corpus.columns.updated[slots]
+def _ranked(corpus: Corpus, slots: Slots, scores: Floats, most: int) -> list[Ranked]:
+    falling, ages = -scores, -corpus.columns.updated[slots]
     if len(slots) > most:
         # Many may fit equally well: ids are looked up of those alone that may come into it.
         last = np.lexsort((ages, falling))[most - 1]
-        ahead = np.flatnonzero((falling < falling[last]) | ((falling == falling[last]) & (ages <= ages[last])))
-        slots, falling, ages = [slots[place] for place in ahead.tolist()], falling[ahead], ages[ahead]
-    ids = [corpus.node_at(slot).node_id for slot in slots]
-    return sorted(zip(falling.tolist(), ages.tolist(), ids, slots, strict=True))[:most]
+        ahead = (falling < falling[last]) | ((falling == falling[last]) & (ages <= ages[last]))
+        slots, falling, ages = slots[ahead], falling[ahead], ages[ahead]
+    ids = [corpus.node_at(slot).node_id for slot in slots.tolist()]
+    return sorted(zip(falling.tolist(), ages.tolist(), ids, slots.tolist(), strict=True))[:most]
 
 
 @dataclass(slots=True)
@@ -53,15 +80,14 @@ class _Waiting:
     repeats: bool = False
 
 
-def page(
-    corpus: Corpus, scores: Floats, best_first: Sequence[Ranked], wanted: int, weights: Weights
-) -> list[tuple[int, float]]:
+def page(corpus: Corpus, best_first: Sequence[Ranked], wanted: int, weights: Weights) -> list[tuple[int, float]]:
     """The first ones, each taken back for what it repeats of those before it."""
     session = corpus.columns.session
     chosen: list[tuple[int, float]] = []
     said = _Said(corpus)
     crowd: defaultdict[int, int] = defaultdict(int)
     waiting, known = list(best_first), defaultdict[int, _Waiting](_Waiting)
+    fits = {slot: -falling for falling, _, _, slot in best_first}
     while waiting and len(chosen) < wanted:
         falling, age, node_id, slot = heapq.heappop(waiting)
         first = known[slot]
@@ -69,7 +95,7 @@ def page(
             first.repeats = said.repeats(slot, since=first.compared)
         first.compared = len(chosen)
         of_session = int(session[slot])
-        score = float(scores[slot]) - weights.crowd * crowd[of_session]
+        score = fits[slot] - weights.crowd * crowd[of_session]
         score *= weights.copy if first.repeats else 1.0
         if score < -falling:
             heapq.heappush(waiting, (-score, age, node_id, slot))

@@ -1,0 +1,18 @@
+"""The largest of many numbers, without sorting them or looking at each of them twice."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROWS = 32
+# Columns have to be so many times as many as numbers are wanted: else most of them hold one.
+_FEWEST_COLUMNS = 4
+
+
+def nth_largest(values: NDArray[np.floating], n: int) -> float:
+    """The n-th largest of at least n numbers; as large are n of them, or more where some are equal."""
+    columns = len(values) // _ROWS
+    if columns >= _FEWEST_COLUMNS * n:
+        # In n columns the largest is no smaller than this one: it is no larger than what is looked for.
+        largest = values[: columns * _ROWS].reshape(_ROWS, columns).max(axis=0)
+        values = values[values >= np.partition(largest, columns - n)[columns - n]]
+    return float(np.partition(values, len(values) - n)[len(values) - n])
