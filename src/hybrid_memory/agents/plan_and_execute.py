@@ -146,7 +146,7 @@ class _Work:
 
     async def replan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what came of the step, and decide how to go on."""
-        step, outcome = state["plan"][0], state["messages"][-1].text
+        step, outcome = state["plan"][0], str(state["messages"][-1].text)
         done = [*state["past_steps"], [step, outcome]]
         after = State(input=state["input"], plan=state["plan"][1:], past_steps=done)
         # It is durable before the checkpoint says that the step is done; the model need not wait for that.
