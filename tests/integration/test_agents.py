@@ -261,6 +261,8 @@ class TestPlanAndExecute:
             ["look GenePoint up", "found GenePoint"],
             ["tell the user", "told about GenePoint"],
         ]
+        # What checkpoints know again in a list that grows.
+        assert {type(part) for step in end["past_steps"] for part in step} == {str}
         memory = await manager.ensure_user_memories("nick")
         assert memory.find_entity("GenePoint") is not None
         kinds = [node.context_type for node in memory.get_all_nodes()]
@@ -280,6 +282,17 @@ class TestPlanAndExecute:
         await plan_and_execute(manager, planner.model(), [look_up]).ainvoke({"input": "GenePoint?"}, of("nick", "t7"))
         for kind, prompts in planner.prompts.items():
             assert "looked after by Nick" in prompts[0], kind
+
+    async def test_finished_steps_stand_in_a_prompt_once_and_are_known_to_the_next_request(
+        self, manager: HybridMemoryManager
+    ) -> None:
+        planner = Planner("GenePoint")
+        graph = plan_and_execute(manager, planner.model(), [look_up])
+        await graph.ainvoke({"input": "GenePoint?"}, of("nick", "t1"))
+        for prompt in (planner.prompts["execute"][-1], planner.prompts["replan"][-1]):
+            assert prompt.count("look GenePoint up: found GenePoint") == 1
+        await graph.ainvoke({"input": "GenePoint again?"}, of("nick", "t2"))
+        assert "look GenePoint up: found GenePoint [" in planner.prompts["plan"][-1]
 
     @pytest.mark.parametrize("fails_at", ["plan", "execute", "replan"])
     async def test_a_run_that_broke_off_goes_on_where_it_was(self, manager: HybridMemoryManager, fails_at: str) -> None:
@@ -367,3 +380,11 @@ class TestContextFor:
             await manager.store_persistent_memory("nick", f"fact {number}")
         lines = (await manager.context_for("nick", "", max_tokens=100)).splitlines()
         assert [line.split(") ")[1].split(" [")[0] for line in lines] == ["fact 2", "fact 1", "fact 0"]
+
+    @pytest.mark.parametrize("query", ["fact", ""])
+    async def test_what_may_not_be_given_takes_no_place(self, manager: HybridMemoryManager, query: str) -> None:
+        wanted = await manager.store_persistent_memory("nick", "an old fact, told with many other words")
+        await manager.store_many("nick", [{"content": f"fact {number}"} for number in range(60)])
+        text = await manager.context_for("nick", query, max_tokens=100, admits=lambda node: node.node_id == wanted)
+        assert text.endswith(f"an old fact, told with many other words [{wanted}]")
+        assert "\n" not in text

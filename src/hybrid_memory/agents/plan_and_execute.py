@@ -8,7 +8,7 @@ the middle goes on from there.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
@@ -28,6 +28,7 @@ from hybrid_memory.agents.structured import Structured
 from hybrid_memory.agents.tools import memory_tools
 from hybrid_memory.agents.users import thread_of, user_of_run
 from hybrid_memory.manager import HybridMemoryManager
+from hybrid_memory.models import MemoryNode
 
 _MOST_SUPERSTEPS = 500
 _PLAN = "Make a plan for the request: a few steps, each of which can be done on its own with the tools at hand."
@@ -52,13 +53,17 @@ class Decision(BaseModel):
 
 
 class PlanExecuteState(TypedDict, total=False):
-    """What the graph works on; `input` goes in, `response` comes out."""
+    """What the graph works on; `input` goes in, `response` comes out.
+
+    `messages` are those of the step under way, as far as it uses tools; `outcome` is what came of the one before.
+    """
 
     input: str
     request_id: str
     plan: list[str]
     past_steps: list[list[str]]
     messages: Annotated[list[AnyMessage], add_messages]
+    outcome: str
     response: str
 
 
@@ -133,9 +138,10 @@ class _Work:
     async def execute(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Let the model work on the next step: it asks for tools, or says what came of it."""
         step = state["plan"][0]
-        prompt = await self._prompt(f"{_EXECUTE}\n\n{_so_far(state)}", f"{step} {state['input']}", config)
+        about = f"{step} {state['input']}"
+        prompt = await self._prompt(f"{_EXECUTE}\n\n{_so_far(state)}", about, config, admits=_is_news_to(state))
         answer = await self._executor.ainvoke([prompt, HumanMessage(step), *state["messages"]], config)
-        return {"messages": [answer]}
+        return {"messages": [answer]} if answer.tool_calls else {"outcome": str(answer.text)}
 
     async def learn(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what the tools returned."""
@@ -146,13 +152,14 @@ class _Work:
 
     async def replan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what came of the step, and decide how to go on."""
-        step, outcome = state["plan"][0], str(state["messages"][-1].text)
+        step, outcome = state["plan"][0], state["outcome"]
         done = [*state["past_steps"], [step, outcome]]
-        after = State(input=state["input"], plan=state["plan"][1:], past_steps=done)
+        after = State(input=state["input"], request_id=state["request_id"], plan=state["plan"][1:], past_steps=done)
         # It is durable before the checkpoint says that the step is done; the model need not wait for that.
-        _, decision = await asyncio.gather(self._keep_step(state, outcome, config), self._decided(after, config))
+        _, decision = await asyncio.gather(self._keep_step(state, config), self._decided(after, config))
         response = decision.response or ("" if decision.steps else outcome)
-        return {"plan": decision.steps, "past_steps": done, "response": response, **_NO_MESSAGES}
+        used = _NO_MESSAGES if state["messages"] else {}
+        return {"plan": decision.steps, "past_steps": done, "response": response, **used}
 
     async def save(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep the request and the response as turns of the conversation."""
@@ -165,24 +172,29 @@ class _Work:
         return {}
 
     async def _decided(self, state: State, config: RunnableConfig) -> Decision:
-        prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(state)}", state["input"], config)
+        # What is to be kept sets out for Postgres first, so that the search does not delay it.
+        await asyncio.sleep(0)
+        task = f"{_REPLAN}\n\n{_so_far(state)}"
+        prompt = await self._prompt(task, state["input"], config, admits=_is_news_to(state))
         return await self._replanner.answer([prompt, HumanMessage(state["input"])], config)
 
-    async def _keep_step(self, state: State, outcome: str, config: RunnableConfig) -> None:
-        step = state["plan"][0]
+    async def _keep_step(self, state: State, config: RunnableConfig) -> None:
+        step, outcome = state["plan"][0], state["outcome"]
         await self._manager.store_persistent_memory(
             user_of_run(config),
             {"step": step, "outcome": outcome, "request": state["input"]},
             "completed_action",
             summary=f"{step}: {outcome}",
             thread_id=thread_of(config),
-            node_id=f"{state['request_id']}/step/{len(state['past_steps'])}",
+            node_id=f"{_steps_of(state)}{len(state['past_steps'])}",
         )
 
-    async def _prompt(self, task: str, query: str, config: RunnableConfig) -> SystemMessage:
+    async def _prompt(
+        self, task: str, query: str, config: RunnableConfig, *, admits: Callable[[MemoryNode], bool] | None = None
+    ) -> SystemMessage:
         """The task, with what is known of the user about it."""
         known = await self._manager.context_for(
-            user_of_run(config), query, max_tokens=self._max_tokens, thread_id=thread_of(config)
+            user_of_run(config), query, max_tokens=self._max_tokens, thread_id=thread_of(config), admits=admits
         )
         return SystemMessage(f"{task}\n\nWhat is known about the user:\n{known}" if known else task)
 
@@ -190,15 +202,26 @@ class _Work:
 _NO_MESSAGES: dict[str, Any] = {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES)]}
 
 
+def _steps_of(state: State) -> str:
+    """What the names of the steps of a request begin with, as memories."""
+    return f"{state['request_id']}/step/"
+
+
+def _is_news_to(state: State) -> Callable[[MemoryNode], bool]:
+    """Whether a memory is none of the finished steps, which the prompt has already."""
+    steps = _steps_of(state)
+    return lambda node: node.external_id is None or not node.external_id.startswith(steps)
+
+
 def _so_far(state: State) -> str:
-    done = "\n".join(f"- {step}: {outcome}" for step, outcome in state["past_steps"]) or "- nothing yet"
-    left = "\n".join(f"- {step}" for step in state["plan"]) or "- none"
+    done = "\n".join([f"- {step}: {outcome}" for step, outcome in state["past_steps"]]) or "- nothing yet"
+    left = "\n".join([f"- {step}" for step in state["plan"]]) or "- none"
     return f"Request: {state['input']}\nDone:\n{done}\nLeft:\n{left}"
 
 
 def _after_execute(state: State) -> str:
-    answer = state["messages"][-1]
-    return "tools" if isinstance(answer, AIMessage) and answer.tool_calls else "replan"
+    newest = state["messages"][-1] if state["messages"] else None
+    return "tools" if isinstance(newest, AIMessage) and newest.tool_calls else "replan"
 
 
 def _after_replan(state: State) -> str:

@@ -108,6 +108,8 @@ class Corpus(ViewIndex):
 
     def session_lengths(self) -> Floats:
         """How many words each session has, by its number; that of none has none."""
+        if not self.threads.sessions:
+            return np.zeros(1)
         length = self.columns.length[: self.columns.used]
         words = np.where(length == GONE, 0.0, length)
         count = self.threads.sessions + 1

@@ -28,6 +28,12 @@ class EntityIndex(ViewIndex):
         self._called: defaultdict[str, dict[str, By]] = defaultdict(dict)
         self._first_words: Counter[str] = Counter()
 
+    def is_empty(self, view: GraphView) -> bool:
+        """Whether nothing in a snapshot is called anything."""
+        with self._lock:
+            self._follow(view)
+            return not self._first_words
+
     def any_begins_with(self, view: GraphView, word: str) -> bool:
         """Whether something in a snapshot is called by that word, or by words of which it is the first."""
         with self._lock:
@@ -42,6 +48,8 @@ class EntityIndex(ViewIndex):
         with self._lock:
             self._follow(view)
             found = [(view.nodes_by_id[node_id], by) for node_id, by in self._called.get(folded(text), {}).items()]
+        if not found:
+            return []
         newest = sorted(found, key=lambda one: (one[0].updated_at or _LONG_AGO, one[0].node_id), reverse=True)
         return sorted(newest, key=lambda one: (_RANK.index(one[1]), text not in ids_of(one[0])))
 
