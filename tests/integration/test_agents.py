@@ -23,6 +23,7 @@ from hybrid_memory.agents import (
     load_memories,
     memory_tools,
     plan_and_execute,
+    plan_and_execute_builder,
     save_memories,
     user_of,
 )
@@ -251,6 +252,12 @@ class Planner:
         return AIMessage(f"told about {self.account}")
 
 
+async def outcomes(manager: HybridMemoryManager, user_id: str) -> list[str]:
+    """What came of the steps of a user, as it is remembered."""
+    nodes = (await manager.ensure_user_memories(user_id)).get_all_nodes()
+    return [node.content["outcome"] for node in nodes if node.context_type == "completed_action"]
+
+
 class TestPlanAndExecute:
     async def test_a_request_is_planned_worked_off_and_remembered(self, manager: HybridMemoryManager) -> None:
         planner = Planner("GenePoint")
@@ -305,6 +312,28 @@ class TestPlanAndExecute:
         kinds = [node.context_type for node in (await manager.ensure_user_memories("nick")).get_all_nodes()]
         assert kinds.count("completed_action") == 2
         assert kinds.count("conversation_message") == 2
+
+    async def test_an_outcome_that_a_person_corrects_is_what_is_kept(self, manager: HybridMemoryManager) -> None:
+        builder = plan_and_execute_builder(manager, Planner("GenePoint").model(), [look_up])
+        graph = builder.compile(checkpointer=manager.checkpointer, interrupt_before=["replan"])
+        await graph.ainvoke({"input": "GenePoint?"}, of("nick"))
+        await graph.aupdate_state(of("nick"), {"outcome": "found GenePoint, which is in Lisbon"}, as_node="execute")
+        state = await graph.ainvoke(None, of("nick"))
+        assert state["past_steps"] == [["look GenePoint up", "found GenePoint, which is in Lisbon"]]
+        assert await outcomes(manager, "nick") == ["found GenePoint, which is in Lisbon", "told about GenePoint"]
+
+    async def test_a_step_that_cannot_be_kept_is_not_done(self, manager: HybridMemoryManager) -> None:
+        planner = Planner("GenePoint")
+
+        def answer(messages: Sequence[BaseMessage], tools: Sequence[str]) -> AIMessage:
+            given = planner.answer(messages, tools)
+            return given if given.tool_calls else AIMessage("a NUL \x00")
+
+        graph = plan_and_execute(manager, ScriptedChatModel(script=answer), [look_up])
+        with pytest.raises(InvalidInput, match="outcome"):
+            await graph.ainvoke({"input": "GenePoint?"}, of("nick"))
+        state = await graph.aget_state(of("nick"))
+        assert (state.next, state.values["past_steps"]) == (("replan",), [])
 
     async def test_two_users_at_once_never_mix(self, manager: HybridMemoryManager) -> None:
         planners = {user: Planner(account) for user, account in (("nick", "GenePoint"), ("eve", "Burlington"))}

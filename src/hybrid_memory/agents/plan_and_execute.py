@@ -7,8 +7,8 @@ and entities, finished steps and the conversation are kept. After each node come
 the middle goes on from there.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel, Field
 
+from hybrid_memory.agents.ahead import Ahead, Work
 from hybrid_memory.agents.faces import choice, node
 from hybrid_memory.agents.nodes import keep_tool_results
 from hybrid_memory.agents.structured import Structured
@@ -128,6 +129,7 @@ class _Work:
         self._executor = model.bind_tools(tools)
         self._replanner = Structured(model, Decision)
         self._max_tokens = max_tokens
+        self._ahead = Ahead()
 
     async def plan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Make a plan for the request."""
@@ -141,7 +143,11 @@ class _Work:
         about = f"{step} {state['input']}"
         prompt = await self._prompt(f"{_EXECUTE}\n\n{_so_far(state)}", about, config, admits=_is_news_to(state))
         answer = await self._executor.ainvoke([prompt, HumanMessage(step), *state["messages"]], config)
-        return {"messages": [answer]} if answer.tool_calls else {"outcome": str(answer.text)}
+        if answer.tool_calls:
+            return {"messages": [answer]}
+        outcome = str(answer.text)
+        self._ahead.begin(*self._kept(state, outcome, config))
+        return {"outcome": outcome}
 
     async def learn(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what the tools returned."""
@@ -154,9 +160,11 @@ class _Work:
         """Keep what came of the step, and decide how to go on."""
         step, outcome = state["plan"][0], state["outcome"]
         done = [*state["past_steps"], [step, outcome]]
-        after = State(input=state["input"], request_id=state["request_id"], plan=state["plan"][1:], past_steps=done)
+        after = State(input=state["input"], plan=state["plan"][1:], past_steps=done)
+        prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(after)}", state["input"], config, admits=_is_news_to(state))
+        decision = await self._replanner.answer([prompt, HumanMessage(state["input"])], config)
         # It is durable before the checkpoint says that the step is done; the model need not wait for that.
-        _, decision = await asyncio.gather(self._keep_step(state, config), self._decided(after, config))
+        await self._ahead.done(*self._kept(state, outcome, config))
         response = decision.response or ("" if decision.steps else outcome)
         used = _NO_MESSAGES if state["messages"] else {}
         return {"plan": decision.steps, "past_steps": done, "response": response, **used}
@@ -171,23 +179,20 @@ class _Work:
                 )
         return {}
 
-    async def _decided(self, state: State, config: RunnableConfig) -> Decision:
-        # What is to be kept sets out for Postgres first, so that the search does not delay it.
-        await asyncio.sleep(0)
-        task = f"{_REPLAN}\n\n{_so_far(state)}"
-        prompt = await self._prompt(task, state["input"], config, admits=_is_news_to(state))
-        return await self._replanner.answer([prompt, HumanMessage(state["input"])], config)
-
-    async def _keep_step(self, state: State, config: RunnableConfig) -> None:
-        step, outcome = state["plan"][0], state["outcome"]
-        await self._manager.store_persistent_memory(
-            user_of_run(config),
+    def _kept(self, state: State, outcome: str, config: RunnableConfig) -> tuple[tuple[str, ...], Work]:
+        """Which step is to be kept with what came of it, and how."""
+        user_id, step = user_of_run(config), state["plan"][0]
+        name = f"{_steps_of(state)}{len(state['past_steps'])}"
+        keep = partial(
+            self._manager.store_persistent_memory,
+            user_id,
             {"step": step, "outcome": outcome, "request": state["input"]},
             "completed_action",
             summary=f"{step}: {outcome}",
             thread_id=thread_of(config),
-            node_id=f"{_steps_of(state)}{len(state['past_steps'])}",
+            node_id=name,
         )
+        return (user_id, name, step, outcome), keep
 
     async def _prompt(
         self, task: str, query: str, config: RunnableConfig, *, admits: Callable[[MemoryNode], bool] | None = None
