@@ -35,6 +35,8 @@ def best(corpus: Corpus, scores: Floats, found: Slots, wanted: int, admitted: Ad
 
 
 def _ranked(corpus: Corpus, scores: Floats, slots: Sequence[int], most: int) -> list[Ranked]:
+    if not slots:
+        return []
     falling, ages = -scores[slots], -corpus.columns.updated[slots]
     if len(slots) > most:
         # Many may fit equally well: ids are looked up of those alone that may come into it.
