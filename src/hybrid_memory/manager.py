@@ -1,7 +1,8 @@
 """`HybridMemoryManager`: the facade, which hands each call to the part whose work it is."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -367,6 +368,7 @@ class HybridMemoryManager(Recalling):
         *,
         max_tokens: int,
         thread_id: str | None = None,
+        admits: Callable[[MemoryNode], bool] | None = None,
         count_tokens: CountTokens = approximate_tokens,
     ) -> str:
         """What is known of a user about something, ready for a prompt: a memory per line, with its id, the best first.
@@ -378,12 +380,17 @@ class HybridMemoryManager(Recalling):
             query: what the prompt is about; when it says nothing, the newest memories are given.
             max_tokens: how long the text may be.
             thread_id: the conversation that the prompt is part of.
+            admits: says of a memory whether it may be given, and does not wait; what the prompt has already may not.
             count_tokens: how many tokens a text has; by default a rough guess without a tokenizer.
         """
         if query.strip():
-            known = [hit.node for hit in await self.recall(user_id, query, limit=_MOST_IN_A_PROMPT)]
+            hits = await self._on_home(
+                lambda parts: parts.finding.recall(user_id, query, limit=_MOST_IN_A_PROMPT, admits=admits)
+            )
+            known = [hit.node for hit in hits]
         else:
-            known = await self.list_memories(user_id, limit=_MOST_IN_A_PROMPT)
+            newest_first = reversed((await self.ensure_user_memories(user_id)).get_all_nodes())
+            known = list(islice(filter(admits, newest_first), _MOST_IN_A_PROMPT))
         turns = await self.get_context(user_id, thread_id) if thread_id else []
         said = {turn["node_id"] for turn in turns}
         return fitting_lines((node for node in known if node.node_id not in said), max_tokens, count_tokens)

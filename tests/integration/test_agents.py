@@ -23,6 +23,7 @@ from hybrid_memory.agents import (
     load_memories,
     memory_tools,
     plan_and_execute,
+    plan_and_execute_builder,
     save_memories,
     user_of,
 )
@@ -251,6 +252,12 @@ class Planner:
         return AIMessage(f"told about {self.account}")
 
 
+async def outcomes(manager: HybridMemoryManager, user_id: str) -> list[str]:
+    """What came of the steps of a user, as it is remembered."""
+    nodes = (await manager.ensure_user_memories(user_id)).get_all_nodes()
+    return [node.content["outcome"] for node in nodes if node.context_type == "completed_action"]
+
+
 class TestPlanAndExecute:
     async def test_a_request_is_planned_worked_off_and_remembered(self, manager: HybridMemoryManager) -> None:
         planner = Planner("GenePoint")
@@ -261,6 +268,8 @@ class TestPlanAndExecute:
             ["look GenePoint up", "found GenePoint"],
             ["tell the user", "told about GenePoint"],
         ]
+        # What checkpoints know again in a list that grows.
+        assert {type(part) for step in end["past_steps"] for part in step} == {str}
         memory = await manager.ensure_user_memories("nick")
         assert memory.find_entity("GenePoint") is not None
         kinds = [node.context_type for node in memory.get_all_nodes()]
@@ -281,6 +290,17 @@ class TestPlanAndExecute:
         for kind, prompts in planner.prompts.items():
             assert "looked after by Nick" in prompts[0], kind
 
+    async def test_finished_steps_stand_in_a_prompt_once_and_are_known_to_the_next_request(
+        self, manager: HybridMemoryManager
+    ) -> None:
+        planner = Planner("GenePoint")
+        graph = plan_and_execute(manager, planner.model(), [look_up])
+        await graph.ainvoke({"input": "GenePoint?"}, of("nick", "t1"))
+        for prompt in (planner.prompts["execute"][-1], planner.prompts["replan"][-1]):
+            assert prompt.count("look GenePoint up: found GenePoint") == 1
+        await graph.ainvoke({"input": "GenePoint again?"}, of("nick", "t2"))
+        assert "look GenePoint up: found GenePoint [" in planner.prompts["plan"][-1]
+
     @pytest.mark.parametrize("fails_at", ["plan", "execute", "replan"])
     async def test_a_run_that_broke_off_goes_on_where_it_was(self, manager: HybridMemoryManager, fails_at: str) -> None:
         planner = Planner("GenePoint", fails_once_at=fails_at)
@@ -292,6 +312,28 @@ class TestPlanAndExecute:
         kinds = [node.context_type for node in (await manager.ensure_user_memories("nick")).get_all_nodes()]
         assert kinds.count("completed_action") == 2
         assert kinds.count("conversation_message") == 2
+
+    async def test_an_outcome_that_a_person_corrects_is_what_is_kept(self, manager: HybridMemoryManager) -> None:
+        builder = plan_and_execute_builder(manager, Planner("GenePoint").model(), [look_up])
+        graph = builder.compile(checkpointer=manager.checkpointer, interrupt_before=["replan"])
+        await graph.ainvoke({"input": "GenePoint?"}, of("nick"))
+        await graph.aupdate_state(of("nick"), {"outcome": "found GenePoint, which is in Lisbon"}, as_node="execute")
+        state = await graph.ainvoke(None, of("nick"))
+        assert state["past_steps"] == [["look GenePoint up", "found GenePoint, which is in Lisbon"]]
+        assert await outcomes(manager, "nick") == ["found GenePoint, which is in Lisbon", "told about GenePoint"]
+
+    async def test_a_step_that_cannot_be_kept_is_not_done(self, manager: HybridMemoryManager) -> None:
+        planner = Planner("GenePoint")
+
+        def answer(messages: Sequence[BaseMessage], tools: Sequence[str]) -> AIMessage:
+            given = planner.answer(messages, tools)
+            return given if given.tool_calls else AIMessage("a NUL \x00")
+
+        graph = plan_and_execute(manager, ScriptedChatModel(script=answer), [look_up])
+        with pytest.raises(InvalidInput, match="outcome"):
+            await graph.ainvoke({"input": "GenePoint?"}, of("nick"))
+        state = await graph.aget_state(of("nick"))
+        assert (state.next, state.values["past_steps"]) == (("replan",), [])
 
     async def test_two_users_at_once_never_mix(self, manager: HybridMemoryManager) -> None:
         planners = {user: Planner(account) for user, account in (("nick", "GenePoint"), ("eve", "Burlington"))}
@@ -367,3 +409,11 @@ class TestContextFor:
             await manager.store_persistent_memory("nick", f"fact {number}")
         lines = (await manager.context_for("nick", "", max_tokens=100)).splitlines()
         assert [line.split(") ")[1].split(" [")[0] for line in lines] == ["fact 2", "fact 1", "fact 0"]
+
+    @pytest.mark.parametrize("query", ["fact", ""])
+    async def test_what_may_not_be_given_takes_no_place(self, manager: HybridMemoryManager, query: str) -> None:
+        wanted = await manager.store_persistent_memory("nick", "an old fact, told with many other words")
+        await manager.store_many("nick", [{"content": f"fact {number}"} for number in range(60)])
+        text = await manager.context_for("nick", query, max_tokens=100, admits=lambda node: node.node_id == wanted)
+        assert text.endswith(f"an old fact, told with many other words [{wanted}]")
+        assert "\n" not in text

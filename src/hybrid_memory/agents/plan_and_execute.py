@@ -7,8 +7,8 @@ and entities, finished steps and the conversation are kept. After each node come
 the middle goes on from there.
 """
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
@@ -22,12 +22,14 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel, Field
 
+from hybrid_memory.agents.ahead import Ahead, Work
 from hybrid_memory.agents.faces import choice, node
 from hybrid_memory.agents.nodes import keep_tool_results
 from hybrid_memory.agents.structured import Structured
 from hybrid_memory.agents.tools import memory_tools
 from hybrid_memory.agents.users import thread_of, user_of_run
 from hybrid_memory.manager import HybridMemoryManager
+from hybrid_memory.models import MemoryNode
 
 _MOST_SUPERSTEPS = 500
 _PLAN = "Make a plan for the request: a few steps, each of which can be done on its own with the tools at hand."
@@ -52,13 +54,17 @@ class Decision(BaseModel):
 
 
 class PlanExecuteState(TypedDict, total=False):
-    """What the graph works on; `input` goes in, `response` comes out."""
+    """What the graph works on; `input` goes in, `response` comes out.
+
+    `messages` are those of the step under way, as far as it uses tools; `outcome` is what came of the one before.
+    """
 
     input: str
     request_id: str
     plan: list[str]
     past_steps: list[list[str]]
     messages: Annotated[list[AnyMessage], add_messages]
+    outcome: str
     response: str
 
 
@@ -123,6 +129,7 @@ class _Work:
         self._executor = model.bind_tools(tools)
         self._replanner = Structured(model, Decision)
         self._max_tokens = max_tokens
+        self._ahead = Ahead()
 
     async def plan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Make a plan for the request."""
@@ -133,9 +140,14 @@ class _Work:
     async def execute(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Let the model work on the next step: it asks for tools, or says what came of it."""
         step = state["plan"][0]
-        prompt = await self._prompt(f"{_EXECUTE}\n\n{_so_far(state)}", f"{step} {state['input']}", config)
+        about = f"{step} {state['input']}"
+        prompt = await self._prompt(f"{_EXECUTE}\n\n{_so_far(state)}", about, config, admits=_is_news_to(state))
         answer = await self._executor.ainvoke([prompt, HumanMessage(step), *state["messages"]], config)
-        return {"messages": [answer]}
+        if answer.tool_calls:
+            return {"messages": [answer]}
+        outcome = str(answer.text)
+        self._ahead.begin(*self._kept(state, outcome, config))
+        return {"outcome": outcome}
 
     async def learn(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what the tools returned."""
@@ -146,13 +158,16 @@ class _Work:
 
     async def replan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what came of the step, and decide how to go on."""
-        step, outcome = state["plan"][0], state["messages"][-1].text
+        step, outcome = state["plan"][0], state["outcome"]
         done = [*state["past_steps"], [step, outcome]]
         after = State(input=state["input"], plan=state["plan"][1:], past_steps=done)
+        prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(after)}", state["input"], config, admits=_is_news_to(state))
+        decision = await self._replanner.answer([prompt, HumanMessage(state["input"])], config)
         # It is durable before the checkpoint says that the step is done; the model need not wait for that.
-        _, decision = await asyncio.gather(self._keep_step(state, outcome, config), self._decided(after, config))
+        await self._ahead.done(*self._kept(state, outcome, config))
         response = decision.response or ("" if decision.steps else outcome)
-        return {"plan": decision.steps, "past_steps": done, "response": response, **_NO_MESSAGES}
+        used = _NO_MESSAGES if state["messages"] else {}
+        return {"plan": decision.steps, "past_steps": done, "response": response, **used}
 
     async def save(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep the request and the response as turns of the conversation."""
@@ -164,25 +179,27 @@ class _Work:
                 )
         return {}
 
-    async def _decided(self, state: State, config: RunnableConfig) -> Decision:
-        prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(state)}", state["input"], config)
-        return await self._replanner.answer([prompt, HumanMessage(state["input"])], config)
-
-    async def _keep_step(self, state: State, outcome: str, config: RunnableConfig) -> None:
-        step = state["plan"][0]
-        await self._manager.store_persistent_memory(
-            user_of_run(config),
+    def _kept(self, state: State, outcome: str, config: RunnableConfig) -> tuple[tuple[str, ...], Work]:
+        """Which step is to be kept with what came of it, and how."""
+        user_id, step = user_of_run(config), state["plan"][0]
+        name = f"{_steps_of(state)}{len(state['past_steps'])}"
+        keep = partial(
+            self._manager.store_persistent_memory,
+            user_id,
             {"step": step, "outcome": outcome, "request": state["input"]},
             "completed_action",
             summary=f"{step}: {outcome}",
             thread_id=thread_of(config),
-            node_id=f"{state['request_id']}/step/{len(state['past_steps'])}",
+            node_id=name,
         )
+        return (user_id, name, step, outcome), keep
 
-    async def _prompt(self, task: str, query: str, config: RunnableConfig) -> SystemMessage:
+    async def _prompt(
+        self, task: str, query: str, config: RunnableConfig, *, admits: Callable[[MemoryNode], bool] | None = None
+    ) -> SystemMessage:
         """The task, with what is known of the user about it."""
         known = await self._manager.context_for(
-            user_of_run(config), query, max_tokens=self._max_tokens, thread_id=thread_of(config)
+            user_of_run(config), query, max_tokens=self._max_tokens, thread_id=thread_of(config), admits=admits
         )
         return SystemMessage(f"{task}\n\nWhat is known about the user:\n{known}" if known else task)
 
@@ -190,15 +207,26 @@ class _Work:
 _NO_MESSAGES: dict[str, Any] = {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES)]}
 
 
+def _steps_of(state: State) -> str:
+    """What the names of the steps of a request begin with, as memories."""
+    return f"{state['request_id']}/step/"
+
+
+def _is_news_to(state: State) -> Callable[[MemoryNode], bool]:
+    """Whether a memory is none of the finished steps, which the prompt has already."""
+    steps = _steps_of(state)
+    return lambda node: node.external_id is None or not node.external_id.startswith(steps)
+
+
 def _so_far(state: State) -> str:
-    done = "\n".join(f"- {step}: {outcome}" for step, outcome in state["past_steps"]) or "- nothing yet"
-    left = "\n".join(f"- {step}" for step in state["plan"]) or "- none"
+    done = "\n".join([f"- {step}: {outcome}" for step, outcome in state["past_steps"]]) or "- nothing yet"
+    left = "\n".join([f"- {step}" for step in state["plan"]]) or "- none"
     return f"Request: {state['input']}\nDone:\n{done}\nLeft:\n{left}"
 
 
 def _after_execute(state: State) -> str:
-    answer = state["messages"][-1]
-    return "tools" if isinstance(answer, AIMessage) and answer.tool_calls else "replan"
+    newest = state["messages"][-1] if state["messages"] else None
+    return "tools" if isinstance(newest, AIMessage) and newest.tool_calls else "replan"
 
 
 def _after_replan(state: State) -> str:

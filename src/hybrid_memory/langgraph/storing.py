@@ -187,16 +187,15 @@ def _parts(values: Iterable[object]) -> int:
     stack = list(values)
     while stack and count <= _HEAVY:
         value = stack.pop()
-        kind = type(value)
         count += 1
-        if kind in _NUMBERS:
+        if type(value) in _NUMBERS:
             continue
-        if issubclass(kind, (str, bytes, bytearray)):
-            count += len(cast("str", value)) // _TEXT_LIKE_ONE_PART
-        elif issubclass(kind, dict):
-            stack.extend(islice(cast("dict[object, object]", value).values(), _HEAVY))
-        elif issubclass(kind, (list, tuple, set, frozenset)):
-            stack.extend(islice(cast("list[object]", value), _HEAVY))
+        if type(value) is str or isinstance(value, (str, bytes, bytearray)):
+            count += len(value) // _TEXT_LIKE_ONE_PART
+        elif isinstance(value, dict):
+            stack.extend(islice(value.values(), _HEAVY))
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            stack.extend(islice(value, _HEAVY))
         else:
             count += _OBJECT_LIKE_PARTS
     return count

@@ -44,6 +44,7 @@ class Finding:
         metadata: Mapping[str, Any] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        admits: Callable[[MemoryNode], bool] | None = None,
         explain: bool = False,
     ) -> list[RecallHit]:
         """The memories a question is about, the best first; what is given counts as accessed."""
@@ -60,6 +61,7 @@ class Finding:
             metadata=self._border.mapping(metadata, "metadata"),
             since=None if since is None else self._border.moment(since, "since"),
             until=None if until is None else self._border.moment(until, "until"),
+            admits=admits,
         )
         given = None if vector is None else self._border.vector(vector, "vector")
         question = Question(text=text, filters=filters, limit=limit, explain=explain)

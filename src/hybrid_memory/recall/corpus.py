@@ -108,6 +108,8 @@ class Corpus(ViewIndex):
 
     def session_lengths(self) -> Floats:
         """How many words each session has, by its number; that of none has none."""
+        if not self.threads.sessions:
+            return np.zeros(1)
         used = self.columns.used
         count = self.threads.sessions + 1
         lengths = np.bincount(self.columns.session[:used], self.columns.length[:used], count).astype(np.float64)

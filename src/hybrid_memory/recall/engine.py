@@ -1,6 +1,6 @@
 """Finding the memories of one user that a question is about: every way of finding, put together and explained."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime
 
 from hybrid_memory.graph.view import GraphView
@@ -26,29 +26,32 @@ class Recall:
 
     def ranked(self, view: GraphView, question: Question, now: datetime) -> list[RecallHit]:
         """What fits a question in a snapshot, the best first; the same for the same snapshot, question and moment."""
-        least = float("-inf") if question.min_score is None else question.min_score
-        hits = (hit for hit in self._found(view, question, now) if hit.score >= least)
-        return [hit for _, hit in zip(range(question.limit), hits, strict=False)]
+        found = self._found(view, question, now)
+        if question.min_score is not None:
+            found = [hit for hit in found if hit.score >= question.min_score]
+        return found[: question.limit]
 
-    def _found(self, view: GraphView, question: Question, now: datetime) -> Iterator[RecallHit]:
+    def _found(self, view: GraphView, question: Question, now: datetime) -> list[RecallHit]:
         """Entities called by their ids first; nothing is more relevant, and one that is the whole question is all."""
         text = question.text or ""
         whole = self._called(mentions.exactly(self._entities, view, text), question, now)
         if whole:
-            yield from whole
-            return
+            return whole
         leading = self._called(mentions.by_id(self._entities, view, text), question, now)
-        yield from leading
-        if question.limit > len(leading):
-            known = {hit.node.node_id for hit in leading}
-            with self._corpus.at(view):
-                found = Search(self._corpus, self._graph, self._weights, question, now).hits(view)
-            yield from (hit for hit in found if hit.node.node_id not in known)
+        if question.limit <= len(leading):
+            return leading
+        with self._corpus.at(view):
+            found = Search(self._corpus, self._graph, self._weights, question, now).hits(view)
+        known = {hit.node.node_id for hit in leading}
+        return leading + [hit for hit in found if hit.node.node_id not in known]
 
     def _called(self, nodes: Iterable[MemoryNode], question: Question, now: datetime) -> list[RecallHit]:
-        sure = Explanation(arms={"id": ArmScore(rank=1, score=1.0, weight=1.0, reason="called by its id")})
         return [
-            RecallHit(node=node, score=1.0, explanation=sure if question.explain else None)
+            RecallHit(node=node, score=1.0, explanation=_sure() if question.explain else None)
             for node in nodes
             if question.filters.admit(node, now)
         ]
+
+
+def _sure() -> Explanation:
+    return Explanation(arms={"id": ArmScore(rank=1, score=1.0, weight=1.0, reason="called by its id")})

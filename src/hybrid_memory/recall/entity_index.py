@@ -28,6 +28,12 @@ class EntityIndex(ViewIndex):
         self._called: defaultdict[str, dict[str, By]] = defaultdict(dict)
         self._first_words: Counter[str] = Counter()
 
+    def is_empty(self, view: GraphView) -> bool:
+        """Whether nothing in a snapshot is called anything."""
+        with self._lock:
+            self._follow(view)
+            return not self._first_words
+
     def any_begins_with(self, view: GraphView, word: str) -> bool:
         """Whether something in a snapshot is called by that word, or by words of which it is the first."""
         with self._lock:

@@ -21,13 +21,13 @@ def by_id(index: EntityIndex, view: GraphView, query: str) -> list[MemoryNode]:
 
     Only words that could be an id count: entities called "sales" are not meant by everyone who says it.
     """
-    found = (node for word in _words(query) if _could_be_id(word) for node in _of_id(index, view, word))
+    found = (node for word in _words(index, view, query) if _could_be_id(word) for node in _of_id(index, view, word))
     return list({node.node_id: node for node in found}.values())
 
 
 def named(index: EntityIndex, view: GraphView, query: str, empty: frozenset[str]) -> dict[str, float]:
     """What may be meant, with how surely: all nodes by the names in a question, of names within a name the longest."""
-    words = _words(query)
+    words = _words(index, view, query)
     found: dict[str, float] = {}
     place = 0
     while place < len(words):
@@ -68,7 +68,10 @@ def _of_id(index: EntityIndex, view: GraphView, text: str) -> list[MemoryNode]:
     return sorted(found, key=lambda node: node.node_id)
 
 
-def _words(query: str) -> list[str]:
+def _words(index: EntityIndex, view: GraphView, query: str) -> list[str]:
+    """The words that may name something; none where nothing has a name."""
+    if index.is_empty(view):
+        return []
     words = (word.strip(_AROUND_A_WORD).casefold() for word in query.split())
     return [word.removesuffix("'s").removesuffix("\N{RIGHT SINGLE QUOTATION MARK}s") for word in words if word]
 

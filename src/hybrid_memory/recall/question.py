@@ -37,13 +37,13 @@ class Filters:
     def admit(self, node: MemoryNode, now: datetime) -> bool:
         """Whether a memory is looked at."""
         return (
-            (self.context_types is None or node.context_type in self.context_types)
+            (self.admits is None or self.admits(node))
+            and (self.context_types is None or node.context_type in self.context_types)
             and (self.thread_id is None or node.thread_id == self.thread_id)
             and self._admit_tags(node)
             and self._admit_time(node, now)
             and (self.namespace is None or (node.namespace or ())[: len(self.namespace)] == self.namespace)
             and all(key in node.metadata and node.metadata[key] == value for key, value in self.metadata.items())
-            and (self.admits is None or self.admits(node))
         )
 
     def _admit_tags(self, node: MemoryNode) -> bool:

@@ -62,6 +62,8 @@ def best(corpus: Corpus, fit: Fit, wanted: int, admitted: Admitted) -> tuple[lis
 
 
 def _ranked(corpus: Corpus, slots: Slots, scores: Floats, most: int) -> list[Ranked]:
+    if not len(slots):
+        return []
     falling, ages = -scores, -corpus.columns.updated[slots]
     if len(slots) > most:
         # Many may fit equally well: ids are looked up of those alone that may come into it.
