@@ -23,8 +23,19 @@ from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.remembering import Memory
-from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, NewCheckpoint, NewList, NewValue, NewWrite, Task
-from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_rows, put_writes, row_of
+from hybrid_memory.sqlite.checkpoints.rows import (
+    UNKNOWN,
+    Address,
+    CheckpointRow,
+    Encoded,
+    NewCheckpoint,
+    NewList,
+    NewValue,
+    NewWrite,
+    Task,
+    held_json,
+)
+from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_rows, put_writes
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.groups import Joint
 
@@ -42,8 +53,7 @@ _NUMBERS = (int, float, bool, type(None))
 class StoredPut(Joint[None]):
     """Stores a checkpoint: `prepare` makes its bytes, as a job it stores them, `done` is called once that is committed.
 
-    `prepare` need not be called: then the bytes are made where the job runs. What is one row in a known line has that
-    as its `row`.
+    `prepare` need not be called: then the bytes are made where the job runs.
     """
 
     serialisation: Serialisation
@@ -54,7 +64,6 @@ class StoredPut(Joint[None]):
     metadata: CheckpointMetadata
     new_versions: ChannelVersions
     address: Address = field(init=False)
-    row: Mapping[str, Any] | None = None
     _inside: Mapping[str, Any] = field(init=False)
     _new: NewCheckpoint | None = None
     _put: CheckpointPut | None = None
@@ -82,18 +91,24 @@ class StoredPut(Joint[None]):
         if self._new is None:
             values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
             outside = {name: str(versions[name]) for name in values if name not in self._inside}
-            self._new = NewCheckpoint(
-                address=self.address,
-                checkpoint_id=self.checkpoint["id"],
-                parent_id=checkpoint_id_of(self.config),
-                metadata=_json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
-                held=dict.fromkeys(values) | outside,
-                body=self.serialisation.stored(shortened(self.checkpoint, self._inside), "checkpoint"),
-                written_at=time.time_ns() // 1000,
-                values=self._values([name for name in outside if name in self.new_versions]),
+            line = self.memory.line(self.address) or UNKNOWN
+            body = self.serialisation.stored(shortened(self.checkpoint, self._inside), "checkpoint")
+            row = CheckpointRow(
+                line.line,
+                line.collected,
+                self.address.thread_id,
+                self.address.namespace,
+                self.checkpoint["id"],
+                checkpoint_id_of(self.config),
+                _json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
+                held_json(values, outside),
+                body.kind,
+                body.content,
+                time.time_ns() // 1000,
             )
-            line = None if outside else self.memory.line(self.address)
-            self.row = row_of(self._new, line) if line else None
+            self._new = NewCheckpoint(
+                row, outside, self._values([name for name in outside if name in self.new_versions])
+            )
         return self._new
 
     def __call__(self, sql: Statements) -> None:
@@ -107,9 +122,10 @@ class StoredPut(Joint[None]):
     @classmethod
     def together(cls, jobs: Sequence[Self], sql: Statements) -> Sequence[None]:
         """In the writer: rows all at once."""
-        rows_are_stored = put_rows(sql, [job.row for job in jobs if job.row is not None])
-        for job in breathing(jobs):
-            if job.row is None or not rows_are_stored:
+        rows = [job._row for job in jobs]  # noqa: SLF001 - of its own class
+        rows_are_stored = put_rows(sql, [row for row in rows if row is not None])
+        for job, row in breathing(zip(jobs, rows, strict=True)):
+            if row is None or not rows_are_stored:
                 job(sql)
         return [None] * len(jobs)
 
@@ -117,6 +133,12 @@ class StoredPut(Joint[None]):
         """Build on what was stored from now on."""
         if self._put is not None:
             self._put.remember()
+
+    @property
+    def _row(self) -> CheckpointRow | None:
+        """Its row, if that is in a known line and all there is."""
+        new = self._new
+        return None if new is None or new.outside or new.row.line == UNKNOWN.line else new.row
 
     def _store(self, sql: Statements, new: NewCheckpoint) -> None:
         self._put = CheckpointPut(new, self.memory, self.serialisation.opened)
