@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self, cast
@@ -64,23 +64,29 @@ class StoredPut(Joint[None]):
     metadata: CheckpointMetadata
     new_versions: ChannelVersions
     address: Address = field(init=False)
-    _inside: Mapping[str, Any] = field(init=False)
+    _inside: dict[str, Any] = field(init=False)
+    _outside: dict[str, str] = field(init=False)
+    _brought: list[str] = field(init=False)
     _new: NewCheckpoint | None = None
     _put: CheckpointPut | None = None
 
     def __post_init__(self) -> None:
         self.address = address_of(self.config)
-        values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
-        self._inside = {
-            name: value for name, value in values.items() if name not in versions or _size(value, _SMALL) <= _SMALL
-        }
+        self._inside, self._outside, self._brought = {}, {}, []
+        versions = self.checkpoint["channel_versions"]
+        for name, value in self.checkpoint["channel_values"].items():
+            if name not in versions or _size(value, _SMALL) <= _SMALL:
+                self._inside[name] = value
+            else:
+                self._outside[name] = str(versions[name])
+                if name in self.new_versions:
+                    self._brought.append(name)
 
     @property
     def is_heavy(self) -> bool:
         """Whether making the bytes takes long enough to be felt in an event loop."""
-        values, inside = self.checkpoint["channel_values"], self._inside
-        others = [values.get(name) for name in self.new_versions if name not in inside]
-        return len(inside) + _parts(others) > _HEAVY
+        values = self.checkpoint["channel_values"]
+        return len(self._inside) + _parts([values[name] for name in self._brought]) > _HEAVY
 
     def prepare(self) -> NewCheckpoint:
         """Make the bytes, once.
@@ -89,8 +95,6 @@ class StoredPut(Joint[None]):
             InvalidInput: something in it cannot be stored; the text names it.
         """
         if self._new is None:
-            values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
-            outside = {name: str(versions[name]) for name in values if name not in self._inside}
             line = self.memory.line(self.address) or UNKNOWN
             body = self.serialisation.stored(shortened(self.checkpoint, self._inside), "checkpoint")
             row = CheckpointRow(
@@ -101,14 +105,12 @@ class StoredPut(Joint[None]):
                 self.checkpoint["id"],
                 checkpoint_id_of(self.config),
                 _json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
-                held_json(values, outside),
+                held_json(self.checkpoint["channel_values"], self._outside),
                 body.kind,
                 body.content,
                 time.time_ns() // 1000,
             )
-            self._new = NewCheckpoint(
-                row, outside, self._values([name for name in outside if name in self.new_versions])
-            )
+            self._new = NewCheckpoint(row, self._outside, self._values(self._brought))
         return self._new
 
     def __call__(self, sql: Statements) -> None:
@@ -145,8 +147,8 @@ class StoredPut(Joint[None]):
         self._put.job(sql)
 
     def _values(self, channels: Iterable[str]) -> list[NewValue]:
-        values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
-        return [NewValue(name, str(versions[name]), self._content(name, values[name])) for name in channels]
+        values, versions = self.checkpoint["channel_values"], self._outside
+        return [NewValue(name, versions[name], self._content(name, values[name])) for name in channels]
 
     def _content(self, channel: str, value: Any) -> Encoded | NewList:
         if type(value) is not list or all(type(one) in _NUMBERS for one in value):
@@ -226,6 +228,8 @@ def _parts(values: Iterable[object]) -> int:
 
 def _size(value: object, limit: int) -> int:
     """About how many bytes plain data takes, or anything above `limit`: counting ends there."""
+    if type(value) is str:
+        return len(value)
     size, stack = 0, [value]
     while stack and size <= limit:
         one = stack.pop()
