@@ -88,6 +88,12 @@ class StoredPut(Joint[None]):
         values = self.checkpoint["channel_values"]
         return len(self._inside) + _parts([values[name] for name in self._brought]) > _HEAVY
 
+    @property
+    def row(self) -> CheckpointRow | None:
+        """Its row, if that is prepared, in a known line and all there is."""
+        new = self._new
+        return None if new is None or new.outside or new.row.line == UNKNOWN.line else new.row
+
     def prepare(self) -> NewCheckpoint:
         """Make the bytes, once.
 
@@ -124,23 +130,16 @@ class StoredPut(Joint[None]):
     @classmethod
     def together(cls, jobs: Sequence[Self], sql: Statements) -> Sequence[None]:
         """In the writer: rows all at once."""
-        rows = [job._row for job in jobs]  # noqa: SLF001 - of its own class
-        rows_are_stored = put_rows(sql, [row for row in rows if row is not None])
-        for job, row in breathing(zip(jobs, rows, strict=True)):
-            if row is None or not rows_are_stored:
-                job(sql)
+        rows = [job.row for job in jobs]
+        stored = put_rows(sql, filter(None, rows))
+        for job in breathing([job for job, row in zip(jobs, rows, strict=True) if row is None] if stored else jobs):
+            job(sql)
         return [None] * len(jobs)
 
     def done(self) -> None:
         """Build on what was stored from now on."""
         if self._put is not None:
             self._put.remember()
-
-    @property
-    def _row(self) -> CheckpointRow | None:
-        """Its row, if that is in a known line and all there is."""
-        new = self._new
-        return None if new is None or new.outside or new.row.line == UNKNOWN.line else new.row
 
     def _store(self, sql: Statements, new: NewCheckpoint) -> None:
         self._put = CheckpointPut(new, self.memory, self.serialisation.opened)
