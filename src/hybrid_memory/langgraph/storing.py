@@ -86,7 +86,7 @@ class StoredPut(Joint[None]):
     def is_heavy(self) -> bool:
         """Whether making the bytes takes long enough to be felt in an event loop."""
         values = self.checkpoint["channel_values"]
-        return len(self._inside) + _parts([values[name] for name in self._brought]) > _HEAVY
+        return len(self._inside) + _parts(map(values.__getitem__, self._brought)) > _HEAVY
 
     @property
     def row(self) -> CheckpointRow | None:
@@ -106,8 +106,7 @@ class StoredPut(Joint[None]):
             row = CheckpointRow(
                 line.line,
                 line.collected,
-                self.address.thread_id,
-                self.address.namespace,
+                *self.address,
                 self.checkpoint["id"],
                 checkpoint_id_of(self.config),
                 _json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
