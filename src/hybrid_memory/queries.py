@@ -8,7 +8,7 @@ and nothing but those two names ever goes into it.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -33,16 +33,13 @@ class Query:
     purpose: str
     text: str
     parameters: tuple[str, ...]
-    names: frozenset[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "names", frozenset(self.parameters))
 
     def arguments(self, values: Mapping[str, object]) -> list[object]:
         """The values in the order of `parameters`; a misspelled name would be stored as NULL."""
-        if values.keys() != self.names:
+        found = [values[name] for name in self.parameters if name in values]
+        if not len(found) == len(values) == len(self.parameters):
             raise TypeError(f"{self.name} takes {sorted(self.parameters)}, not {sorted(values)}")
-        return [values[name] for name in self.parameters]
+        return found
 
 
 def sql_root() -> Traversable:

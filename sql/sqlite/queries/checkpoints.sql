@@ -1,14 +1,12 @@
 -- name: put
--- A checkpoint, if its line is as remembered; the same one again replaces it.
-insert into checkpoints (line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body, written_at, checksum)
-select :line, :checkpoint_id, :parent_id, :metadata, :held, null, :kind, :body, :written_at,
-       row_checksum('checkpoints', :line, :checkpoint_id, :parent_id, :metadata, :held, null, :kind, :body,
-                    :written_at)
-from checkpoint_lines
-where line = :line and thread_id = :thread_id and namespace = :namespace and collected = :collected
-on conflict (line, checkpoint_id) do update set
-    parent_id = excluded.parent_id, metadata = excluded.metadata, held = excluded.held, retired_at = null,
-    kind = excluded.kind, body = excluded.body, written_at = excluded.written_at, checksum = excluded.checksum;
+-- A checkpoint; the same one again replaces it. Where its line is not as remembered, it has none, and none is an error.
+insert or replace into checkpoints
+    (line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body, written_at, checksum)
+values ((select line from checkpoint_lines
+         where line = :line and collected = :collected and thread_id = :thread_id and namespace = :namespace),
+        :checkpoint_id, :parent_id, :metadata, :held, null, :kind, :body, :written_at,
+        row_checksum('checkpoints', :line, :checkpoint_id, :parent_id, :metadata, :held, null, :kind, :body,
+                      :written_at));
 
 -- name: one
 -- A checkpoint of a line by its id, with its parent if that is there.

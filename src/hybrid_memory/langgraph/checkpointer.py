@@ -54,7 +54,7 @@ class HybridCheckpointer(ThreadCalls):
     def get_next_version(self, current: str | None, channel: None) -> str:  # noqa: ARG002 - the interface is LangGraph's
         """A version later than `current`, which no other branch of the thread gives to its values."""
         number = 0 if current is None else int(str(current).partition(".")[0])
-        return f"{number + 1:032}.{random.getrandbits(48):015}"
+        return f"{str(number + 1).zfill(32)}.{str(random.getrandbits(48)).zfill(15)}"
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint a config names, or the newest of its thread."""

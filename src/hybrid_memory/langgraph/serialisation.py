@@ -150,8 +150,8 @@ def nothing_blocked() -> Iterator[None]:
 
 def _may_name_types(content: bytes, value: object) -> bool:
     """Whether these bytes of a value have to be read for types. Most have no byte that an extension begins with."""
-    # Leaving them out is many times as fast as looking for one of them.
-    return len(content.translate(None, _EXTENSIONS)) < len(content) and not _is_data(value)
+    # Looking for one after the other is many times as fast as looking for any of them.
+    return any(map(content.__contains__, _EXTENSIONS)) and not _is_data(value)
 
 
 def _is_data(value: object) -> bool:

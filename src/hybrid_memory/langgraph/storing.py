@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Self, cast
@@ -23,8 +23,19 @@ from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.remembering import Memory
-from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, NewCheckpoint, NewList, NewValue, NewWrite, Task
-from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_rows, put_writes, row_of
+from hybrid_memory.sqlite.checkpoints.rows import (
+    UNKNOWN,
+    Address,
+    CheckpointRow,
+    Encoded,
+    NewCheckpoint,
+    NewList,
+    NewValue,
+    NewWrite,
+    Task,
+    held_json,
+)
+from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_rows, put_writes
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.groups import Joint
 
@@ -42,8 +53,7 @@ _NUMBERS = (int, float, bool, type(None))
 class StoredPut(Joint[None]):
     """Stores a checkpoint: `prepare` makes its bytes, as a job it stores them, `done` is called once that is committed.
 
-    `prepare` need not be called: then the bytes are made where the job runs. What is one row in a known line has that
-    as its `row`.
+    `prepare` need not be called: then the bytes are made where the job runs.
     """
 
     serialisation: Serialisation
@@ -54,24 +64,35 @@ class StoredPut(Joint[None]):
     metadata: CheckpointMetadata
     new_versions: ChannelVersions
     address: Address = field(init=False)
-    row: Mapping[str, Any] | None = None
-    _inside: Mapping[str, Any] = field(init=False)
+    _inside: dict[str, Any] = field(init=False)
+    _outside: dict[str, str] = field(init=False)
+    _brought: list[str] = field(init=False)
     _new: NewCheckpoint | None = None
     _put: CheckpointPut | None = None
 
     def __post_init__(self) -> None:
         self.address = address_of(self.config)
-        values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
-        self._inside = {
-            name: value for name, value in values.items() if name not in versions or _size(value, _SMALL) <= _SMALL
-        }
+        self._inside, self._outside, self._brought = {}, {}, []
+        versions = self.checkpoint["channel_versions"]
+        for name, value in self.checkpoint["channel_values"].items():
+            if name not in versions or _size(value, _SMALL) <= _SMALL:
+                self._inside[name] = value
+            else:
+                self._outside[name] = str(versions[name])
+                if name in self.new_versions:
+                    self._brought.append(name)
 
     @property
     def is_heavy(self) -> bool:
         """Whether making the bytes takes long enough to be felt in an event loop."""
-        values, inside = self.checkpoint["channel_values"], self._inside
-        others = [values.get(name) for name in self.new_versions if name not in inside]
-        return len(inside) + _parts(others) > _HEAVY
+        values = self.checkpoint["channel_values"]
+        return len(self._inside) + _parts(map(values.__getitem__, self._brought)) > _HEAVY
+
+    @property
+    def row(self) -> CheckpointRow | None:
+        """Its row, if that is prepared, in a known line and all there is."""
+        new = self._new
+        return None if new is None or new.outside or new.row.line == UNKNOWN.line else new.row
 
     def prepare(self) -> NewCheckpoint:
         """Make the bytes, once.
@@ -80,20 +101,21 @@ class StoredPut(Joint[None]):
             InvalidInput: something in it cannot be stored; the text names it.
         """
         if self._new is None:
-            values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
-            outside = {name: str(versions[name]) for name in values if name not in self._inside}
-            self._new = NewCheckpoint(
-                address=self.address,
-                checkpoint_id=self.checkpoint["id"],
-                parent_id=checkpoint_id_of(self.config),
-                metadata=_json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
-                held=dict.fromkeys(values) | outside,
-                body=self.serialisation.stored(shortened(self.checkpoint, self._inside), "checkpoint"),
-                written_at=time.time_ns() // 1000,
-                values=self._values([name for name in outside if name in self.new_versions]),
+            line = self.memory.line(self.address) or UNKNOWN
+            body = self.serialisation.stored(shortened(self.checkpoint, self._inside), "checkpoint")
+            row = CheckpointRow(
+                line.line,
+                line.collected,
+                *self.address,
+                self.checkpoint["id"],
+                checkpoint_id_of(self.config),
+                _json(get_serializable_checkpoint_metadata(self.config, self.metadata), "metadata"),
+                held_json(self.checkpoint["channel_values"], self._outside),
+                body.kind,
+                body.content,
+                time.time_ns() // 1000,
             )
-            line = None if outside else self.memory.line(self.address)
-            self.row = row_of(self._new, line) if line else None
+            self._new = NewCheckpoint(row, self._outside, self._values(self._brought))
         return self._new
 
     def __call__(self, sql: Statements) -> None:
@@ -107,10 +129,10 @@ class StoredPut(Joint[None]):
     @classmethod
     def together(cls, jobs: Sequence[Self], sql: Statements) -> Sequence[None]:
         """In the writer: rows all at once."""
-        rows_are_stored = put_rows(sql, [job.row for job in jobs if job.row is not None])
-        for job in breathing(jobs):
-            if job.row is None or not rows_are_stored:
-                job(sql)
+        rows = [job.row for job in jobs]
+        stored = put_rows(sql, filter(None, rows))
+        for job in breathing([job for job, row in zip(jobs, rows, strict=True) if row is None] if stored else jobs):
+            job(sql)
         return [None] * len(jobs)
 
     def done(self) -> None:
@@ -123,8 +145,8 @@ class StoredPut(Joint[None]):
         self._put.job(sql)
 
     def _values(self, channels: Iterable[str]) -> list[NewValue]:
-        values, versions = self.checkpoint["channel_values"], self.checkpoint["channel_versions"]
-        return [NewValue(name, str(versions[name]), self._content(name, values[name])) for name in channels]
+        values, versions = self.checkpoint["channel_values"], self._outside
+        return [NewValue(name, versions[name], self._content(name, values[name])) for name in channels]
 
     def _content(self, channel: str, value: Any) -> Encoded | NewList:
         if type(value) is not list or all(type(one) in _NUMBERS for one in value):
@@ -203,6 +225,8 @@ def _parts(values: Iterable[object]) -> int:
 
 def _size(value: object, limit: int) -> int:
     """About how many bytes plain data takes, or anything above `limit`: counting ends there."""
+    if type(value) is str:
+        return len(value)
     size, stack = 0, [value]
     while stack and size <= limit:
         one = stack.pop()

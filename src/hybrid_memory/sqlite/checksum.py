@@ -11,7 +11,7 @@ are handled in one place.
 """
 
 from hashlib import sha256
-from sys import getsizeof
+from operator import length_hint
 from typing import Any
 
 import apsw
@@ -32,7 +32,7 @@ def row_checksum(table: str, *values: Value) -> int:
     parts: list[object] | tuple[object, ...] = values
     if float in map(type, parts):
         parts = [_whole(part) if isinstance(part, float) else part for part in parts]
-    if sum(map(getsizeof, parts)) > _LARGE:  # a copy of it all would cost as much as the hashing
+    if sum(map(length_hint, parts)) > _LARGE:  # a copy of it all would cost as much as the hashing
         parts = [_hashed(part) for part in parts]
     digest = sha256(ormsgpack.packb((table, parts))).digest()
     return int.from_bytes(digest[:_BYTES], "big", signed=True)

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -93,11 +93,12 @@ class Statements:
         """The SQL of a query."""
         return self._queries[name].text
 
-    def run_many(self, name: str, rows: Iterable[Mapping[str, Any]]) -> int:
-        """Run a query that changes rows once per row; how many it changed."""
-        query, before = self._queries[name], self.connection.total_changes()
-        self.connection.executemany(query.text, map(query.arguments, rows))
-        return self.connection.total_changes() - before
+    def run_many(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Run a query once per row; `columns` are its parameters in their order, which is that of the values too."""
+        query = self._queries[name]
+        if tuple(columns) != query.parameters:
+            raise TypeError(f"{name} takes {query.parameters}, not {columns}")
+        self.connection.executemany(query.text, rows)
 
     def rows(self, name: str, /, **values: Any) -> list[Row]:
         """All rows of a query."""

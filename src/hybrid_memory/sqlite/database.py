@@ -143,9 +143,8 @@ class Database:
             if writer.run_quickly(lone):
                 await self._gathering.one_turn()
                 return lone.outcome()
-        ticket = LoopTicket(job, durable=durable, light=light)
+        ticket = LoopTicket(job, self._timeout if timeout is None else timeout, durable=durable, light=light)
         self._gathering.put(ticket)
-        self._deadlines.watch(ticket, self._timeout if timeout is None else timeout)
         try:
             in_time = await ticket.settled
         except asyncio.CancelledError:
@@ -163,6 +162,7 @@ class Database:
             if len(tickets) == 1 and tickets[0].light and self._check_usable().run_quickly(tickets[0]):
                 tickets[0].end_wait(in_time=True)
             else:
+                self._deadlines.watch(tickets)
                 self._inbox.put(*tickets)
         except StorageUnavailable as error:  # it was closed in this turn
             for ticket in tickets:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from hybrid_memory.sqlite.tickets import LoopTicket
@@ -17,10 +18,13 @@ class _Waits:
         self._timer: asyncio.TimerHandle | None = None
         self.until: dict[LoopTicket[Any], float] = {}
 
-    def add(self, ticket: LoopTicket[Any], seconds: float) -> None:
-        until = self.until[ticket] = self._loop.time() + seconds
-        if self._timer is None or until < self._timer.when():
-            self._look_at(until)
+    def add(self, tickets: Sequence[LoopTicket[Any]]) -> None:
+        now = self._loop.time()
+        for ticket in tickets:
+            self.until[ticket] = now + ticket.seconds
+        first = now + min(ticket.seconds for ticket in tickets)
+        if self._timer is None or first < self._timer.when():
+            self._look_at(first)
 
     def _look_at(self, when: float) -> None:
         if self._timer is not None:
@@ -46,18 +50,19 @@ class _Here(threading.local):
 
 
 class Deadlines:
-    """Ends waits that last too long. Its calls are made in the thread of the ticket's loop."""
+    """Ends waits that last too long. Its calls are made in the thread of the tickets' loop."""
 
     def __init__(self) -> None:
         self._here = _Here()
 
-    def watch(self, ticket: LoopTicket[Any], seconds: float) -> None:
-        """End the wait for a ticket then, unless it is forgotten before."""
-        here = self._here
-        if here.loop is not ticket.loop:
-            here.loop, here.waits = ticket.loop, _Waits(ticket.loop)
-        here.waits.add(ticket, seconds)
+    def watch(self, tickets: Sequence[LoopTicket[Any]]) -> None:
+        """End the waits for tickets of one loop after their `seconds`, unless they are forgotten before."""
+        here, loop = self._here, tickets[0].loop
+        if here.loop is not loop:
+            here.loop, here.waits = loop, _Waits(loop)
+        here.waits.add(tickets)
 
     def forget(self, ticket: LoopTicket[Any]) -> None:
         """The wait is over. The timer stays: the next wait needs it, or it finds nothing to do."""
-        self._here.waits.until.pop(ticket, None)
+        if self._here.loop is ticket.loop:
+            self._here.waits.until.pop(ticket, None)

@@ -264,7 +264,7 @@ class Outbox:
             return
 
         def job(sql: Statements) -> list[Row]:
-            sql.run_many("outbox_payloads.accept_damaged", ({"position": place} for place in places))
+            sql.run_many("outbox_payloads.accept_damaged", ["position"], ((place,) for place in places))
             return rows.set_aside(sql, places, DAMAGED, now)
 
         self._reported(await self._state.write(job), DAMAGED)

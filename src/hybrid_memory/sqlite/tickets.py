@@ -59,12 +59,18 @@ class ThreadTicket(Ticket[T]):
 
 
 class LoopTicket(Ticket[T]):
-    """A ticket whose caller waits in an event loop, for `settled`. A `light` one takes no time that would be felt."""
+    """A ticket whose caller waits in an event loop, for `settled`, so many seconds after it was handed over.
 
-    __slots__ = ("light", "loop", "settled")
+    A `light` one takes no time that would be felt.
+    """
 
-    def __init__(self, job: Callable[[Statements], T], *, durable: bool = True, light: bool = False) -> None:
+    __slots__ = ("light", "loop", "seconds", "settled")
+
+    def __init__(
+        self, job: Callable[[Statements], T], seconds: float, *, durable: bool = True, light: bool = False
+    ) -> None:
         super().__init__(job, durable=durable)
+        self.seconds = seconds
         self.light = light
         self.loop = asyncio.get_running_loop()
         self.settled: asyncio.Future[bool] = self.loop.create_future()

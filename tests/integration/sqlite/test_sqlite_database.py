@@ -151,6 +151,23 @@ async def test_an_event_loop_never_waits_for_the_lock_of_another_process(tmp_pat
         assert database.read_blocking(stored_ids) == ["1"]
 
 
+async def test_jobs_that_are_handed_over_together_have_deadlines_of_their_own(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _), Busy(database):
+        impatient, patient = (
+            asyncio.ensure_future(database.write(noting("t", name), timeout=timeout))
+            for name, timeout in (("soon", 0.05), ("late", DEADLINE))
+        )
+        with pytest.raises(StorageUnavailable, match="dropped"):
+            await impatient
+        assert not patient.done()
+        patient.cancel()
+
+
+def test_rows_in_another_order_than_their_query_are_refused(tmp_path: Path) -> None:
+    with state_in(tmp_path) as (database, _), pytest.raises(TypeError, match=r"outbox_payloads\.accept_damaged"):
+        database.write_blocking(lambda sql: sql.run_many("outbox_payloads.accept_damaged", ["place"], [(1,)]))
+
+
 async def test_a_light_job_that_fails_tells_its_caller(tmp_path: Path) -> None:
     def refused(sql: Statements) -> None:
         sql.connection.execute("insert into transient_memories (thread_id) values (null)")

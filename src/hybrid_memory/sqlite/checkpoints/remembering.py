@@ -2,20 +2,12 @@
 
 from collections import OrderedDict
 from threading import Lock
-from typing import NamedTuple
 
 from hybrid_memory.sqlite.checkpoints.lists import Known
-from hybrid_memory.sqlite.checkpoints.rows import Address
+from hybrid_memory.sqlite.checkpoints.rows import Address, Line
 
 _MOST_LINES = 20_000
 _MOST_ELEMENTS = 200_000
-
-
-class Line(NamedTuple):
-    """The row of a namespace of a thread. Values have gone when `collected` has changed."""
-
-    line: int
-    collected: int
 
 
 class Memory:

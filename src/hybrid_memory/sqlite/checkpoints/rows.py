@@ -1,7 +1,7 @@
 """What goes into the checkpoint tables and what comes out of them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -45,25 +45,53 @@ class NewValue(NamedTuple):
     content: Encoded | NewList
 
 
-class NewCheckpoint(NamedTuple):
-    """A checkpoint to be stored with the values that are new in it.
+class Line(NamedTuple):
+    """The row of a namespace of a thread. Values have gone when `collected` has changed."""
 
-    `held` has every channel with a value: the version it is kept under, or None when it is inside `body`.
-    """
+    line: int
+    collected: int
 
-    address: Address
+
+# No row has this number.
+UNKNOWN = Line(0, 0)
+
+
+class CheckpointRow(NamedTuple):
+    """A row of `checkpoints` in a line as it is remembered: the parameters of `checkpoints.put`, in their order."""
+
+    line: int
+    collected: int
+    thread_id: str
+    namespace: str
     checkpoint_id: str
     parent_id: str | None
     metadata: str
-    held: Mapping[str, str | None]
-    body: Encoded
+    held: str
+    kind: str
+    body: bytes
     written_at: int
+
+    def in_line(self, line: Line) -> "CheckpointRow":
+        """The same in another line."""
+        return self._replace(line=line.line, collected=line.collected)
+
+
+class NewCheckpoint(NamedTuple):
+    """A checkpoint to be stored: its row, the versions of the values outside of it, and those of them that are new."""
+
+    row: CheckpointRow
+    outside: Mapping[str, str]
     values: Sequence[NewValue]
 
     @property
-    def held_json(self) -> str:
-        """`held` as the table keeps it."""
-        return _COMPACT.encode(self.held) if any(self.held.values()) else _all_inside(tuple(self.held))
+    def address(self) -> Address:
+        """Where it belongs."""
+        return Address(self.row.thread_id, self.row.namespace)
+
+
+def held_json(channels: Iterable[str], outside: Mapping[str, str]) -> str:
+    """What a checkpoint holds, as the table keeps it: the versions of values outside of its row, null for others."""
+    return _COMPACT.encode({**dict.fromkeys(channels), **outside}) if outside else _all_inside(tuple(channels))
 
 
 @lru_cache(_STATES_KNOWN)

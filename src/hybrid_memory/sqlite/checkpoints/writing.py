@@ -1,17 +1,27 @@
 """Storing checkpoints and writes: the jobs for the writer of `state.db`."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any
+
+import apsw
 
 from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.lists import Composed, Known, compose, remembered
 from hybrid_memory.sqlite.checkpoints.packing import LIST, packed, unpacked
 from hybrid_memory.sqlite.checkpoints.reading import Value, with_bases
-from hybrid_memory.sqlite.checkpoints.remembering import Line, Memory
-from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, NewCheckpoint, NewValue, NewWrite, Task
+from hybrid_memory.sqlite.checkpoints.remembering import Memory
+from hybrid_memory.sqlite.checkpoints.rows import (
+    Address,
+    CheckpointRow,
+    Encoded,
+    Line,
+    NewCheckpoint,
+    NewValue,
+    NewWrite,
+    Task,
+)
 from hybrid_memory.sqlite.connection import Statements
 
 _DIGEST_BYTES = 16
@@ -33,26 +43,13 @@ def digest(plain: Encoded) -> bytes:
     return blake2b(plain.content, digest_size=_DIGEST_BYTES, person=plain.kind.encode()[:16]).digest()
 
 
-def row_of(new: NewCheckpoint, line: Line) -> dict[str, Any]:
-    """The row of a checkpoint, in a line as it is remembered."""
-    return {
-        "line": line.line,
-        "thread_id": new.address.thread_id,
-        "namespace": new.address.namespace,
-        "collected": line.collected,
-        "checkpoint_id": new.checkpoint_id,
-        "parent_id": new.parent_id,
-        "metadata": new.metadata,
-        "held": new.held_json,
-        "kind": new.body.kind,
-        "body": new.body.content,
-        "written_at": new.written_at,
-    }
-
-
-def put_rows(sql: Statements, rows: Sequence[Mapping[str, Any]]) -> bool:
+def put_rows(sql: Statements, rows: Iterable[CheckpointRow]) -> bool:
     """Store checkpoints that are one row each; False when a line is not what it was, then some are not stored."""
-    return sql.run_many("checkpoints.put", breathing(rows)) == len(rows)
+    try:
+        _put(sql, rows)
+    except apsw.ConstraintError:
+        return False
+    return True
 
 
 @dataclass(slots=True)
@@ -71,10 +68,11 @@ class CheckpointPut:
         Raises:
             MissingValues: a value that is not new in it is not there.
         """
-        line = self.memory.line(self.new.address)
-        if line is None or not self._store_checkpoint(sql, line):
-            line = line_of(sql, self.new.address)
-            self._store_checkpoint(sql, line)
+        address = self.new.address
+        line = self.memory.line(address)
+        if line is None or not put_rows(sql, [self.new.row.in_line(line)]):
+            line = line_of(sql, address)
+            _put(sql, [self.new.row.in_line(line)])
         self._require_the_others(sql, line.line)
         for value in self.new.values:
             self._store_value(sql, line, value)
@@ -87,13 +85,9 @@ class CheckpointPut:
             for channel, known in self._lists.items():
                 self.memory.keep_list(self._line, channel, known)
 
-    def _store_checkpoint(self, sql: Statements, line: Line) -> bool:
-        """Store the checkpoint itself; False when the line is not what it was."""
-        return bool(sql.run("checkpoints.put", **row_of(self.new, line)))
-
     def _require_the_others(self, sql: Statements, line: int) -> None:
         brought = {value.channel for value in self.new.values}
-        others = {name: version for name, version in self.new.held.items() if version and name not in brought}
+        others = {name: version for name, version in self.new.outside.items() if name not in brought}
         if others:
             there = sql.rows("checkpoint_values.place_of_versions", line=line, versions=json.dumps(others))
             missing = others.keys() - {name for (name,) in there}
@@ -155,6 +149,10 @@ def line_of(sql: Statements, address: Address) -> Line:
         found = (sql.value("checkpoint_lines.place_of_next"), 0)
         sql.run("checkpoint_lines.add", line=found[0], thread_id=address.thread_id, namespace=address.namespace)
     return Line(*found)
+
+
+def _put(sql: Statements, rows: Iterable[CheckpointRow]) -> None:
+    sql.run_many("checkpoints.put", CheckpointRow._fields, breathing(rows))
 
 
 def _store_write(sql: Statements, line: int, task: Task, write: NewWrite) -> bool:
