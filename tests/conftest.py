@@ -16,7 +16,7 @@ from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.settings import Settings, variable_of
 from tests.support.pgbouncer import pgbouncer
-from tests.support.proxy import FaultProxy, fault_proxy
+from tests.support.proxy import FaultProxy, proxy_for
 from tests.support.recording import Recorded
 from tests.support.servers import Server, running_server
 
@@ -140,7 +140,7 @@ async def empty_targets(each_server: Server) -> AsyncIterator[Targets]:
 @pytest.fixture
 async def proxy(targets: Targets) -> AsyncIterator[FaultProxy]:
     """A proxy that fails on command, in front of the fresh database; `proxy.targets(targets)` goes through it."""
-    async with fault_proxy(targets.runtime, targets.direct, targets.migration) as started:
+    async with proxy_for(targets) as started:
         yield started
 
 

@@ -15,7 +15,7 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import Queue
 from tests.support.children import Child
-from tests.support.managers import settings_for
+from tests.support.managers import as_json, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.scribes import Notes, Scribe, Verdict, count_of, noted, verdict
 from tests.support.waiting import SHARED, until
@@ -111,7 +111,7 @@ class Killing:
         self.logs.append(log)
         era = kill // KILLS_PER_USERS
         arguments = {
-            "settings": self.settings.model_dump(mode="json", exclude_unset=True),
+            "settings": as_json(self.settings),
             "log": str(log),
             "name": name,
             "users": [f"ann {era}", f"bob {era}", f"eve {era}"],
