@@ -34,6 +34,7 @@ async def ended(targets: Targets) -> bool:
     return bool(rows)
 
 
+@pytest.mark.hears
 @pytest.mark.parametrize("kills", [5, pytest.param(100, marks=[pytest.mark.campaign, pytest.mark.timeout(900)])])
 async def test_it_comes_back_and_nobody_stays_behind(
     targets: Targets, tmp_path: Path, rng: random.Random, events: Recorded, kills: int
