@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.postgres.target import Target, Targets, resolve
+from hybrid_memory.settings import variable_of
 
 KNOWN_TYPES = {
     "answers", "assigned_to", "belongs_to", "child_of", "contradicts", "created_by", "depends_on", "has", "led_to",
@@ -46,6 +47,11 @@ def as_json(settings: Settings) -> dict[str, Any]:
     given = settings.model_dump(mode="json", exclude_unset=True)
     secrets = {name: value for name, value in settings if isinstance(value, SecretStr)}
     return given | {name: value.get_secret_value() for name, value in secrets.items()}
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """What was set, as variables of the environment."""
+    return {variable_of(name): str(value) for name, value in as_json(settings).items()}
 
 
 def reached_by(settings: Mapping[str, Any]) -> Targets:
