@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.settings import Settings, variable_of
 from tests.support.pgbouncer import pgbouncer
-from tests.support.proxy import FaultProxy, fault_proxy
+from tests.support.proxy import FaultProxy, proxy_for
 from tests.support.recording import Recorded
 from tests.support.servers import Server, running_server
 
@@ -104,23 +104,31 @@ def settings(tmp_path: Path) -> Settings:
 async def targets(server: Server, request: pytest.FixtureRequest) -> AsyncIterator[Targets]:
     """A fresh database with the whole schema."""
     async with server.migrated_database() as fresh:
-        pooler = request.config.option.behind_pgbouncer
-        if pooler is None or request.node.get_closest_marker("unpooled"):
-            yield fresh
-            return
-        if pooler == "polling" and request.node.get_closest_marker("hears"):
-            pytest.skip("nothing is heard behind a pooler without a direct connection")
-        with pgbouncer(server, fresh, sessions=20) as pooled:
-            yield pooled if pooler == "listening" else replace(pooled, direct=pooled.runtime)
+        with reached_as_asked(server, fresh, request) as reached:
+            yield reached
 
 
 @pytest.fixture
-def targets_outside(server: Server) -> Iterator[Targets]:
+def targets_outside(server: Server, request: pytest.FixtureRequest) -> Iterator[Targets]:
     """A fresh database for tests that run no event loop."""
     with asyncio.Runner() as runner:
         context = server.migrated_database()
-        yield runner.run(context.__aenter__())
+        with reached_as_asked(server, runner.run(context.__aenter__()), request) as reached:
+            yield reached
         runner.run(context.__aexit__(None, None, None))
+
+
+@contextmanager
+def reached_as_asked(server: Server, fresh: Targets, request: pytest.FixtureRequest) -> Iterator[Targets]:
+    """The database behind a pooler, where the run is one of that kind and the test lets it."""
+    pooler = request.config.option.behind_pgbouncer
+    if pooler is None or request.node.get_closest_marker("unpooled"):
+        yield fresh
+        return
+    if pooler == "polling" and request.node.get_closest_marker("hears"):
+        pytest.skip("nothing is heard behind a pooler without a direct connection")
+    with pgbouncer(server, fresh, sessions=20) as pooled:
+        yield pooled if pooler == "listening" else replace(pooled, direct=pooled.runtime)
 
 
 @pytest.fixture
@@ -140,7 +148,7 @@ async def empty_targets(each_server: Server) -> AsyncIterator[Targets]:
 @pytest.fixture
 async def proxy(targets: Targets) -> AsyncIterator[FaultProxy]:
     """A proxy that fails on command, in front of the fresh database; `proxy.targets(targets)` goes through it."""
-    async with fault_proxy(targets.runtime, targets.direct, targets.migration) as started:
+    async with proxy_for(targets) as started:
         yield started
 
 

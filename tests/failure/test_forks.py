@@ -13,7 +13,7 @@ from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.target import Targets
 from tests.support.children import Child
-from tests.support.managers import settings_for
+from tests.support.managers import as_json, settings_for
 from tests.support.servers import administration
 
 
@@ -108,7 +108,7 @@ def _on_a_loop_of_its_own(child: Callable[[], Awaitable[list[Any]]]) -> list[Any
 def test_a_forked_child_is_told_and_its_parent_goes_on(
     targets_outside: Targets, tmp_path: Path, how: Callable[..., Any]
 ) -> None:
-    settings = settings_for(targets_outside, data_dir=tmp_path / "data").model_dump(mode="json", exclude_unset=True)
+    settings = as_json(settings_for(targets_outside, data_dir=tmp_path / "data"))
     with Child(how, {"settings": settings, "fresh": settings | {"data_dir": str(tmp_path / "other")}}) as process:
         said = process.result(40)
     *refusals, seen, own = said["child"]

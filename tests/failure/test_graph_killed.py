@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -28,6 +28,7 @@ STEPS = 24
 WIDTH = 3
 # Every so manieth step is several tasks at once.
 FAN_OUT_EVERY = 4
+LIVES = (0, 1, 2, 5, 10, 20, 40, 60)
 
 
 def joined(one: list[str], other: list[str]) -> list[str]:
@@ -130,11 +131,16 @@ def acknowledge_early(saver: HybridCheckpointer) -> None:
     threading.Thread(target=store, daemon=True).start()
 
 
-def killed_once(place: Path, rng: random.Random, bug: str | None = None) -> None:
+def lives(rng: random.Random) -> Iterator[int]:
+    """How many lines one process after the other may write: each of the numbers comes in its turn."""
+    while True:
+        yield from rng.sample(LIVES, len(LIVES))
+
+
+def killed_once(place: Path, rng: random.Random, wanted: int, bug: str | None = None) -> None:
     """Start a process and kill it a while after that: some while they open the file."""
     log = place / "log"
     before = len(lines_of(log))
-    wanted = rng.choice([0, 1, 2, 5, 10, 20, 40, 60])
     calls = "sync" if bug else rng.choice(["sync", "async"])
     arguments = {"directory": str(place / "data"), "log": str(log), "calls": calls, "bug": bug}
     with Child(run_until_killed, arguments) as child:
@@ -189,8 +195,8 @@ def expected() -> dict[str, Any]:
 
 @pytest.mark.parametrize("kills", [6, pytest.param(200, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])])
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, rng: random.Random, kills: int) -> None:
-    for _ in range(kills):
-        killed_once(tmp_path, rng)
+    for wanted in islice(lives(rng), kills):
+        killed_once(tmp_path, rng, wanted)
     lines = lines_of(tmp_path / "log")
     effects, repeated = check(lines)
     whole = expected()
@@ -210,6 +216,6 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, rng: random.Random, k
 
 def test_a_checkpoint_that_is_stored_too_late_is_caught(tmp_path: Path, rng: random.Random) -> None:
     with pytest.raises(AssertionError, match=r"was at step \d+ and went on with"):
-        for _ in range(10):
-            killed_once(tmp_path, rng, bug="acknowledges early")
+        for wanted in islice(lives(rng), 10):
+            killed_once(tmp_path, rng, wanted, bug="acknowledges early")
             check(lines_of(tmp_path / "log"))

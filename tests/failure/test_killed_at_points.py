@@ -13,26 +13,26 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.replay import Replay
 from tests.support.children import Child
-from tests.support.managers import settings_for
+from tests.support.managers import as_json, reached_by, settings_for
 from tests.support.points import POINTS, Point
-from tests.support.proxy import fault_proxy
+from tests.support.proxy import proxy_for
 from tests.support.repeats import recognise_no_repeat
 from tests.support.scribes import Notes, Scribe, Verdict, noted, verdict
-from tests.support.servers import in_socket
 from tests.support.waiting import until
 
 USERS = 2
 PASSAGES = (1, 1, 2, 4)
 
 
-async def write_until_dead(events: Events, place: Mapping[str, str], log: str, fate: Mapping[str, Any]) -> None:
+async def write_until_dead(events: Events, settings: Mapping[str, Any], log: str, fate: Mapping[str, Any]) -> None:
     """Write with and without Postgres in turn, so that every point is passed again and again."""
     plant(fate["bug"])
     notes = Notes(log)
     Point(fate["point"], fate["passages"], notes)
-    async with fault_proxy(in_socket(place["directory"], place["database"]).runtime) as proxy:
-        settings = settings_in(place, postgres_host="127.0.0.1", postgres_port=proxy.port)
-        async with HybridMemoryManager(settings, events=events) as manager:
+    targets = reached_by(settings)
+    async with proxy_for(targets) as proxy:
+        through = settings_in(proxy.targets(targets), settings["data_dir"])
+        async with HybridMemoryManager(through, events=events) as manager:
             keeper = (await manager._ready()).sessions._filling._keeper
             assert keeper is not None
             names = [f"{fate['user']} {number}" for number in range(USERS)]
@@ -48,9 +48,8 @@ async def write_until_dead(events: Events, place: Mapping[str, str], log: str, f
                 assert await manager.flush(20)
 
 
-def settings_in(place: Mapping[str, str], **keywords: Any) -> Settings:
-    targets = in_socket(place["directory"], place["database"])
-    return settings_for(targets, data_dir=place["data"], max_staleness_seconds=60, stats_interval_seconds=0, **keywords)
+def settings_in(targets: Targets, directory: Path) -> Settings:
+    return settings_for(targets, data_dir=directory, max_staleness_seconds=60, stats_interval_seconds=0)
 
 
 def plant(bug: str | None) -> None:
@@ -75,22 +74,19 @@ class Dying:
         self._directory = directory
         self._rng = rng
         self._logs: list[Path] = []
-        self._place: dict[str, str] = {
-            "directory": targets.runtime.hosts[0],
-            "database": str(targets.runtime.database),
-            "data": str(directory / "data"),
-        }
+        self._settings = settings_in(targets, directory / "data")
 
     async def die(self, point: str, *, passages: int = 0, bug: str | None = None) -> None:
         log = self._directory / f"p{len(self._logs)}.log"
         self._logs.append(log)
         fate = {"point": point, "user": point, "bug": bug, "passages": passages or self._rng.choice(PASSAGES)}
-        with Child(write_until_dead, {"place": self._place, "log": str(log), "fate": fate}) as child:
+        arguments = {"settings": as_json(self._settings), "log": str(log), "fate": fate}
+        with Child(write_until_dead, arguments) as child:
             await until(lambda: not child.alive, f"it dies {point}", seconds=60)
             assert [said["died"] for said in noted(log) if "died" in said] == [point], child.result(1)
 
     async def judged(self) -> Verdict:
-        return await verdict(self._targets, settings_in(self._place), self._logs)
+        return await verdict(self._targets, self._settings, self._logs)
 
 
 @pytest.fixture

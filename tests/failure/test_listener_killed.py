@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ async def ended(targets: Targets) -> bool:
     return bool(rows)
 
 
+@pytest.mark.hears
 @pytest.mark.parametrize("kills", [5, pytest.param(100, marks=[pytest.mark.campaign, pytest.mark.timeout(900)])])
 async def test_it_comes_back_and_nobody_stays_behind(
     targets: Targets, tmp_path: Path, rng: random.Random, events: Recorded, kills: int
@@ -76,18 +78,19 @@ async def test_it_comes_back_and_nobody_stays_behind(
     assert percentile(took, 0.99) < RECONNECTS_WITHIN
 
 
+@pytest.mark.hears
 @pytest.mark.parametrize("fault", [FaultProxy.black_hole, FaultProxy.reset])
 async def test_a_connection_that_falls_silent_is_noticed(
     targets: Targets, proxy: FaultProxy, tmp_path: Path, fault: Callable[[FaultProxy], None]
 ) -> None:
     """Only the connection that listens goes through the proxy; nobody says goodbye to it."""
-    through = proxy.target(targets.direct)
-    listen = f"postgresql://{through.user}@127.0.0.1:{through.ports[0]}/{through.database}"
-    own = f"postgresql://{targets.runtime.user}@/{targets.runtime.database}?host={targets.runtime.hosts[0]}"
     settings = settings_for(
-        targets, data_dir=tmp_path / "two", max_staleness_seconds=3600, poll_interval_seconds=1, pooler=False,
-        postgres_listen_url=listen, migration_url=own, connect_timeout_seconds=1,
-    )  # fmt: skip
+        replace(targets, direct=proxy.target(targets.direct)),
+        data_dir=tmp_path / "two",
+        max_staleness_seconds=3600,
+        poll_interval_seconds=1,
+        connect_timeout_seconds=1,
+    )
     async with (
         HybridMemoryManager(settings_for(targets, data_dir=tmp_path / "one", listen=False)) as writing,
         HybridMemoryManager(settings) as reading,

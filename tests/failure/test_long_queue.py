@@ -15,7 +15,7 @@ from hybrid_memory.observability import Event, Events
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.sqlite.outbox import Outbox
 from tests.support.children import Child
-from tests.support.managers import settings_for
+from tests.support.managers import as_json, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.scribes import Notes, count_of, noted
 from tests.support.servers import administration
@@ -70,7 +70,7 @@ class Queue:
     async def kill_senders(self, kills: int, rng: random.Random, bug: str | None = None) -> int:
         """Kill one process after the other in the middle of sending; how many operations they said they had sent."""
         total = 0
-        settings = self.settings.model_dump(mode="json", exclude_unset=True)
+        settings = as_json(self.settings)
         for kill in range(kills):
             log = self.directory / f"p{kill}.log"
             wanted = rng.randrange(1, 2 * self.operations // (kills + 2))

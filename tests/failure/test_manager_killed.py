@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hybrid_memory import HybridMemoryManager, UserMemory
+from hybrid_memory import HybridMemoryManager, Settings, UserMemory
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied
@@ -19,8 +19,8 @@ from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.batching import Write
 from hybrid_memory.replication.writer import Answer
 from tests.support.children import Child, together
-from tests.support.managers import KNOWN_TYPES, settings_for
-from tests.support.servers import administration, in_socket
+from tests.support.managers import KNOWN_TYPES, as_json, settings_for
+from tests.support.servers import administration
 from tests.support.waiting import until
 
 WRITERS = 8
@@ -99,10 +99,10 @@ def seen(memory: UserMemory) -> dict[str, Any]:
     return answer
 
 
-async def write_until_killed(events: Events, place: dict[str, str], user: str, log: str, bug: str | None) -> None:
+async def write_until_killed(events: Events, settings: dict[str, Any], user: str, log: str, bug: str | None) -> None:
     if bug == "acknowledges early":
         acknowledge_early()
-    async with HybridMemoryManager(settings_for(in_socket(**place)), events=events) as manager:
+    async with HybridMemoryManager(Settings(**settings), events=events) as manager:
         diary, numbers = Diary(manager, log), count()
         await diary.one_of_each(user)
         await asyncio.gather(*(diary.ever_more(f"{user}, more", numbers) for _ in range(WRITERS)))
@@ -158,8 +158,8 @@ def texts(rows: Sequence[Row]) -> list[str]:
 
 async def killed_once(targets: Targets, log: Path, user: str, rng: random.Random, bug: str | None = None) -> int:
     """Kill a writing process at a random moment and look with another; how many writes were acknowledged."""
-    place = {"directory": targets.runtime.hosts[0], "database": str(targets.runtime.database)}
-    with Child(write_until_killed, {"place": place, "user": user, "log": str(log), "bug": bug}) as child:
+    arguments = {"settings": as_json(settings_for(targets)), "user": user, "log": str(log), "bug": bug}
+    with Child(write_until_killed, arguments) as child:
         wanted = rng.randrange(30, 120)
         await until(lambda: len(notes(log, "acknowledged")) >= wanted, "writes are acknowledged", seconds=30)
         child.kill()
@@ -191,9 +191,9 @@ async def test_acknowledging_early_is_caught(lasting_targets: Targets, tmp_path:
         await killed_once(lasting_targets, tmp_path / "log", "early", rng, bug="acknowledges early")
 
 
-async def merge_ten(events: Events, directory: str, database: str, index: int) -> list[str]:
+async def merge_ten(events: Events, settings: dict[str, Any], index: int) -> list[str]:
     """Ten merges at once into the one entity, each with a key of its own and one that all write."""
-    async with HybridMemoryManager(settings_for(in_socket(directory, database)), events=events) as manager:
+    async with HybridMemoryManager(Settings(**settings), events=events) as manager:
         merges = (
             manager.store_entity(
                 "nick",
@@ -209,8 +209,7 @@ async def merge_ten(events: Events, directory: str, database: str, index: int) -
 
 
 async def test_fifty_merges_from_five_processes_make_one_row(lasting_targets: Targets) -> None:
-    place = {"directory": lasting_targets.runtime.hosts[0], "database": str(lasting_targets.runtime.database)}
-    answers = await asyncio.to_thread(together, merge_ten, 5, **place)
+    answers = await asyncio.to_thread(together, merge_ten, 5, settings=as_json(settings_for(lasting_targets)))
     assert len({node_id for ids in answers for node_id in ids}) == 1
     keys = {f"key {index} {number}": number for index in range(5) for number in range(10)}
     async with HybridMemoryManager(settings_for(lasting_targets)) as manager:

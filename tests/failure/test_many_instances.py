@@ -9,6 +9,7 @@ import pytest
 
 from hybrid_memory.postgres.target import Targets
 from tests.support.children import Child
+from tests.support.managers import as_json, listens_elsewhere, settings_for
 from tests.support.racers import Promised, Race, percentile, racing
 from tests.support.servers import administration
 
@@ -16,15 +17,10 @@ SECONDS = 1800.0
 
 
 def plan(targets: Targets, folder: Path, **keywords: Any) -> Race:
-    settings = {
-        "postgres_host": targets.runtime.hosts[0],
-        "postgres_db": targets.runtime.database,
-        "postgres_user": targets.runtime.user,
-        "data_dir": str(folder / "data-{index}"),
-        "max_staleness_seconds": 60,
-    }
-    more = keywords.pop("settings", {})
-    return Race(settings | more, str(folder), **keywords)
+    more = {"max_staleness_seconds": 60} | keywords.pop("settings", {})
+    settings = settings_for(targets, data_dir=folder / "data-{index}", **more)
+    hears = {"hears": listens_elsewhere(targets) or not targets.pooled}
+    return Race(as_json(settings), str(folder), **(hears | keywords))
 
 
 def started(told: Race) -> list[dict[str, Any]]:
@@ -69,7 +65,10 @@ ASKED: dict[str, Any] = {"hears": False, "settings": {"listen": False, "poll_int
 
 @pytest.mark.campaign
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize(("how", "within"), [(HEARD, 0.25), (ASKED, 3.0)], ids=["heard", "asked every 2 s"])
+@pytest.mark.parametrize(
+    ("how", "within"),
+    [pytest.param(HEARD, 0.25, id="heard", marks=pytest.mark.hears), pytest.param(ASKED, 3.0, id="asked every 2 s")],
+)
 async def test_how_soon_others_see_it(targets: Targets, tmp_path: Path, how: dict[str, Any], within: float) -> None:
     """Eight processes at about 150 operations a second together, as agents are."""
     told = plan(targets, tmp_path, racers=8, seconds=60, pause=0.4, **how)

@@ -17,7 +17,8 @@ import pytest
 
 from hybrid_memory.postgres.target import Targets
 from tests.support.children import Child
-from tests.support.proxy import FaultProxy, fault_proxy
+from tests.support.managers import as_json, settings_for
+from tests.support.proxy import FaultProxy, proxy_for
 from tests.support.racers import Promised, Race, percentile, race
 from tests.support.servers import Server, administration, running_server
 from tests.support.waiting import until
@@ -169,21 +170,17 @@ async def test_mixed_load(  # noqa: PLR0913, PLR0917 - fixtures
     seconds: float,
     every: float,
 ) -> None:
-    async with fault_proxy(database.runtime) as proxy:
+    async with proxy_for(database) as proxy:
         for directory in range(racers):
             (tmp_path / f"data-{directory // PROCESSES_PER_DIRECTORY}").mkdir(exist_ok=True)
-        settings = {
-            "postgres_host": "127.0.0.1",
-            "postgres_port": proxy.port,
-            "postgres_db": database.runtime.database,
-            "postgres_user": database.runtime.user,
-            "data_dir": str(tmp_path / "data-{directory}"),
-            "max_staleness_seconds": 10,
-            "poll_interval_seconds": 1,
-            "command_timeout_seconds": 5,
-            "connect_timeout_seconds": 3,
-        }
-        told = Race(settings, str(tmp_path), racers, seconds=seconds, pause=0.1, hears=False)
+        settings = settings_for(
+            proxy.targets(database),
+            data_dir=tmp_path / "data-{directory}",
+            max_staleness_seconds=10,
+            poll_interval_seconds=1,
+            connect_timeout_seconds=3,
+        )
+        told = Race(as_json(settings), str(tmp_path), racers, seconds=seconds, pause=0.1, hears=False)
         trouble = Trouble(private, database, proxy, rng, told)
         found = await trouble.run(every)
     async with administration(database) as connection:

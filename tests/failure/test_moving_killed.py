@@ -21,7 +21,7 @@ from hybrid_memory.replication import uploading
 from hybrid_memory.replication.batching import in_batches
 from hybrid_memory.sqlite.local_leaving import next_portion, note_delivered
 from tests.support.children import Child
-from tests.support.managers import settings_for
+from tests.support.managers import as_json, settings_for
 from tests.support.moving import Kept, in_postgres, kept, local
 from tests.support.waiting import until_blocking
 
@@ -138,9 +138,7 @@ class Journey:
     def __init__(self, targets: Targets, directory: Path, rng: random.Random) -> None:
         self.hybrid = settings_for(targets)
         self.elsewhere = settings_for(targets, data_dir=directory / "elsewhere")
-        target = targets.runtime
-        self._settings = {"postgres_host": target.hosts[0], "postgres_db": target.database}
-        self._settings |= {"postgres_user": target.user, "data_dir": str(self.hybrid.data_dir.absolute())}
+        self._settings = as_json(self.hybrid)
         self._directory = directory
         self._rng = rng
         self.logs: list[Path] = []

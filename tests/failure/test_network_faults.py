@@ -17,7 +17,7 @@ from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.target import Targets
 from tests.support.managers import settings_for
-from tests.support.proxy import FaultProxy, fault_proxy
+from tests.support.proxy import FaultProxy, proxy_for
 from tests.support.repeats import recognise_no_repeat
 from tests.support.scribes import Notes, Scribe, Verdict, verdict
 from tests.support.waiting import SHARED, until
@@ -230,7 +230,7 @@ async def faults_in_lanes(
     async with AsyncExitStack() as stack:
         lanes = []
         for number in range(min(LANES, faults)):
-            proxy = await stack.enter_async_context(fault_proxy(targets.runtime))
+            proxy = await stack.enter_async_context(proxy_for(targets))
             settings = through(proxy, targets, directory / f"data {number}", waits)
             manager = await stack.enter_async_context(HybridMemoryManager(settings))
             lanes.append(Lane(f"lane {number}", proxy, manager, notes, timed, rng))

@@ -315,6 +315,8 @@ class TestDelivering:
             for number in range(10):
                 await (first, second)[number % 2].store_persistent_memory("nick", f"fact {number}")
             proxy.heal()
+            for manager in (first, second):
+                await until(lambda: manager.health().breaker == "closed", "the breaker closes")  # noqa: B023 - asked at once
             assert await first.flush(30)
             assert await second.flush(30)
             assert await stored(targets) == {f"fact {number}": 1 for number in range(10)}

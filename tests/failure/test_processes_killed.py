@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import Queue
 from tests.support.children import Child
-from tests.support.managers import settings_for
+from tests.support.managers import as_json, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.scribes import Notes, Scribe, Verdict, count_of, noted, verdict
 from tests.support.waiting import SHARED, until
@@ -25,6 +25,7 @@ KILLS_PER_STATE = 2
 KILLS_PER_USERS = 24
 LIVES = (0, 1, 1, 3, 10, 30, 60)
 READY_WITHIN = 2.0
+EARLY_BY = 1.0
 
 
 async def write_until_killed(  # noqa: PLR0913, PLR0917 - what a child process is told
@@ -51,7 +52,7 @@ def acknowledge_early() -> None:
     honest, tasks = Queue.put, set()
 
     async def later(queue: Queue, operations: Any) -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(EARLY_BY)
         await honest(queue, operations)
 
     async def put(queue: Queue, operations: Any) -> None:
@@ -69,6 +70,8 @@ class Killing:
     directory: Path
     rng: random.Random
     bug: str | None = None
+    lives: Sequence[int] = LIVES
+    """How many writes are acknowledged between what happens to Postgres and a kill: one of these."""
     logs: list[Path] = field(default_factory=list)
     killed_without_postgres: int = 0
 
@@ -86,6 +89,8 @@ class Killing:
                     child.end()
                 self.killed_without_postgres += away
                 running.append(self._start(kill))
+            for survivor in running:
+                await self._grown(*survivor, "ready", 1)
         finally:
             for child, _ in running:
                 child.end()
@@ -96,14 +101,15 @@ class Killing:
         return [said["ready"] for log in self.logs for said in noted(log) if "ready" in said]
 
     async def _kill(self, child: Child, log: Path) -> None:
-        wanted = self.rng.choice(LIVES)
+        await self._grown(child, log, "acknowledged", count_of(log, "acknowledged") + self.rng.choice(self.lives))
+        await asyncio.to_thread(child.kill)
 
+    async def _grown(self, child: Child, log: Path, word: str, wanted: int) -> None:
         def old_enough() -> bool:
             assert child.alive, f"ended by itself: {child.result(1)}"
-            return count_of(log, "acknowledged") >= wanted
+            return count_of(log, word) >= wanted
 
-        await until(old_enough, f"{wanted} writes are acknowledged", seconds=30)
-        await asyncio.to_thread(child.kill)
+        await until(old_enough, f"{wanted} times {word}", seconds=30)
 
     def _start(self, kill: int) -> tuple[Child, Path]:
         name = f"p{len(self.logs)}"
@@ -111,7 +117,7 @@ class Killing:
         self.logs.append(log)
         era = kill // KILLS_PER_USERS
         arguments = {
-            "settings": self.settings.model_dump(mode="json", exclude_unset=True),
+            "settings": as_json(self.settings),
             "log": str(log),
             "name": name,
             "users": [f"ann {era}", f"bob {era}", f"eve {era}"],
@@ -154,5 +160,6 @@ async def test_nothing_acknowledged_is_lost_or_doubled(killing: Killing, targets
 
 async def test_acknowledging_early_is_caught(killing: Killing, targets: Targets) -> None:
     killing.bug = "acknowledges before it is durable"
+    killing.lives = (30,)
     await killing.run(4)
     assert (await judged(killing, targets)).lost

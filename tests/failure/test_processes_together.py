@@ -18,7 +18,7 @@ from hybrid_memory.replication import replay
 from hybrid_memory.sqlite.leases import Leases
 from hybrid_memory.sqlite.outbox import LEASE
 from tests.support.children import Child
-from tests.support.managers import run_job, settings_for
+from tests.support.managers import as_json, run_job, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.servers import administration
 from tests.support.waiting import until
@@ -37,40 +37,21 @@ create trigger slow before insert on memory.nodes for each row execute function 
 """
 
 
-async def queue_and_send(events: Events, port: int, database: str, user: str, data_dir: str) -> int:
+async def queue_and_send(events: Events, settings: dict[str, Any]) -> int:
     """A process that finds the server away, is acknowledged by the outbox, and sends when the server is back."""
-    settings = Settings(
-        postgres_host="127.0.0.1", postgres_port=port, postgres_db=database, postgres_user=user, data_dir=Path(data_dir)
-    )
-    async with HybridMemoryManager(settings, events=events) as manager:
+    async with HybridMemoryManager(Settings(**settings), events=events) as manager:
         for number in range(USERS):
             # Not compared with a memory that is here, so none is, and no reply is longer than what nobody reads holds.
             items = [{"content": f"{place}", "node_id": f"{place}", "deduplicate": False} for place in range(EACH)]
             await manager.store_many(f"user-{number}", items)
-        await asyncio.to_thread((settings.data_dir / MARK).touch)
+        await asyncio.to_thread((Path(settings["data_dir"]) / MARK).touch)
         await manager.flush(60)
     return USERS * EACH
 
 
 @pytest.fixture
 def shared(proxy: FaultProxy, targets: Targets, tmp_path: Path) -> Settings:
-    return settings_for(
-        targets,
-        postgres_host="127.0.0.1",
-        postgres_port=proxy.port,
-        data_dir=tmp_path / "shared",
-        max_staleness_seconds=60,
-    )
-
-
-def child_on(shared: Settings, stop_at: str) -> Child:
-    arguments: dict[str, Any] = {
-        "port": shared.postgres_port,
-        "database": shared.postgres_db,
-        "user": shared.postgres_user,
-        "data_dir": str(shared.data_dir),
-    }
-    return Child(queue_and_send, arguments, stop_at=stop_at)
+    return settings_for(proxy.targets(targets), data_dir=tmp_path / "shared", max_staleness_seconds=60)
 
 
 async def idle(targets: Targets) -> bool:
@@ -93,7 +74,7 @@ async def test_when_the_sender_dies_another_process_goes_on_within_seconds(
     shared: Settings, proxy: FaultProxy, targets: Targets, monkeypatch: pytest.MonkeyPatch, bug: str | None
 ) -> None:
     proxy.reset()
-    with child_on(shared, "outbox_replayed") as sender:
+    with Child(queue_and_send, {"settings": as_json(shared)}, stop_at="outbox_replayed") as sender:
         await until((shared.data_dir / MARK).exists, "everything waits", seconds=30)
         proxy.heal()
         await asyncio.to_thread(sender.reached)

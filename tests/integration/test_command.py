@@ -21,6 +21,7 @@ from hybrid_memory.cli import app, demo
 from hybrid_memory.postgres.target import Target, Targets
 from hybrid_memory.settings import Settings
 from tests.support.checkpoints import Thread
+from tests.support.managers import environment_of, settings_for
 from tests.support.servers import Server, administration, connection_to
 
 SHIPPED = len(migrations.load("postgres"))
@@ -258,9 +259,8 @@ def commands_of(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from commands_of(command, f"{path}{name} ")
 
 
-@pytest.mark.unpooled
 async def test_items_of_langgraphs_store_are_imported(targets: Targets, langgraph_store: str, place: Path) -> None:
-    settings = {"DATABASE_URL": url(targets.runtime), "HYBRID_MEMORY_DATA_DIR": str(place)}
+    settings = environment_of(settings_for(targets, data_dir=place))
     said = await asyncio.to_thread(run_with, settings, "import", "langgraph-store", langgraph_store)
     assert "2 item(s) looked at: 1 are new here" in said
     assert "store:x" in said

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from hybrid_memory import HybridMemoryManager, UserMemory
+from hybrid_memory import HybridMemoryManager, Settings, UserMemory
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres import link
 from hybrid_memory.postgres.target import Targets
 from tests.support.children import Child
-from tests.support.managers import settings_for
-from tests.support.servers import administration, in_socket
+from tests.support.managers import as_json, settings_for
+from tests.support.servers import administration
 from tests.support.tool_results import jira_issue, jira_user, sobject, soql
 
 PROCESSES = 5
@@ -111,14 +111,11 @@ class Expected:
         return self.spoken_of - self.reports.keys()
 
 
-async def remember(events: Events, place: dict[str, str], seed: str, each: int, index: int) -> int:
+async def remember(events: Events, settings: dict[str, Any], seed: str, each: int, index: int) -> int:
     """One process: `each` outputs, some of them at once; how many were acknowledged."""
     # On a busy machine a probe takes long; that the server is taken for dead then is not what this is about.
     link._PROBE_SECONDS = 60
-    async with HybridMemoryManager(
-        settings_for(in_socket(**place), max_staleness_seconds=60, command_timeout_seconds=30),
-        events=events,
-    ) as manager:
+    async with HybridMemoryManager(Settings(**settings), events=events) as manager:
         told = enumerate(outputs(seed, index, each))
 
         async def work() -> int:
@@ -152,9 +149,9 @@ def exactly(memory: UserMemory, expected: Expected) -> None:
     ids=["short", "campaign"],
 )
 async def test_everything_is_exact(targets: Targets, rng: random.Random, count: int) -> None:
-    place = {"directory": targets.runtime.hosts[0], "database": str(targets.runtime.database)}
+    settings = as_json(settings_for(targets, max_staleness_seconds=60, command_timeout_seconds=30))
     seed = str(rng.random())
-    done = await asyncio.to_thread(in_processes, {"place": place, "seed": seed, "each": count})
+    done = await asyncio.to_thread(in_processes, {"settings": settings, "seed": seed, "each": count})
     assert done == [count] * PROCESSES
     expected = {user: Expected() for user in USERS}
     for user, _, result in itertools.chain.from_iterable(outputs(seed, index, count) for index in range(PROCESSES)):

@@ -63,6 +63,7 @@ async def test_a_comparison_does_not_take_what_was_read_before_it_for_its_answer
     assert texts(memory) == {"news"}
 
 
+@pytest.mark.hears
 async def test_news_that_could_not_be_read_are_asked_for_again(
     writing: HybridMemoryManager, reading: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +81,7 @@ async def test_news_that_could_not_be_read_are_asked_for_again(
     assert not memory.stale
 
 
+@pytest.mark.hears
 async def test_what_could_not_be_loaded_is_loaded_without_being_asked_for_again(
     writing: HybridMemoryManager, reading: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +98,7 @@ async def test_what_could_not_be_loaded_is_loaded_without_being_asked_for_again(
     await until(lambda: texts(memory) == {"there"}, "it is loaded")
 
 
+@pytest.mark.hears
 async def test_news_that_could_not_be_told_are_told_later(
     writing: HybridMemoryManager, reading: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from langgraph.types import Command, interrupt
 from hybrid_memory import HybridCheckpointer, HybridMemoryManager, HybridStore, default as default_module
 from hybrid_memory.agents import calling
 from hybrid_memory.postgres.target import Targets
-from tests.support.managers import settings_for
+from tests.support.managers import environment_of, settings_for
 
 NICK = ("memories", "nick")
 CONFIG: Any = {"configurable": {"thread_id": "t1", "user_id": "nick"}}
@@ -142,15 +142,11 @@ async def test_what_was_remembered_before_an_interrupt_is_there_after_it(
     assert len((await second.ensure_user_memories("nick")).get_all_nodes()) == 1
 
 
-@pytest.mark.unpooled
 async def test_the_platform_opens_both_from_a_path_and_closes_them(
     targets: Targets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = targets.runtime
-    monkeypatch.setenv("POSTGRES_HOST", target.hosts[0])
-    monkeypatch.setenv("POSTGRES_DB", str(target.database))
-    monkeypatch.setenv("POSTGRES_USER", str(target.user))
-    monkeypatch.setenv("HYBRID_MEMORY_DATA_DIR", str(tmp_path / "data"))
+    for name, value in environment_of(settings_for(targets, data_dir=tmp_path / "data")).items():
+        monkeypatch.setenv(name, value)
     configured = json.loads("""{
         "checkpointer": {"path": "hybrid_memory.platform:checkpointer"},
         "store": {"path": "hybrid_memory.platform:store"}

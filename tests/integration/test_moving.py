@@ -13,7 +13,7 @@ from hybrid_memory.cli import app
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.memory.homes import within
 from hybrid_memory.postgres.target import Targets
-from tests.support.managers import run_job, settings_for
+from tests.support.managers import environment_of, run_job, settings_for
 from tests.support.moving import fill, in_postgres, kept, local
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
@@ -216,10 +216,7 @@ async def test_what_waited_for_postgres_is_shown_here_and_sent_there_once(proxy:
 
 
 def test_the_commands_move_and_copy(targets_outside: Targets, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = targets_outside.runtime
-    environment = {"POSTGRES_HOST": target.hosts[0], "POSTGRES_DB": str(target.database)}
-    environment |= {"POSTGRES_USER": str(target.user), "MEMORY_TYPE": "sqlite"}
-    for name, value in environment.items():
+    for name, value in environment_of(settings_for(targets_outside, memory_type="sqlite")).items():
         monkeypatch.setenv(name, value)
     with HybridMemoryManager(local()) as manager:
         manager.blocking.store_many("nick", [{"content": f"fact {number}"} for number in range(300)])

@@ -18,6 +18,7 @@ from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import queued
 from hybrid_memory.sqlite.outbox import Outbox
 from tests.integration.test_command import run as run_in_a_process
+from tests.support.managers import environment_of, settings_for
 from tests.support.outboxes import NOW, RUN, drained, numbers, operation, outbox_in
 from tests.support.rows import fact_row
 
@@ -156,10 +157,11 @@ def test_replay_sends_what_waits_and_says_what_does_not(
         )
 
     in_outbox(place, fill)
+    reached = environment_of(settings_for(targets_outside))
+    for name, value in reached.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("POSTGRES_HOST", str(place))
-    monkeypatch.setenv("POSTGRES_USER", str(targets_outside.runtime.user))
-    monkeypatch.setenv("POSTGRES_DB", str(targets_outside.runtime.database))
     assert "3 operation(s) still wait" in run("replay", "--seconds", "1", code=1)
-    monkeypatch.setenv("POSTGRES_HOST", targets_outside.runtime.hosts[0])
+    monkeypatch.setenv("POSTGRES_HOST", reached["POSTGRES_HOST"])
     assert "everything has arrived" in run("replay")
     assert listed()["waiting"] == 0

@@ -21,9 +21,12 @@ from tests.support.recording import Recorded
 from tests.support.servers import Server, administration
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.skipif(
-    pgbouncer.PROGRAM is None, reason="pgbouncer is not installed here (Debian: apt-get install pgbouncer)"
-)
+pytestmark = [
+    pytest.mark.unpooled,
+    pytest.mark.skipif(
+        pgbouncer.PROGRAM is None, reason="pgbouncer is not installed here (Debian: apt-get install pgbouncer)"
+    ),
+]
 
 USERS = [f"user-{number}" for number in range(12)]
 SESSIONS = 3

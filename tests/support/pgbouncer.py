@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,7 +31,6 @@ def pgbouncer(server: Server, targets: Targets, *, sessions: int, ignore: str = 
 
     `ignore` names startup parameters that the pooler takes without a word.
     """
-    assert PROGRAM is not None
     account = server.embedded._account
     folder = Path(tempfile.mkdtemp(prefix="hm-pgbouncer-"))
     port = free_port()
@@ -56,20 +56,64 @@ logfile = {folder}/pgbouncer.log
     if account is not None:
         for path in (folder, *folder.iterdir()):
             shutil.chown(path, account.pw_uid, account.pw_gid)
-    process = subprocess.Popen(
-        [PROGRAM, "-q", str(folder / "pgbouncer.ini")],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **permissions.run_as(account),
-    )
+    pooler = _Pooler(folder, account)
     try:
-        until_blocking(lambda: answers(port) or process.poll() is not None, "pgbouncer listens")
-        assert process.poll() is None, (folder / "pgbouncer.log").read_text()
+        until_blocking(lambda: answers(port) or not pooler.alive, "pgbouncer listens")
+        assert pooler.alive, (folder / "pgbouncer.log").read_text()
+        pooler.keep()
         yield replace(
             targets, runtime=replace(runtime, hosts=("127.0.0.1",), ports=(port,), tls="disable"), pooled=True
         )
     finally:
-        process.kill()
-        process.wait()
+        pooler.stop()
         shutil.rmtree(folder)
+
+
+class _Pooler:
+    """A process that is started again when it ends by itself, as an init system does.
+
+    1.18 gives up ("bad client state") where a client goes away at the moment in which one of its calls is cancelled,
+    which faults at random come to sooner or later.
+    """
+
+    def __init__(self, folder: Path, account: permissions.Account | None) -> None:
+        self._folder = folder
+        self._account = account
+        self._stopping = threading.Event()
+        self._changing = threading.Lock()
+        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._process = self._start()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def keep(self) -> None:
+        """Start it again from now on whenever it has ended."""
+        self._keeper.start()
+
+    def stop(self) -> None:
+        """End it for good."""
+        with self._changing:
+            self._stopping.set()
+            self._process.kill()
+        self._process.wait()
+        if self._keeper.ident is not None:
+            self._keeper.join()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        assert PROGRAM is not None
+        return subprocess.Popen(
+            [PROGRAM, "-q", str(self._folder / "pgbouncer.ini")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            **permissions.run_as(self._account),
+        )
+
+    def _keep(self) -> None:
+        while not self._stopping.is_set():
+            self._process.wait()
+            with self._changing:
+                if not self._stopping.wait(0.1):
+                    self._process = self._start()

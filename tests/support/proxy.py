@@ -10,7 +10,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -274,6 +274,11 @@ async def connect_to(target: Target) -> tuple[asyncio.StreamReader, asyncio.Stre
     if target.is_socket:
         return await asyncio.open_unix_connection(f"{target.hosts[0]}/.s.PGSQL.{target.ports[0]}")
     return await asyncio.open_connection(target.hosts[0], target.ports[0])
+
+
+def proxy_for(targets: Targets) -> AbstractAsyncContextManager[FaultProxy]:
+    """A proxy in front of everything that its `targets(targets)` leads to."""
+    return fault_proxy(targets.runtime, targets.direct, targets.migration)
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ import asyncpg
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres import schema
 from hybrid_memory.postgres.embedded import EmbeddedServer
-from hybrid_memory.postgres.target import Target, Targets, embedded_targets
+from hybrid_memory.postgres.target import Target, Targets
 from hybrid_memory.settings import Settings
 
 _ROOM = 2_000_000_000
@@ -87,11 +87,6 @@ def memory() -> str | None:
     """A file system in memory, where making a database takes a tenth of the time; None where there is no room."""
     roomy = os.access("/dev/shm", os.W_OK | os.X_OK) and shutil.disk_usage("/dev/shm").free > _ROOM  # noqa: S108
     return "/dev/shm" if roomy else None  # noqa: S108 - mkdtemp makes a private directory below it
-
-
-def in_socket(directory: str, database: str) -> Targets:
-    """A database of the server that listens in `directory`, for a child that knows nothing else."""
-    return in_database(embedded_targets(Path(directory)), database)
 
 
 def in_database(targets: Targets, name: str) -> Targets:
