@@ -58,10 +58,12 @@ class JustWritten:
 def in_portions(several: Iterable[JustWritten]) -> Iterator[list[JustWritten]]:
     """Users, so many at a time that they have a few hundred memories together."""
     portion: list[JustWritten] = []
+    memories = 0
     for one in several:
         portion.append(one)
-        if sum(len(user.nodes) for user in portion) >= _MEMORIES_OF_A_PORTION:
+        memories += len(one.nodes)
+        if memories >= _MEMORIES_OF_A_PORTION:
             yield portion
-            portion = []
+            portion, memories = [], 0
     if portion:
         yield portion
