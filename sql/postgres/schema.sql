@@ -614,6 +614,7 @@ declare
   v_renamed uuid[] := '{}';
   v_same jsonb := '{}';
   v_hashes bytea[];
+  v_hash bytea;
   v_twins boolean := false;
   v_missing bigint;
   v_misplaced boolean := false;
@@ -705,20 +706,20 @@ begin
   if p_ops ? 'nodes' then
     -- Mostly there is none, which the index alone can tell. A few are looked up one after another, in the order of that
     -- index: for row security and the user the planner takes every user for a small one, and would rather read all
-    -- memories of a large one. For many that is not too much. The array comes from a subquery because a plan for any
-    -- array is kept: one for the values of a variable would be made anew each time.
+    -- memories of a large one. For many that is not too much. They are asked for in ways whose plan is kept, where one
+    -- for the array would be made anew each time.
     v_hashes := array(
       select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
       where o @> '{"only_once": true}');
-    if cardinality(v_hashes) between 1 and 4 then
-      v_twins := exists (
-        select from unnest(v_hashes) as h (content_hash)
-        where h.content_hash = (
-          select n.content_hash from memory.nodes n where n.user_id = p_user and n.content_hash >= h.content_hash
-          order by n.content_hash limit 1));
-    elsif v_hashes <> '{}' then
+    if cardinality(v_hashes) > 4 then
       v_twins := exists (
         select from memory.nodes where user_id = p_user and content_hash = any (array(select unnest(v_hashes))));
+    else
+      foreach v_hash in array v_hashes loop
+        v_twins := v_twins or v_hash is not distinct from (
+          select n.content_hash from memory.nodes n where n.user_id = p_user and n.content_hash >= v_hash
+          order by n.content_hash limit 1);
+      end loop;
     end if;
     if v_twins then
       select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
@@ -1077,7 +1078,7 @@ revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '87efdbe2a2ac0ea39a80181ed4ef81279380bdaf9eb1d90f29e6011e9865749f');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '3583bf34008dae6477b32d94020e085969e6157b93b7e26e0e38a25683793006');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
