@@ -167,6 +167,18 @@ class TestJustWritten:
         assert sum((await stored_vectors(targets)).values()) == 3
         assert (await manager.user_stats("nick")).pending_embeddings == 0
 
+    async def test_who_is_gone_by_then_is_left_out(self, instance: Instance, words: Words, targets: Targets) -> None:
+        manager = instance(embedder=words)
+        words.going_on.clear()
+        await asyncio.gather(*(manager.store_persistent_memory(user, "Rex is a dog") for user in ("ann", "eve")))
+        async with administration(targets) as connection:
+            await connection.execute("delete from memory.user_metadata where user_id = 'eve'")
+        words.going_on.set()
+        assert await manager.flush()
+        async with administration(targets) as connection:
+            rows = await connection.fetch("select user_id from memory.embeddings")
+        assert [row["user_id"] for row in rows] == ["ann"]
+
     async def test_a_text_that_is_refused_costs_no_other_user_anything(
         self, instance: Instance, service: Service, targets: Targets
     ) -> None:

@@ -191,7 +191,7 @@ class Embedding:
         yield from self._in_work.values()
 
     async def _catch_up(self) -> None:
-        """Work for the users of whom this process has written something, several at a time."""
+        """Work for the users of whom this process has written something; what fails for one fails when all are done."""
         places = asyncio.Semaphore(_USERS_AT_ONCE)
 
         async def one(user_id: str) -> None:
@@ -201,10 +201,13 @@ class Embedding:
         self._in_work, self._waiting = self._waiting, {}
         try:
             await self._embed_known()
-            await asyncio.gather(*map(one, list(self._in_work)))
+            outcomes = await asyncio.gather(*map(one, list(self._in_work)), return_exceptions=True)
         finally:
             for user_id in list(self._in_work):
                 self._worked(user_id, done=False)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _attempt(self, user_id: str) -> None:
         """Embed what one user lacks."""
