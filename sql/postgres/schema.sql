@@ -613,6 +613,9 @@ declare
   v_gone uuid[] := '{}';
   v_renamed uuid[] := '{}';
   v_same jsonb := '{}';
+  v_hashes bytea[];
+  v_hash bytea;
+  v_twins boolean := false;
   v_missing bigint;
   v_misplaced boolean := false;
   v_changed uuid[] := '{}';
@@ -701,13 +704,24 @@ begin
   end if;
 
   if p_ops ? 'nodes' then
-    -- Mostly there is none, which the index alone can tell. The array comes from a subquery because a plan for any array
-    -- is kept: one for the values of a variable would be made anew each time.
-    if exists (
-      select from memory.nodes where user_id = p_user and content_hash = any (array(
-        select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
-        where o @> '{"only_once": true}'))
-    ) then
+    -- Mostly there is none, which the index alone can tell. A few are looked up one after another, in the order of that
+    -- index: for row security and the user the planner takes every user for a small one, and would rather read all
+    -- memories of a large one. For many that is not too much. They are asked for in ways whose plan is kept, where one
+    -- for the array would be made anew each time.
+    v_hashes := array(
+      select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
+      where o @> '{"only_once": true}');
+    if cardinality(v_hashes) > 4 then
+      v_twins := exists (
+        select from memory.nodes where user_id = p_user and content_hash = any (array(select unnest(v_hashes))));
+    else
+      foreach v_hash in array v_hashes loop
+        v_twins := v_twins or v_hash is not distinct from (
+          select n.content_hash from memory.nodes n where n.user_id = p_user and n.content_hash >= v_hash
+          order by n.content_hash limit 1);
+      end loop;
+    end if;
+    if v_twins then
       select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
         into v_same, v_dead
         from (
@@ -1064,7 +1078,7 @@ revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'e77feaf7ed147c76314c961d69d06981d22d8400d56803fbfff5e9b8a969f6e8');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '3583bf34008dae6477b32d94020e085969e6157b93b7e26e0e38a25683793006');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
@@ -1288,24 +1302,29 @@ insert into memory.schema_migrations (number, name, checksum) values (7, 'housek
 
 -- Keeps the vectors of texts, each read at some version of its memory; where the memory has changed since, its text may
 -- be another, and nothing is kept. `p_nodes`, `p_fields`, `p_versions` and the vectors go together; of `p_vectors` and
--- `p_halves` one is empty. When nothing was left to do for the user at version `p_done`, that is noted under `p_mark`.
+-- `p_halves` one is empty. With them, no memory that changed after version `p_since`, up to `p_done`, lacks a vector that
+-- can be made; where nothing is missing before that either, it is noted under `p_mark`. In another incarnation of the
+-- user nothing happens, and `o_incarnation` is null.
 create function memory.keep_vectors(
-  p_user text, p_model text, p_dimensions integer, p_nodes uuid[], p_fields text[], p_versions bigint[],
-  p_vectors public.vector[], p_halves public.halfvec[], p_mark text, p_done bigint,
-  out o_incarnation uuid, out o_before bigint, out o_version bigint, out o_kept uuid[]
+  p_user text, p_incarnation uuid, p_since bigint, p_done bigint, p_model text, p_dimensions integer, p_nodes uuid[],
+  p_fields text[], p_versions bigint[], p_vectors public.vector[], p_halves public.halfvec[], p_mark text,
+  out o_user_id text, out o_incarnation uuid, out o_before bigint, out o_version bigint, out o_kept uuid[]
 )
 language plpgsql volatile
 as $$
 declare
   v_ann boolean;
+  v_done bigint;
 begin
   perform memory.bind_users(array[p_user]);
-  select incarnation, version, coalesce(metadata -> 'ann' ? p_mark, false) into o_incarnation, o_before, v_ann
-    from memory.user_metadata where user_id = p_user for update;
+  o_user_id := p_user;
+  select incarnation, version, coalesce(metadata -> 'ann' ? p_mark, false),
+         coalesce((metadata -> 'embedded' ->> p_mark)::bigint, 0)
+    into o_incarnation, o_before, v_ann, v_done
+    from memory.user_metadata where user_id = p_user and incarnation = p_incarnation for update;
   if not found then
     return;
   end if;
-  o_version := o_before;
   with kept as (
     insert into memory.embeddings as t (
       user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, ann, version)
@@ -1318,18 +1337,16 @@ begin
       content_hash = excluded.content_hash, ann = excluded.ann, version = excluded.version
     returning t.node_id
   )
-  select array_agg(distinct node_id) into o_kept from kept;
-  if o_kept is null then
-    o_kept := '{}';
-    return;
-  end if;
+  select coalesce(array_agg(distinct node_id), '{}') into o_kept from kept;
   -- Caches learn of vectors as they learn of everything.
-  o_version := o_before + 1;
-  update memory.user_metadata
-    set version = o_version,
-        metadata = case when p_done is null then metadata
-          else memory.marked(metadata, p_mark, case when p_done = o_before then o_version else p_done end) end
-    where user_id = p_user;
+  o_version := o_before + (o_kept <> '{}')::int;
+  if p_done is not null and v_done >= p_since then
+    v_done := greatest(v_done, case when p_done = o_before then o_version else p_done end);
+    update memory.user_metadata set version = o_version, metadata = memory.marked(metadata, p_mark, v_done)
+      where user_id = p_user;
+  elsif o_version > o_before then
+    update memory.user_metadata set version = o_version where user_id = p_user;
+  end if;
 end
 $$;
 
@@ -1339,17 +1356,6 @@ language sql immutable parallel safe
 as $$
   select p_metadata || jsonb_build_object(
     'embedded', coalesce(p_metadata -> 'embedded', '{}') || jsonb_build_object(p_mark, p_version))
-$$;
-
--- Notes that there is nothing left to do for a user at a version.
-create function memory.mark_embedded(p_user text, p_mark text, p_incarnation uuid, p_version bigint) returns void
-language plpgsql volatile
-as $$
-begin
-  perform memory.bind_users(array[p_user]);
-  update memory.user_metadata set metadata = memory.marked(metadata, p_mark, p_version)
-    where user_id = p_user and incarnation = p_incarnation and version >= p_version;
-end
 $$;
 
 -- Users after `p_after` who have changed since all their memories had vectors, or never had any.
@@ -1368,12 +1374,12 @@ end
 $$;
 
 revoke all on function memory.keep_vectors(
-  text, text, integer, uuid[], text[], bigint[], public.vector[], public.halfvec[], text, bigint) from public;
+  text, uuid, bigint, bigint, text, integer, uuid[], text[], bigint[], public.vector[], public.halfvec[], text)
+  from public;
 revoke all on function memory.marked(jsonb, text, bigint) from public;
-revoke all on function memory.mark_embedded(text, text, uuid, bigint) from public;
 revoke all on function memory.users_to_embed(text, text, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (8, 'embeddings', 'ed9f56ffa1f9e14f70ffd3c2ecedbfb9c5b7f01f0a3c0fb96f78e7b4c9152245');
+insert into memory.schema_migrations (number, name, checksum) values (8, 'embeddings', '295eec4f15da68373371355664ae423f62cf392a5cdeae5c19dd388cc913bd41');
 
 -- 0009 store
 -- Items of a store: nodes with a namespace and a key.

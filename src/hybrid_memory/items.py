@@ -107,4 +107,4 @@ def _copied(value: Any) -> Any:
 
 def _about(node: MemoryNode) -> Mapping[str, Any]:
     about = node.metadata.get(STORE) if is_item(node) else None
-    return about if isinstance(about, Mapping) else {}
+    return about if isinstance(about, dict) else {}

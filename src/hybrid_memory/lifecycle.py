@@ -101,9 +101,7 @@ class Lifecycle:
     def _at_hand(self) -> Parts | None:
         """The parts, where they are open and the caller is on their loop: for what needs no turn of it."""
         parts = self._parts
-        if parts is None or self._closed or not self._home.is_here or not parts.on_this_loop:
-            return None
-        return parts
+        return None if parts is None or self._closed or not parts.on_this_loop else parts
 
     async def _ready(self) -> Parts:
         """On the home loop: the parts, opened once however many callers come at the same time."""

@@ -1,7 +1,7 @@
 """What a manager is made of: opened in order, wired to each other, closed in the opposite order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -157,9 +157,11 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
             lost=link.continuity.broken,
             remembered_seconds=oldest_sent(settings.retention_days).total_seconds(),
         )
-        writer = Writer(own, instance, clock, queue=queue, shown=sessions.holds)
+        writer = Writer(own, instance, clock, queue=queue, shown=_shown(sessions, embedder))
         here = LocalBatches(database, instance, may_begin=homes.may_begin)
-        at_home = WriterAtHome(homes, Writer(here, instance, clock, shown=sessions.holds), writer, sessions.moved)
+        at_home = WriterAtHome(
+            homes, Writer(here, instance, clock, shown=_shown(sessions, embedder)), writer, sessions.moved
+        )
         stack.push_async_callback(sessions.close)
         queue.incarnation_of = sessions.incarnation_of
         leases = Leases(database)
@@ -239,6 +241,11 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
             closing=stack.pop_all(),
         )
     raise AssertionError("an exit stack of ours swallows nothing")
+
+
+def _shown(sessions: Sessions, embedder: Embedder | None) -> Callable[[str], bool]:
+    """Of whom writes come back as they are stored: of those who are held, and of all where vectors are made of it."""
+    return sessions.holds if embedder is None else lambda _user: True
 
 
 @asynccontextmanager

@@ -4,15 +4,18 @@ import asyncio
 import random
 import tempfile
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from itertools import count
 
 import numpy as np
+import numpy.typing as npt
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import BaseStore, PutOp
 from langgraph.store.postgres.aio import AsyncPostgresStore
 from langgraph.store.postgres.base import PostgresIndexConfig
 
 from hybrid_memory import HybridMemoryManager
+from tests.benchmarks.floors import Floor, floor_in
 from tests.benchmarks.runner import Benchmark, Contender
 from tests.support.managers import settings_for
 from tests.support.servers import running_server
@@ -41,8 +44,13 @@ class ReadyVectors(Embeddings):
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return [self.embed_query(text) for text in texts]
 
+    def nth(self, number: int) -> npt.NDArray[np.float32]:
+        """The vector of a text."""
+        vector: npt.NDArray[np.float32] = self.vectors[number % len(self.vectors)]
+        return vector
+
     def embed_query(self, text: str) -> list[float]:
-        vector: list[float] = self.vectors[int(text) % len(self.vectors)].tolist()
+        vector: list[float] = self.nth(int(text)).tolist()
         return vector
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -71,15 +79,17 @@ async def run(benchmark: Benchmark) -> None:
             settings = settings_for(targets, data_dir=directory, max_staleness_seconds=60, store_search="vector")
             pool = {"min_size": 2, "max_size": 20}
             async with (
+                AsyncExitStack() as stack,
                 AsyncPostgresStore.from_conn_string(address, pool_config=pool, index=vectors) as upstream,  # type: ignore[arg-type] # a dict of that form
                 HybridMemoryManager(settings, embedder={"embed": embedder, "dims": DIMENSIONS}) as manager,
             ):
                 await upstream.setup()
+                floor = await stack.enter_async_context(floor_in(targets.administration, embedder.nth))
                 await _fill(upstream)
                 await _fill(manager.store)
                 assert await manager.flush(300)
                 for owners in (CALLERS, 1):
-                    await _puts(benchmark, upstream, manager, owners)
+                    await _puts(benchmark, upstream, floor, manager, owners)
                 for callers in (CALLERS, 1):
                     await _gets(benchmark, upstream, manager.store, callers)
                 await _searches(benchmark, embedder, upstream, manager.store)
@@ -94,7 +104,13 @@ def _put(namespace: tuple[str, ...], place: int) -> PutOp:
     return PutOp(namespace, str(place), {"text": str(place)}, ["text"])
 
 
-async def _puts(benchmark: Benchmark, upstream: BaseStore, manager: HybridMemoryManager, owners: int) -> None:
+async def _puts(
+    benchmark: Benchmark,
+    upstream: BaseStore,
+    floor: Floor,
+    manager: HybridMemoryManager,
+    owners: int,
+) -> None:
     numbers = count(ITEMS)
 
     async def put(store: BaseStore, caller: int) -> None:
@@ -115,6 +131,7 @@ async def _puts(benchmark: Benchmark, upstream: BaseStore, manager: HybridMemory
         f"{CALLERS} callers put one item after another, {owners} owner{'s' if owners > 1 else ''}, with vectors",
         [
             Contender("AsyncPostgresStore", lambda: _at_once(upstream_put, PUTS), CALLERS * PUTS),
+            floor.items_with_vectors(CALLERS, PUTS, owners),
             Contender("hybrid-memory, until flush() returns", flushed, CALLERS * PUTS),
             Contender("hybrid-memory, put", lambda: _at_once(own_put, PUTS), CALLERS * PUTS),
         ],

@@ -10,6 +10,7 @@ from langgraph.store.postgres.aio import AsyncPostgresStore
 
 from hybrid_memory import HybridMemoryManager
 from hybrid_memory.postgres.target import Target
+from tests.benchmarks.floors import Floor, floor_in
 from tests.benchmarks.runner import Benchmark, Contender
 from tests.support.managers import settings_for
 from tests.support.servers import running_server
@@ -27,10 +28,11 @@ async def run(benchmark: Benchmark) -> None:
         async with (
             server.migrated_database() as targets,
             upstream_store(targets.administration) as store,
+            floor_in(targets.administration) as floor,
             HybridMemoryManager(settings_for(targets, data_dir=directory)) as manager,
         ):
-            await _measure(benchmark, store, manager, users=CALLERS)
-            await _measure(benchmark, store, manager, users=1)
+            await _measure(benchmark, store, floor, manager, users=CALLERS)
+            await _measure(benchmark, store, floor, manager, users=1)
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +51,7 @@ def address_of(target: Target) -> str:
 
 
 async def _measure(
-    benchmark: Benchmark, store: AsyncPostgresStore, manager: HybridMemoryManager, *, users: int
+    benchmark: Benchmark, store: AsyncPostgresStore, floor: Floor, manager: HybridMemoryManager, *, users: int
 ) -> None:
     numbers = count()
 
@@ -64,6 +66,7 @@ async def _measure(
         f"{CALLERS} callers store one memory after another, {users} user{'s' if users > 1 else ''}",
         [
             Contender("AsyncPostgresStore.aput", lambda: _at_once(put, users), CALLERS * CALLS),
+            floor.items(CALLERS, CALLS, users),
             Contender("hybrid-memory, store_persistent_memory", lambda: _at_once(remember, users), CALLERS * CALLS),
         ],
     )

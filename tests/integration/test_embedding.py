@@ -1,5 +1,6 @@
 """Vectors on real Postgres: made behind the writes, kept with the text they are of, and never in anybody's way."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,71 @@ class TestFollowing:
         hits = await manager.recall("nick", "puppy", tags=["Drinks"], limit=5)
         assert len(hits) == 5
         assert all("drinks" in hit.node.tags for hit in hits)
+
+
+class TestJustWritten:
+    async def test_new_memories_of_many_users_are_embedded_together(
+        self, instance: Instance, words: Words, events: Recorded, targets: Targets
+    ) -> None:
+        manager, users = instance(embedder=words, events=events), [f"user {number}" for number in range(20)]
+        await asyncio.gather(*(manager.store_persistent_memory(user, f"{user} has a dog") for user in users))
+        assert await manager.flush()
+        asked = [one["query"] for one in events.named("postgres_statement")]
+        assert asked.count("embeddings.keep") <= 4
+        assert "embeddings.lacking" not in asked
+        assert sum((await stored_vectors(targets)).values()) == 20
+        assert [(await manager.user_stats(user)).pending_embeddings for user in users] == [0] * 20
+        assert await run_job(manager, BACKFILL)
+        assert "embeddings.lacking" not in [one["query"] for one in events.named("postgres_statement")]
+
+    async def test_what_others_wrote_in_between_is_not_passed_over(self, instance: Instance, words: Words) -> None:
+        manager, without = instance(embedder=words), instance()
+        await manager.store_persistent_memory("nick", "tea is nice")
+        assert await manager.flush()
+        await without.store_persistent_memory("nick", "Rex is a dog")
+        await manager.store_persistent_memory("nick", "she drives a lorry")
+        assert await manager.flush()
+        assert (await manager.user_stats("nick")).pending_embeddings == 1
+        assert await run_job(manager, BACKFILL)
+        assert (await manager.user_stats("nick")).pending_embeddings == 0
+        assert await found(manager, "puppy") == ["Rex is a dog"]
+
+    async def test_what_changed_beside_it_is_embedded_as_well(
+        self, instance: Instance, words: Words, targets: Targets
+    ) -> None:
+        manager = instance(embedder=words)
+        node_id = await manager.store_persistent_memory("nick", "Rex is a dog")
+        assert await manager.flush()
+        await asyncio.gather(
+            manager.update_memory("nick", node_id, content="Rex is a lorry"),
+            manager.store_persistent_memory("nick", "tea is nice"),
+            manager.store_entity("nick", entity_system="crm", entity_type="pet", entity_name="Rex"),
+        )
+        assert await manager.flush()
+        assert sum((await stored_vectors(targets)).values()) == 3
+        assert (await manager.user_stats("nick")).pending_embeddings == 0
+
+    async def test_who_is_gone_by_then_is_left_out(self, instance: Instance, words: Words, targets: Targets) -> None:
+        manager = instance(embedder=words)
+        words.going_on.clear()
+        await asyncio.gather(*(manager.store_persistent_memory(user, "Rex is a dog") for user in ("ann", "eve")))
+        async with administration(targets) as connection:
+            await connection.execute("delete from memory.user_metadata where user_id = 'eve'")
+        words.going_on.set()
+        assert await manager.flush()
+        async with administration(targets) as connection:
+            rows = await connection.fetch("select user_id from memory.embeddings")
+        assert [row["user_id"] for row in rows] == ["ann"]
+
+    async def test_a_text_that_is_refused_costs_no_other_user_anything(
+        self, instance: Instance, service: Service, targets: Targets
+    ) -> None:
+        manager = instance(embedder="openai:text-embedding-3-small", openai_api_key=service.key)
+        service.refused_text = "the text of eve"
+        users = ("ann", "eve", "nick")
+        await asyncio.gather(*(manager.store_persistent_memory(user, f"the text of {user}") for user in users))
+        assert await manager.flush()
+        assert sum((await stored_vectors(targets)).values()) == 2
 
 
 class TestCatchingUp:
@@ -255,13 +321,14 @@ class TestKept:
         await manager.store_persistent_memory("nick", "mine")
         hers = await manager.store_persistent_memory("eve", "hers")
         keep = (
-            "select o_kept from memory.keep_vectors($1, 'm', 2, array[$2::uuid], '{content}', array[$3::bigint],"
-            " array['[1,2]'::public.vector], '{}', 'm', null)"
+            "select o_kept from memory.keep_vectors($1, $4, 0, null, 'm', 2, array[$2::uuid], '{content}',"
+            " array[$3::bigint], array['[1,2]'::public.vector], '{}', 'm')"
         )
+        lives = {user: (await manager.ensure_user_memories(user)).incarnation for user in ("nick", "eve")}
         async with connection_to(targets.runtime) as connection:
             for user, version, kept in (("nick", 1, []), ("eve", 7, []), ("eve", 1, [hers])):
                 async with connection.transaction():
-                    answer = await connection.fetchval(keep, user, hers, version)
+                    answer = await connection.fetchval(keep, user, hers, version, lives[user])
                 assert list(map(str, answer)) == kept
 
 

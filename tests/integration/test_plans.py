@@ -114,6 +114,25 @@ async def test_memories_are_looked_up_by_their_ids_also_by_a_plan_for_every_user
         assert indexes_of(plan[0]["Plan"]) == {"nodes_pkey"}
 
 
+async def test_identical_memories_are_looked_up_where_most_users_are_small(filled: Targets) -> None:
+    text = (sql_root() / "postgres" / "migrations" / "0006_write_batch.sql").read_text()
+    found = re.search(r"v_hash is not distinct from \((.*? limit 1)\);", text, re.DOTALL)
+    assert found
+    async with administration(filled) as connection:
+        await connection.execute(
+            "insert into memory.nodes (user_id, content, content_hash, version)"
+            " select 'small' || i / 5, '{}', sha256(i::text::bytea), i from generate_series(1, 10000) i"
+        )
+        await connection.execute("analyze memory.nodes")
+    async with connection_to(filled.runtime) as connection, connection.transaction():
+        await connection.execute("select memory.bind_users($1)", ["u7"])
+        await connection.execute("set local plan_cache_mode = force_generic_plan")
+        asked = found[1].replace("v_hash", "$1").replace("p_user", "$2")
+        await connection.execute(f"prepare looked_up (bytea, text) as {asked}")
+        plan = json.loads(await connection.fetchval("explain (format json) execute looked_up ('a', 'u7')"))
+        assert indexes_of(plan[0]["Plan"]) == {"nodes_content"}
+
+
 async def test_a_whole_user_is_read_without_touching_others(filled: Targets) -> None:
     async with connection_to(filled.runtime) as connection, connection.transaction():
         await connection.execute("select memory.bind_users($1)", ["u7"])

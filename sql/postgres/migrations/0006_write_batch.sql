@@ -192,6 +192,9 @@ declare
   v_gone uuid[] := '{}';
   v_renamed uuid[] := '{}';
   v_same jsonb := '{}';
+  v_hashes bytea[];
+  v_hash bytea;
+  v_twins boolean := false;
   v_missing bigint;
   v_misplaced boolean := false;
   v_changed uuid[] := '{}';
@@ -280,13 +283,24 @@ begin
   end if;
 
   if p_ops ? 'nodes' then
-    -- Mostly there is none, which the index alone can tell. The array comes from a subquery because a plan for any array
-    -- is kept: one for the values of a variable would be made anew each time.
-    if exists (
-      select from memory.nodes where user_id = p_user and content_hash = any (array(
-        select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
-        where o @> '{"only_once": true}'))
-    ) then
+    -- Mostly there is none, which the index alone can tell. A few are looked up one after another, in the order of that
+    -- index: for row security and the user the planner takes every user for a small one, and would rather read all
+    -- memories of a large one. For many that is not too much. They are asked for in ways whose plan is kept, where one
+    -- for the array would be made anew each time.
+    v_hashes := array(
+      select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
+      where o @> '{"only_once": true}');
+    if cardinality(v_hashes) > 4 then
+      v_twins := exists (
+        select from memory.nodes where user_id = p_user and content_hash = any (array(select unnest(v_hashes))));
+    else
+      foreach v_hash in array v_hashes loop
+        v_twins := v_twins or v_hash is not distinct from (
+          select n.content_hash from memory.nodes n where n.user_id = p_user and n.content_hash >= v_hash
+          order by n.content_hash limit 1);
+      end loop;
+    end if;
+    if v_twins then
       select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
         into v_same, v_dead
         from (

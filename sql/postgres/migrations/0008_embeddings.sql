@@ -3,24 +3,29 @@
 
 -- Keeps the vectors of texts, each read at some version of its memory; where the memory has changed since, its text may
 -- be another, and nothing is kept. `p_nodes`, `p_fields`, `p_versions` and the vectors go together; of `p_vectors` and
--- `p_halves` one is empty. When nothing was left to do for the user at version `p_done`, that is noted under `p_mark`.
+-- `p_halves` one is empty. With them, no memory that changed after version `p_since`, up to `p_done`, lacks a vector that
+-- can be made; where nothing is missing before that either, it is noted under `p_mark`. In another incarnation of the
+-- user nothing happens, and `o_incarnation` is null.
 create function memory.keep_vectors(
-  p_user text, p_model text, p_dimensions integer, p_nodes uuid[], p_fields text[], p_versions bigint[],
-  p_vectors public.vector[], p_halves public.halfvec[], p_mark text, p_done bigint,
-  out o_incarnation uuid, out o_before bigint, out o_version bigint, out o_kept uuid[]
+  p_user text, p_incarnation uuid, p_since bigint, p_done bigint, p_model text, p_dimensions integer, p_nodes uuid[],
+  p_fields text[], p_versions bigint[], p_vectors public.vector[], p_halves public.halfvec[], p_mark text,
+  out o_user_id text, out o_incarnation uuid, out o_before bigint, out o_version bigint, out o_kept uuid[]
 )
 language plpgsql volatile
 as $$
 declare
   v_ann boolean;
+  v_done bigint;
 begin
   perform memory.bind_users(array[p_user]);
-  select incarnation, version, coalesce(metadata -> 'ann' ? p_mark, false) into o_incarnation, o_before, v_ann
-    from memory.user_metadata where user_id = p_user for update;
+  o_user_id := p_user;
+  select incarnation, version, coalesce(metadata -> 'ann' ? p_mark, false),
+         coalesce((metadata -> 'embedded' ->> p_mark)::bigint, 0)
+    into o_incarnation, o_before, v_ann, v_done
+    from memory.user_metadata where user_id = p_user and incarnation = p_incarnation for update;
   if not found then
     return;
   end if;
-  o_version := o_before;
   with kept as (
     insert into memory.embeddings as t (
       user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, ann, version)
@@ -33,18 +38,16 @@ begin
       content_hash = excluded.content_hash, ann = excluded.ann, version = excluded.version
     returning t.node_id
   )
-  select array_agg(distinct node_id) into o_kept from kept;
-  if o_kept is null then
-    o_kept := '{}';
-    return;
-  end if;
+  select coalesce(array_agg(distinct node_id), '{}') into o_kept from kept;
   -- Caches learn of vectors as they learn of everything.
-  o_version := o_before + 1;
-  update memory.user_metadata
-    set version = o_version,
-        metadata = case when p_done is null then metadata
-          else memory.marked(metadata, p_mark, case when p_done = o_before then o_version else p_done end) end
-    where user_id = p_user;
+  o_version := o_before + (o_kept <> '{}')::int;
+  if p_done is not null and v_done >= p_since then
+    v_done := greatest(v_done, case when p_done = o_before then o_version else p_done end);
+    update memory.user_metadata set version = o_version, metadata = memory.marked(metadata, p_mark, v_done)
+      where user_id = p_user;
+  elsif o_version > o_before then
+    update memory.user_metadata set version = o_version where user_id = p_user;
+  end if;
 end
 $$;
 
@@ -54,17 +57,6 @@ language sql immutable parallel safe
 as $$
   select p_metadata || jsonb_build_object(
     'embedded', coalesce(p_metadata -> 'embedded', '{}') || jsonb_build_object(p_mark, p_version))
-$$;
-
--- Notes that there is nothing left to do for a user at a version.
-create function memory.mark_embedded(p_user text, p_mark text, p_incarnation uuid, p_version bigint) returns void
-language plpgsql volatile
-as $$
-begin
-  perform memory.bind_users(array[p_user]);
-  update memory.user_metadata set metadata = memory.marked(metadata, p_mark, p_version)
-    where user_id = p_user and incarnation = p_incarnation and version >= p_version;
-end
 $$;
 
 -- Users after `p_after` who have changed since all their memories had vectors, or never had any.
@@ -83,7 +75,7 @@ end
 $$;
 
 revoke all on function memory.keep_vectors(
-  text, text, integer, uuid[], text[], bigint[], public.vector[], public.halfvec[], text, bigint) from public;
+  text, uuid, bigint, bigint, text, integer, uuid[], text[], bigint[], public.vector[], public.halfvec[], text)
+  from public;
 revoke all on function memory.marked(jsonb, text, bigint) from public;
-revoke all on function memory.mark_embedded(text, text, uuid, bigint) from public;
 revoke all on function memory.users_to_embed(text, text, integer) from public;

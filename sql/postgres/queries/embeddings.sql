@@ -1,11 +1,20 @@
 -- name: keep
--- Vectors of one user's memories, in one round trip.
-select o_incarnation as incarnation, o_before as before, o_version as version, o_kept as kept
-from memory.keep_vectors(:owner, :model, :dimensions, :nodes, :fields, :versions, :vectors, :halves, :mark, :done);
-
--- name: mark
--- Nothing was left to do for a user.
-select memory.mark_embedded(:owner, :mark, :incarnation, :version);
+-- Vectors of several users' memories, in one round trip; each user's are those from the `first` place to the `last` one.
+-- Sorted, because two callers that lock users in another order block each other.
+select kept.o_user_id as user_id, kept.o_incarnation as incarnation, kept.o_before as before, kept.o_version as version,
+       kept.o_kept as kept
+from (
+  select sent.* from unnest(
+    :owners::text[], :incarnations::uuid[], :sinces::bigint[], :dones::bigint[], :firsts::integer[], :lasts::integer[]
+  ) as sent (owner, incarnation, since, done, first, last)
+  order by sent.owner collate "C"
+) as sorted
+cross join lateral memory.keep_vectors(
+  sorted.owner, sorted.incarnation, sorted.since, sorted.done, :model, :dimensions,
+  (:nodes::uuid[])[sorted.first : sorted.last], (:fields::text[])[sorted.first : sorted.last],
+  (:versions::bigint[])[sorted.first : sorted.last], (:vectors::public.vector[])[sorted.first : sorted.last],
+  (:halves::public.halfvec[])[sorted.first : sorted.last], :mark
+) as kept;
 
 -- name: users_to_embed
 -- Users who may have memories without a vector, in pages.

@@ -69,7 +69,11 @@ class StoreCalls:
         """An item that a look into this process gives; None: it has to be asked for."""
         if self.strong:
             return None
-        address = self._address(GetOp(tuple(namespace), key))
+        try:
+            address = self.namespaces.address(namespace, key)
+        except InvalidInput:
+            # Whoever asks for it is told what is wrong.
+            return None
         node = self.items.held(address.owner, address.node_id)
         return None if node is None else stored_item(node)
 

@@ -33,20 +33,26 @@ class FoundItem(SearchItem):
 
 def stored_item(node: MemoryNode) -> StoredItem:
     """A memory as an item."""
-    return StoredItem(item_version(node), **_fields(node))
+    created_at = node.created_at or _UNKNOWN
+    return StoredItem(
+        item_version(node),
+        value=value_of(node),
+        key=node.key,
+        namespace=node.namespace or (),
+        created_at=created_at,
+        updated_at=node.updated_at or created_at,
+    )
 
 
 def found_item(node: MemoryNode, score: float | None) -> FoundItem:
     """A memory as an item that was found."""
-    return FoundItem(item_version(node), score=score, **_fields(node))
-
-
-def _fields(node: MemoryNode) -> dict[str, Any]:
     created_at = node.created_at or _UNKNOWN
-    return {
-        "value": value_of(node),
-        "key": node.key,
-        "namespace": node.namespace or (),
-        "created_at": created_at,
-        "updated_at": node.updated_at or created_at,
-    }
+    return FoundItem(
+        item_version(node),
+        score=score,
+        value=value_of(node),
+        key=node.key,
+        namespace=node.namespace or (),
+        created_at=created_at,
+        updated_at=node.updated_at or created_at,
+    )

@@ -33,7 +33,7 @@ class Accesses:
     def count(self, user_id: str, node_ids: Iterable[str]) -> None:
         """Each of these was read once, now."""
         now = self._clock()
-        self._add(user_id, ((node_id, 1, now) for node_id in node_ids))
+        self._add(user_id, [(node_id, 1, now) for node_id in node_ids])
 
     async def write(self) -> None:
         """Write down what was counted; what could not be written is counted on.

@@ -1,13 +1,16 @@
 """Making vectors of memories, off the write path: of what this process writes at once, of everything else in time.
 
-What is missing is asked of the database each time, so nothing has to be remembered: an outage of the embedder, a killed
-process, a new model and memories from before there was an embedder are all the same to it.
+New memories that it has just written get theirs together, whoever's they are. What else is missing is asked of the
+database each time, so nothing has to be remembered: an outage of the embedder, a killed process, a new model and
+memories from before there was an embedder are all the same to it.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -17,21 +20,30 @@ from hybrid_memory.embeddings.embedder import Vector
 from hybrid_memory.embeddings.guarded import GuardedEmbedder
 from hybrid_memory.errors import EmbeddingError, HybridMemoryError, StorageUnavailable
 from hybrid_memory.graph.user_graph import Clock, utc_now
+from hybrid_memory.memory.just_written import JustWritten, in_portions
 from hybrid_memory.memory.texts import hash_of
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.embeddings import KeptVectors, Lacking, Made, Space
+from hybrid_memory.postgres.batches import Applied
+from hybrid_memory.postgres.embeddings import KeptVectors, Lacking, Made, MadeForUser, Space
+from hybrid_memory.replication.writer import Answer
 from hybrid_memory.sqlite.cached_vectors import CachedVectors
 
 EMBEDDINGS, BACKFILL = "embeddings", "embedding_backfill"
 _PAGE = 256
 _USERS_AT_ONCE = 4
+# More in a call would keep each other's writes waiting, and leave the server's other processors idle.
+_USERS_PER_CALL = 16
 _EVERY_SECONDS = 5.0
+# What is written within a moment is embedded together, unless somebody waits for it.
+_GATHERING_SECONDS = 0.05
 _BACKFILL_SECONDS = 60.0
 _JOB_SECONDS = 3600.0
 # What any text does: only the length of the answer matters.
 _PROBE = "length"
 
+# Whose it is, and what it says.
+_Text = tuple[str, str]
 Texts = Callable[[MemoryNode], Mapping[str, str]]
 Undelivered = Callable[[str], Awaitable[bool]]
 Shown = Callable[[str, Space, KeptVectors, Sequence[Made]], Awaitable[None]]
@@ -40,13 +52,8 @@ Shown = Callable[[str, Space, KeptVectors, Sequence[Made]], Awaitable[None]]
 class VectorRows(Protocol):
     """Where vectors are kept, and what knows which memories have none."""
 
-    async def keep(
-        self, user_id: str, space: Space, made: Sequence[Made], *, done: int | None = None
-    ) -> KeptVectors | None:
-        """Keep vectors of memories that have not changed since; `done`: after it, that version lacks none."""
-
-    async def mark(self, user_id: str, space: Space, incarnation: str, version: int) -> None:
-        """Note that the memories of a version lack none that can be made."""
+    async def keep(self, space: Space, several: Sequence[MadeForUser]) -> Mapping[str, KeptVectors]:
+        """Keep vectors of memories that have not changed since, of each user once; who is gone is left out."""
 
     async def lacking(
         self, user_id: str, space: Space, at: datetime, after: MemoryNode | None, most: int
@@ -61,6 +68,14 @@ class VectorRows(Protocol):
 
     def users_to_embed(self, space: Space, seconds: float) -> AsyncIterator[str]:
         """Users who may have some; one of all processes is told of them every so many seconds."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What was written of a user since vectors were made for him, and with what it came, where all of that is known."""
+
+    node_ids: set[str]
+    known: JustWritten | None
 
 
 class Embedding:
@@ -96,7 +111,8 @@ class Embedding:
         self._undelivered = undelivered
         self._events = events
         self._clock = clock
-        self._pending: dict[str, set[str]] = {}
+        self._waiting: dict[str, _Waiting] = {}
+        self._in_work: dict[str, _Waiting] = {}
         self._backlog = 0
         # A lock lives as long as somebody holds it or waits for it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -112,7 +128,7 @@ class Embedding:
     @property
     def pending(self) -> int:
         """How many memories wait for their vectors, as far as this process knows."""
-        return sum(map(len, self._pending.values())) + self._backlog
+        return len({one for user in self._pending() for one in user.node_ids}) + self._backlog
 
     async def space(self) -> Space:
         """The vectors that are made now.
@@ -133,14 +149,18 @@ class Embedding:
             space = known[0] if known else Space(self._embedder.model, 0)
         return await self._rows.lacking_count(user_id, space, self._clock())
 
-    def wrote(self, user_id: str, node_ids: Collection[str]) -> None:
+    def wrote(self, user_id: str, node_ids: Collection[str], answer: Answer) -> None:
         """This process has written memories of a user."""
-        if not node_ids:
-            return
-        if user_id not in self._pending:
-            self._pending[user_id] = set()
-            self._ask()
-        self._pending[user_id].update(node_ids)
+        waiting = self._waiting.get(user_id)
+        if waiting is None:
+            if not node_ids:
+                return
+            waiting = self._waiting[user_id] = _Waiting(set(), _known_of(answer))
+            asyncio.get_running_loop().call_later(_GATHERING_SECONDS, self._ask)
+        # Callers that shared a batch all come with the same answer.
+        elif waiting.known is not None and not (isinstance(answer, Applied) and waiting.known.includes(answer)):
+            waiting.known = waiting.known.joined(_known_of(answer))
+        waiting.node_ids.update(node_ids)
 
     async def settled(self, user_id: str, seconds: float) -> None:
         """Wait until what this process has written of a user has its vectors, unless it gets none now."""
@@ -148,51 +168,87 @@ class Embedding:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while user_id in self._pending and not self._embedder.resting and not await self._undelivered(user_id):
+                while (
+                    (user_id in self._waiting or user_id in self._in_work)
+                    and not self._embedder.resting
+                    and not await self._undelivered(user_id)
+                ):
                     if user_id not in self._rounds:
+                        self._ask()
                         self._rounds[user_id] = asyncio.get_running_loop().create_future()
                     if not await asyncio.shield(self._rounds[user_id]):
                         return
 
     async def drained(self, background: Background) -> None:
         """Wait until everything this process has written has its vectors."""
-        while self._pending:
+        while self._waiting or self._in_work:
             self._embedder.wake()
             await background.ask(EMBEDDINGS)
-            if self._pending:
+            if self._waiting:
                 # The embedder may be away, or something on its way to the database.
                 await asyncio.sleep(0.05)
 
+    def _pending(self) -> Iterator["_Waiting"]:
+        yield from self._waiting.values()
+        yield from self._in_work.values()
+
     async def _catch_up(self) -> None:
-        """Work for the users of whom this process has written something, several at a time."""
+        """Work for the users of whom this process has written something; what fails for one fails when all are done."""
         places = asyncio.Semaphore(_USERS_AT_ONCE)
 
-        async def one(user_id: str) -> bool:
+        async def one(user_id: str) -> None:
             async with places:
-                return await self._attempt(user_id)
+                await self._attempt(user_id)
 
-        users = list(self._pending)
-        done = await asyncio.gather(*map(one, users))
-        if any(worked and user_id in self._pending for user_id, worked in zip(users, done, strict=True)):
-            # Something was written meanwhile.
-            self._ask()
-
-    async def _attempt(self, user_id: str) -> bool:
-        """Embed what one user lacks; whether that worked."""
-        wanted, worked = set(self._pending[user_id]), False
+        self._in_work, self._waiting = self._waiting, {}
         try:
+            await self._embed_known()
+            outcomes = await asyncio.gather(*map(one, list(self._in_work)), return_exceptions=True)
+        finally:
+            for user_id in list(self._in_work):
+                self._worked(user_id, done=False)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _attempt(self, user_id: str) -> None:
+        """Embed what one user lacks."""
+        with suppress(EmbeddingError, StorageUnavailable):
+            # Both are reported where they are noticed; what is missing stays so until the next time.
             if not self._embedder.resting and not await self._undelivered(user_id):
                 await self._embed(user_id)
-                worked = True
-                self._pending[user_id] -= wanted
-                if not self._pending[user_id]:
-                    del self._pending[user_id]
-        except (EmbeddingError, StorageUnavailable):
-            pass  # Both are reported where they are noticed; what is missing stays so until the next time.
-        finally:
-            if (waiting := self._rounds.pop(user_id, None)) is not None and not waiting.done():
-                waiting.set_result(worked)
-        return worked
+                self._worked(user_id, done=True)
+
+    def _worked(self, user_id: str, *, done: bool) -> None:
+        """Nobody works for a user now; what is not done waits on, and has to be looked for."""
+        left = self._in_work.pop(user_id)
+        if not done:
+            waiting = self._waiting.setdefault(user_id, left)
+            waiting.known = None
+            waiting.node_ids |= left.node_ids
+        if (turn := self._rounds.pop(user_id, None)) is not None and not turn.done():
+            turn.set_result(done)
+
+    async def _embed_known(self) -> None:
+        """Give new memories their vectors. Whoever is left in work may be at fault, or everything is."""
+        known = [
+            user.known
+            for user_id, user in self._in_work.items()
+            if user.known is not None
+            and user.node_ids <= user.known.nodes.keys()
+            and not await self._undelivered(user_id)
+        ]
+        with suppress(HybridMemoryError):
+            for portion in in_portions(known):
+                space, start = await self.space(), time.perf_counter()
+                made = await self._made(space, [node for one in portion for node in one.memories()])
+                users = [
+                    MadeForUser(one.user_id, one.incarnation, made.get(one.user_id, []), *one.span) for one in portion
+                ]
+                some = (users[first : first + _USERS_PER_CALL] for first in range(0, len(users), _USERS_PER_CALL))
+                await asyncio.gather(*(self._keep(space, each, start) for each in some))
+                for one in portion:
+                    self._worked(one.user_id, done=True)
 
     async def _backfill(self) -> None:
         """Work for everybody who lacks vectors: one of all processes with this model does."""
@@ -216,59 +272,78 @@ class Embedding:
                 if after is None and not last:
                     self._backlog = await self._rows.lacking_count(user_id, space, self._clock())
                 start = time.perf_counter()
-                made = await self._made(user_id, space, page.nodes)
-                if made:
-                    kept = await self._rows.keep(user_id, space, made, done=page.version if last else None)
-                    if kept is not None:
-                        await self._shown(user_id, space, kept, made)
-                elif last:
-                    await self._rows.mark(user_id, space, page.incarnation, page.version)
+                made = (await self._made(space, page.nodes)).get(user_id, [])
                 self._backlog = 0 if last else max(0, self._backlog - len(page.nodes))
-                if made:
-                    duration = round((time.perf_counter() - start) * 1000, 3)
-                    self._events.info(
-                        "memories_embedded",
-                        user_id=user_id,
-                        model=space.model,
-                        vectors=len(made),
-                        pending=self._backlog,
-                        duration_ms=duration,
-                    )
+                if made or last:
+                    done = page.version if last else None
+                    await self._keep(space, [MadeForUser(user_id, page.incarnation, made, done=done)], start)
                 if last:
                     break
                 after = page.nodes[-1]
 
-    async def _made(self, user_id: str, space: Space, nodes: Sequence[MemoryNode]) -> list[Made]:
-        texts = [(node, field, text) for node in nodes for field, text in self._texts(node).items()]
-        vectors = await self._vectors(user_id, space, dict.fromkeys(text for *_, text in texts))
-        return [Made(node, field, vectors[text]) for node, field, text in texts if text in vectors]
+    async def _keep(self, space: Space, several: Sequence[MadeForUser], start: float) -> None:
+        """Keep vectors, each user's or none of them, show and report them."""
+        kept = await self._rows.keep(space, several)
+        for user in several:
+            if not user.made:
+                continue
+            if user.user_id in kept:
+                await self._shown(user.user_id, space, kept[user.user_id], user.made)
+            duration = round((time.perf_counter() - start) * 1000, 3)
+            self._events.info(
+                "memories_embedded",
+                user_id=user.user_id,
+                model=space.model,
+                vectors=len(user.made),
+                pending=self._backlog,
+                duration_ms=duration,
+            )
 
-    async def _vectors(self, user_id: str, space: Space, texts: Collection[str]) -> dict[str, Vector]:
+    async def _made(self, space: Space, nodes: Sequence[MemoryNode]) -> Mapping[str, list[Made]]:
+        """Vectors of memories, by the user."""
+        texts = [(node, field, text) for node in nodes for field, text in self._texts(node).items()]
+        vectors = await self._vectors(space, dict.fromkeys((node.user_id, text) for node, _, text in texts))
+        made: defaultdict[str, list[Made]] = defaultdict(list)
+        for node, field, text in texts:
+            if (node.user_id, text) in vectors:
+                made[node.user_id].append(Made(node, field, vectors[node.user_id, text]))
+        return made
+
+    async def _vectors(self, space: Space, texts: Collection[_Text]) -> dict[_Text, Vector]:
         """The vectors of texts, from the cache or the embedder; of those that it refuses there is none."""
-        hashes = {hash_of(text): text for text in texts}
-        known: dict[str, Vector] = {}
+        hashes = {one: (one[0], hash_of(one[1])) for one in texts}
+        known: dict[_Text, Vector] = {}
         if self._cache is not None:
             with suppress(HybridMemoryError):
-                found = await self._cache.get(user_id, space.mark, hashes)
-                known = {hashes[one]: vector for one, vector in found.items() if vector.size == space.dimensions}
-        new = await self._asked(user_id, [text for text in texts if text not in known])
-        new = {text: vector for text, vector in new.items() if vector.any()}
+                found = await self._cache.get(space.mark, hashes.values())
+                known = {one: found[key] for one, key in hashes.items() if key in found}
+                known = {one: vector for one, vector in known.items() if vector.size == space.dimensions}
+        unknown = {text: user_id for user_id, text in texts if (user_id, text) not in known}
+        asked = await self._asked(list(unknown.items()))
+        new = {one: asked[one[1]] for one in texts if one not in known and one[1] in asked}
+        new = {one: vector for one, vector in new.items() if vector.any()}
         if new and self._cache is not None:
             with suppress(HybridMemoryError):
-                await self._cache.keep(user_id, space.mark, {hash_of(text): vector for text, vector in new.items()})
+                await self._cache.keep(space.mark, {hashes[one]: vector for one, vector in new.items()})
         return known | new
 
-    async def _asked(self, user_id: str, texts: Sequence[str]) -> dict[str, Vector]:
+    async def _asked(self, texts: Sequence[tuple[str, str]]) -> dict[str, Vector]:
         """Ask the embedder; a text that it refuses is found by asking for fewer and fewer, and left out."""
         if not texts:
             return {}
         try:
-            return dict(zip(texts, await self._embedder.documents(texts), strict=True))
+            vectors = await self._embedder.documents([text for text, _ in texts])
+            return {text: vector for (text, _), vector in zip(texts, vectors, strict=True)}
         except EmbeddingError as error:
             if not error.texts_at_fault:
                 raise
             if len(texts) == 1:
+                ((_, user_id),) = texts
                 self._events.warning("embedding_refused", user_id=user_id, error=str(error))
                 return {}
         half = len(texts) // 2
-        return await self._asked(user_id, texts[:half]) | await self._asked(user_id, texts[half:])
+        return await self._asked(texts[:half]) | await self._asked(texts[half:])
+
+
+def _known_of(answer: Answer) -> JustWritten | None:
+    return JustWritten.of(answer) if isinstance(answer, Applied) else None

@@ -1,7 +1,8 @@
 """Users' vectors in `state.db`; see `postgres.embeddings.Embeddings`, whose answers these are."""
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from hybrid_memory.graph.view import is_stub
 from hybrid_memory.models import MemoryNode
-from hybrid_memory.postgres.embeddings import KeptVectors, Lacking, Made, NewVectors, Space, VectorRow
+from hybrid_memory.postgres.embeddings import KeptVectors, Lacking, MadeForUser, NewVectors, Space, VectorRow
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.local_rows import LocalRows
@@ -24,36 +25,10 @@ class LocalVectors:
         self._state = state
         self._done: dict[tuple[str, Space], tuple[str, int]] = {}
 
-    async def keep(
-        self, user_id: str, space: Space, made: Sequence[Made], *, done: int | None = None
-    ) -> KeptVectors | None:
-        """Keep vectors of memories that have not changed since; None for a user who is gone."""
-
-        def job(sql: Statements) -> KeptVectors | None:
-            rows = LocalRows(sql, user_id)
-            state = rows.state()
-            if state is None:
-                return None
-            vectors = []
-            for one in made:
-                there = rows.node(one.node.node_id)
-                if there is not None and there.node.version == one.node.version:
-                    values = one.values.tolist()
-                    vectors.append(NodeVector(one.node.node_id, one.field, space.model, values, there.content_hash))
-            version = state.version + bool(vectors)
-            if vectors:
-                rows.keep(Changes(vectors=vectors), version)
-                rows.keep_state(replace(state, version=version, is_copy=False))
-            return KeptVectors(state.incarnation, state.version, version, frozenset(one.node_id for one in vectors))
-
-        kept = await self._state.write(job)
-        if kept is not None and done is not None:
-            await self.mark(user_id, space, kept.incarnation, kept.version if done == kept.before else done)
-        return kept
-
-    async def mark(self, user_id: str, space: Space, incarnation: str, version: int) -> None:
-        """Note that every memory the user had at a version has a vector, as far as one can be made."""
-        self._done[user_id, space] = (incarnation, version)
+    async def keep(self, space: Space, several: Sequence[MadeForUser]) -> Mapping[str, KeptVectors]:
+        """Keep vectors of memories that have not changed since, of each user once; who is gone is left out."""
+        kept = await asyncio.gather(*(self._keep(space, user) for user in several))
+        return {user.user_id: one for user, one in zip(several, kept, strict=True) if one is not None}
 
     async def lacking(
         self, user_id: str, space: Space, at: datetime, after: MemoryNode | None, most: int
@@ -101,6 +76,34 @@ class LocalVectors:
             return NewVectors(state.incarnation, state.version, list(_of(models, vectors)), outdated, complete=complete)
 
         return await self._state.read(query, timeout=timeout)
+
+    async def _keep(self, space: Space, user: MadeForUser) -> KeptVectors | None:
+        def job(sql: Statements) -> KeptVectors | None:
+            rows = LocalRows(sql, user.user_id)
+            state = rows.state()
+            if state is None or state.incarnation != user.incarnation:
+                return None
+            vectors = []
+            for one in user.made:
+                there = rows.node(one.node.node_id)
+                if there is not None and there.node.version == one.node.version:
+                    values = one.values.tolist()
+                    vectors.append(NodeVector(one.node.node_id, one.field, space.model, values, there.content_hash))
+            version = state.version + bool(vectors)
+            if vectors:
+                rows.keep(Changes(vectors=vectors), version)
+                rows.keep_state(replace(state, version=version, is_copy=False))
+            return KeptVectors(state.incarnation, state.version, version, frozenset(one.node_id for one in vectors))
+
+        kept = await (self._state.write(job) if user.made else self._state.read(job))
+        if kept is not None and user.done is not None:
+            incarnation, done = self._done.get((user.user_id, space), (kept.incarnation, 0))
+            if incarnation != kept.incarnation:
+                done = 0
+            if done >= user.since:
+                done = max(done, kept.version if user.done == kept.before else user.done)
+                self._done[user.user_id, space] = (kept.incarnation, done)
+        return kept
 
     async def _lacking(self, user_id: str, space: Space, at: datetime) -> Lacking | None:
         """All of them, those that changed first coming first; None when it is known that there are none."""

@@ -20,7 +20,7 @@ from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.embeddings import Space
 from hybrid_memory.replication.batching import Write
 from hybrid_memory.replication.writer import Answer
-from hybrid_memory.sqlite.cached_vectors import CachedVectors
+from hybrid_memory.sqlite.cached_vectors import CachedVectors, UserText
 
 # Longer waits are not worth it: words find something at once.
 _OWN_VECTORS_SECONDS = 1.0
@@ -103,7 +103,8 @@ class Vectors:
             self.held.wrote(answer)
         if self._pipeline is not None:
             nodes = (one for one in writes if one.kind in ("nodes", "entities"))
-            self._pipeline.wrote(user_id, {answer.same.get(one.row["node_id"], one.row["node_id"]) for one in nodes})
+            node_ids = {answer.same.get(one.row["node_id"], one.row["node_id"]) for one in nodes}
+            self._pipeline.wrote(user_id, node_ids, answer)
 
     async def cosines(self, memory: UserMemory, text: str, vector: Sequence[float] | None) -> Cosines | None:
         """How alike a user's memories are to a question, in words or as a vector; None when that cannot be told.
@@ -193,11 +194,11 @@ class Vectors:
         if self._cache is None or vectors.incarnation is not None or self._filled.get(memory.user_id) == standing:
             return
         self._filled[memory.user_id] = standing
-        wanted: dict[bytes, list[tuple[str, str]]] = {}
+        wanted: dict[UserText, list[tuple[str, str]]] = {}
         for node in memory.get_all_nodes():
             for field, text in self._texts(node).items():
-                wanted.setdefault(hash_of(text), []).append((node.node_id, field))
+                wanted.setdefault((memory.user_id, hash_of(text)), []).append((node.node_id, field))
         with suppress(HybridMemoryError):
-            for text_hash, values in (await self._cache.get(memory.user_id, space.mark, wanted)).items():
-                for node_id, field in wanted[text_hash]:
+            for key, values in (await self._cache.get(space.mark, wanted)).items():
+                for node_id, field in wanted[key]:
                     vectors.put(node_id, field, space.model, values)

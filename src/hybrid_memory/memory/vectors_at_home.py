@@ -7,7 +7,7 @@ from datetime import datetime
 from hybrid_memory.memory.homes import Homes
 from hybrid_memory.memory.vector_parts import VectorStorage
 from hybrid_memory.models import MemoryNode
-from hybrid_memory.postgres.embeddings import KeptVectors, Lacking, Made, NewVectors, Space
+from hybrid_memory.postgres.embeddings import KeptVectors, Lacking, MadeForUser, NewVectors, Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,15 +18,12 @@ class VectorsAtHome:
     local: VectorStorage
     postgres: VectorStorage
 
-    async def keep(
-        self, user_id: str, space: Space, made: Sequence[Made], *, done: int | None = None
-    ) -> KeptVectors | None:
-        """Keep vectors of memories that have not changed since; None for a user who is gone."""
-        return await (await self._place_of(user_id)).keep(user_id, space, made, done=done)
-
-    async def mark(self, user_id: str, space: Space, incarnation: str, version: int) -> None:
-        """Note that the memories of a version lack none that can be made."""
-        await (await self._place_of(user_id)).mark(user_id, space, incarnation, version)
+    async def keep(self, space: Space, several: Sequence[MadeForUser]) -> Mapping[str, KeptVectors]:
+        """Keep vectors of memories that have not changed since, of each user once; who is gone is left out."""
+        here = [user for user in several if await self.homes.settle(user.user_id)]
+        there = [user for user in several if user not in here]
+        kept = dict(await self.local.keep(space, here)) if here else {}
+        return kept | (dict(await self.postgres.keep(space, there)) if there else {})
 
     async def lacking(
         self, user_id: str, space: Space, at: datetime, after: MemoryNode | None, most: int

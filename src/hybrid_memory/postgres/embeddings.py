@@ -1,8 +1,9 @@
 """The table `embeddings`: keeping vectors, finding the memories that have none, and reading what is new."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from uuid import UUID
 
 import asyncpg
@@ -56,6 +57,21 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeForUser:
+    """Vectors of one user's memories.
+
+    With them, no memory that changed after version `since`, up to `done`, lacks one that can be made; `done` is None
+    where nobody knows.
+    """
+
+    user_id: str
+    incarnation: str
+    made: Sequence[Made]
+    since: int = 0
+    done: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KeptVectors:
     """What became of them: the memories that have them now, and the user's version before and after."""
 
@@ -86,7 +102,7 @@ class NewVectors:
 
 
 class Embeddings:
-    """The vectors of all users, one user per call.
+    """The vectors of all users.
 
     Args:
         database: where they are.
@@ -97,17 +113,19 @@ class Embeddings:
         self._database = database
         self._changed = changed
 
-    async def keep(
-        self, user_id: str, space: Space, made: Sequence[Made], *, done: int | None = None
-    ) -> KeptVectors | None:
-        """Keep vectors of memories that have not changed since; None for a user who is gone.
-
-        `done`: with them, every memory that the user had at that version has a vector.
-        """
+    async def keep(self, space: Space, several: Sequence[MadeForUser]) -> Mapping[str, KeptVectors]:
+        """Keep vectors of memories that have not changed since, of each user once; who is gone is left out."""
+        made = [one for user in several for one in user.made]
+        lasts = list(accumulate(len(user.made) for user in several))
         whole = space.dimensions <= LARGEST_VECTOR
         rows = await self._database.call(
             "embeddings.keep",
-            owner=user_id,
+            owners=[user.user_id for user in several],
+            incarnations=[UUID(user.incarnation) for user in several],
+            sinces=[user.since for user in several],
+            dones=[user.done for user in several],
+            firsts=[last - len(user.made) + 1 for last, user in zip(lasts, several, strict=True)],
+            lasts=lasts,
             model=space.model,
             dimensions=space.dimensions,
             nodes=[UUID(one.node.node_id) for one in made],
@@ -116,20 +134,17 @@ class Embeddings:
             vectors=[Vector(one.values) for one in made] if whole else [],
             halves=[] if whole else [HalfVector(one.values) for one in made],
             mark=space.mark,
-            done=done,
         )
-        row = rows[0]
-        if row["incarnation"] is None:
-            return None
-        if row["version"] > row["before"]:
-            self._changed(user_id, row["version"])
-        return KeptVectors(str(row["incarnation"]), row["before"], row["version"], frozenset(map(str, row["kept"])))
-
-    async def mark(self, user_id: str, space: Space, incarnation: str, version: int) -> None:
-        """Note that every memory the user had at a version has a vector, as far as one can be made."""
-        await self._database.call(
-            "embeddings.mark", owner=user_id, mark=space.mark, incarnation=UUID(incarnation), version=version
-        )
+        kept = {}
+        for row in rows:
+            if row["incarnation"] is None:
+                continue
+            if row["version"] > row["before"]:
+                self._changed(row["user_id"], row["version"])
+            kept[row["user_id"]] = KeptVectors(
+                str(row["incarnation"]), row["before"], row["version"], frozenset(map(str, row["kept"]))
+            )
+        return kept
 
     async def lacking(
         self, user_id: str, space: Space, at: datetime, after: MemoryNode | None, most: int

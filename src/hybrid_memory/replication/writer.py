@@ -55,7 +55,7 @@ class _Waiting:
 class Writer:
     """The one writer of an instance. Belongs to the event loop that uses it.
 
-    Postgres is asked to give back what was written of the users that `shown` says are held in this process. Without a
+    Postgres is asked to give back what was written of the users that `shown` says are of interest here. Without a
     queue, what Postgres does not confirm is not acknowledged.
     """
 

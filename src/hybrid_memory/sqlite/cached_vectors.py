@@ -1,7 +1,7 @@
 """Vectors in `cache.db`, by the text they were made of: what is lost here is made again."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -11,6 +11,8 @@ from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database
 
 Values: TypeAlias = npt.NDArray[np.float32]
+UserText: TypeAlias = tuple[str, bytes]
+"""Whose text it is, and its hash."""
 _STORED = np.dtype("<f4")
 
 
@@ -20,13 +22,13 @@ class CachedVectors:
     def __init__(self, cache: Database) -> None:
         self._cache = cache
 
-    async def get(self, user_id: str, space: str, hashes: Iterable[bytes]) -> dict[bytes, Values]:
-        """The vectors of those texts that have one, by the hash of the text."""
-        wanted = list(hashes)
+    async def get(self, space: str, wanted: Collection[UserText]) -> dict[UserText, Values]:
+        """The vectors of those texts that have one."""
 
-        def read(sql: Statements) -> dict[bytes, Values]:
+        def read(sql: Statements) -> dict[UserText, Values]:
             found = {
-                one: sql.value("cached_vectors.get", user_id=user_id, space=space, text_hash=one) for one in wanted
+                (user_id, text_hash): sql.value("cached_vectors.get", user_id=user_id, space=space, text_hash=text_hash)
+                for user_id, text_hash in wanted
             }
             return {
                 one: np.frombuffer(stored, dtype=_STORED).astype(np.float32)
@@ -36,12 +38,12 @@ class CachedVectors:
 
         return await self._cache.read(read)
 
-    async def keep(self, user_id: str, space: str, vectors: Mapping[bytes, Values]) -> None:
+    async def keep(self, space: str, vectors: Mapping[UserText, Values]) -> None:
         """Remember the vectors of some texts."""
         now = int(time.time() * 1_000_000)
 
         def write(sql: Statements) -> None:
-            for text_hash, values in vectors.items():
+            for (user_id, text_hash), values in vectors.items():
                 sql.run(
                     "cached_vectors.keep",
                     user_id=user_id,
