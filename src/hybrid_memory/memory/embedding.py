@@ -164,15 +164,11 @@ class Embedding:
 
     async def settled(self, user_id: str, seconds: float) -> None:
         """Wait until what this process has written of a user has its vectors, unless it gets none now."""
-        if user_id not in self._pending:
+        if not self._waits(user_id):
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while (
-                    (user_id in self._waiting or user_id in self._in_work)
-                    and not self._embedder.resting
-                    and not await self._undelivered(user_id)
-                ):
+                while self._waits(user_id) and not self._embedder.resting and not await self._undelivered(user_id):
                     if user_id not in self._rounds:
                         self._ask()
                         self._rounds[user_id] = asyncio.get_running_loop().create_future()
@@ -187,6 +183,9 @@ class Embedding:
             if self._waiting:
                 # The embedder may be away, or something on its way to the database.
                 await asyncio.sleep(0.05)
+
+    def _waits(self, user_id: str) -> bool:
+        return user_id in self._waiting or user_id in self._in_work
 
     def _pending(self) -> Iterator["_Waiting"]:
         yield from self._waiting.values()
