@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 COMPARE = "compare"
 _JOB_SECONDS = 60.0
-_USERS_AT_ONCE = 4
+_USERS_AT_ONCE = 16
 _PAUSE_SECONDS = 1.0
 # A job repeats up to a fifth later than it is told to.
 _LATE = 1.2
