@@ -20,6 +20,14 @@ from tests.support.recording import Recorded
 from tests.support.servers import administration
 
 MORE_THAN_AN_ANSWER_HOLDS = 250
+TELLS_TOO_MUCH = """
+do $$
+begin
+  execute replace(pg_get_functiondef('memory.news_of'::regproc), 'perform memory.bind_users(array[p_user]);',
+    'raise exception using errcode = ''54000'';');
+end
+$$
+"""
 
 
 def loader_of(database: Database) -> Loader:
@@ -137,6 +145,22 @@ async def test_many_new_memories_are_all_read(manager: HybridMemoryManager, data
     delta = await loader.changes("nick", incarnation, 0, counting=False)
     assert delta is not None
     assert len(delta.nodes) == len(facts)
+
+
+async def test_what_cannot_be_told_together_is_read_one_by_one(
+    manager: HybridMemoryManager, database: Database, targets: Targets
+) -> None:
+    users = ("nick", "eve")
+    for user in users:
+        await manager.store_persistent_memory(user, f"of {user}")
+    async with administration(targets) as outside:
+        await outside.execute(TELLS_TOO_MUCH)
+    loader = loader_of(database)
+    standings = [await standing(database, user) for user in users]
+    deltas = await asyncio.gather(
+        *(loader.changes(user, one[0], 0, counting=False) for user, one in zip(users, standings, strict=True))
+    )
+    assert [[node.text for node in delta.nodes] for delta in deltas if delta] == [["of nick"], ["of eve"]]
 
 
 async def test_only_the_users_own_rows_are_told_also_without_the_policies(

@@ -58,12 +58,10 @@ class Loader:
 
     async def changes(self, user_id: str, incarnation: str | None, since: int, *, counting: bool) -> Delta | None:
         """What changed since a version of one incarnation; None when only a load can tell."""
-        if not counting:
-            news = await self._newsroom.since(user_id, since)
-            if not self._leads(news.state, incarnation, since):
-                return None
-            if news.changes is not None:
-                return self._delta(news.state, news.changes, since)
+        news = None if counting else await self._newsroom.since(user_id, since)
+        if news is not None:
+            leads = self._leads(news.state, incarnation, since)
+            return self._delta(news.state, news.changes, since) if leads else None
         async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
             users = Users(transaction, user_id)
             if counting:
