@@ -39,8 +39,8 @@ class Lending:
         self._waiting = 0
 
     async def borrow(self) -> "Connection":
-        """A connection for oneself alone. Who waits for one from the pool is not overtaken."""
-        while self._at_hand and not self._waiting:
+        """A connection for oneself alone. Who waits because there are no more is not overtaken."""
+        while self._at_hand and not self._is_exhausted:
             connection, going_back = self._at_hand.popitem()
             # One that was lost meanwhile is out of the pool already, or goes back to be replaced.
             with suppress(asyncpg.InterfaceError):
@@ -68,9 +68,14 @@ class Lending:
             going_back.cancel()
             await self._released(connection)
 
+    @property
+    def _is_exhausted(self) -> bool:
+        """Whether somebody waits, and no more can be opened; while one is opened, others go on with what there is."""
+        return self._waiting > 0 and self._pool.get_size() >= self._pool.get_max_size()
+
     async def _give_back(self, connection: "Connection") -> None:
         # Whoever has the answer comes first, and whoever waits for a connection next.
-        await asyncio.sleep(0 if self._waiting else _SECONDS_AT_HAND)
+        await asyncio.sleep(0 if self._is_exhausted else _SECONDS_AT_HAND)
         self._at_hand.pop(connection, None)
         await self._released(connection)
 
