@@ -137,6 +137,7 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
         invalidation = Invalidation(link, link.continuity, channel_of(settings.schema_name), instance)
         stack.push_async_callback(invalidation.close)
         loader = Loader(link, clock, link.continuity)
+        stack.push_async_callback(loader.close)
         homes = Homes(
             database,
             persists,
@@ -178,11 +179,17 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
             now=utc_now,
         )
         link.on_recovery(sessions.recovered)
-        cached = None if keeper is None else keeper.vectors
         embeddings = Embeddings(link, changed=invalidation.changed)
         storage = VectorsAtHome(homes, LocalVectors(database), embeddings)
         vectors, embedding = vectors_and_pipeline(
-            storage, embedder, sessions, sessions.is_undelivered, cached, texts_of, settings, events
+            storage,
+            embedder,
+            sessions,
+            sessions.is_undelivered,
+            None if keeper is None else keeper.vectors,
+            texts_of,
+            settings,
+            events,
         )
         large = None
         if not link.is_absent:

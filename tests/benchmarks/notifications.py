@@ -31,7 +31,10 @@ async def _measure(benchmark: Benchmark, manager: HybridMemoryManager, users: in
     invalidation, numbers = manager._parts.freshness._invalidation, count()
 
     async def telling(*, tells: bool) -> None:
-        invalidation._closed = not tells
+        if tells:
+            invalidation._closing.clear()
+        else:
+            invalidation._closing.set()
 
     async def write_on(place: int) -> None:
         for _ in range(EACH):

@@ -203,6 +203,7 @@ async def test_a_migration_under_a_prepared_statement(database: Database, target
         await transaction.fetch("provoke.everything")
     async with administration(targets) as outside:
         await outside.execute("alter table memory.deployment add column later integer")
+    await until(lambda: not database._recovering, "the connection is given back")
     with pytest.raises(StorageUnavailable, match="0A000") as caught:
         async with database.transaction() as transaction:
             await transaction.fetch("provoke.everything")

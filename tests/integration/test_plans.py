@@ -133,6 +133,24 @@ async def test_identical_memories_are_looked_up_where_most_users_are_small(fille
         assert indexes_of(plan[0]["Plan"]) == {"nodes_content"}
 
 
+async def test_news_are_looked_up_by_version_by_the_plan_that_is_kept(filled: Targets) -> None:
+    """It is made for any version, of which a third of an average user's rows are newer."""
+    text = (sql_root() / "postgres" / "migrations" / "0010_freshness.sql").read_text()
+    found = re.search(r"return query\n(    select m\.incarnation.*?where m\.user_id = p_user);", text, re.DOTALL)
+    assert found
+    asked = found[1].replace("p_user", "$1").replace("p_since", "$2")
+    async with connection_to(filled.runtime) as connection, connection.transaction():
+        await connection.execute("select memory.bind_users($1)", ["u7"])
+        await connection.execute("set local plan_cache_mode = force_generic_plan")
+        await connection.execute(f"prepare news (text, bigint) as {asked}")
+        plan = json.loads(await connection.fetchval("explain (format json) execute news ('u7', 490)"))[0]["Plan"]
+        used = {"user_metadata_pkey", "nodes_version", "relationships_version", "tombstones_version"}
+        assert indexes_of(plan) == used
+        assert "Seq Scan" not in json.dumps(plan)
+        modes = await connection.fetchval("select proconfig from pg_proc where proname = 'news_of'")
+        assert modes == ["plan_cache_mode=force_generic_plan"]
+
+
 async def test_a_whole_user_is_read_without_touching_others(filled: Targets) -> None:
     async with connection_to(filled.runtime) as connection, connection.transaction():
         await connection.execute("select memory.bind_users($1)", ["u7"])

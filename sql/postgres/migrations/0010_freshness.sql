@@ -54,6 +54,52 @@ begin
 end
 $$;
 
+-- Where a user stands, and what came, changed or went after a version, seen by one statement: nothing of half a batch.
+-- No changes when there are too many for one answer. In their order and with a limit, so that they are looked up by
+-- version also by a plan for any version, which is kept.
+create function memory.news_of(p_user text, p_since bigint)
+returns table (
+  o_incarnation uuid, o_version bigint, o_node_count bigint, o_relationship_count bigint, o_entity_count bigint,
+  o_tombstone_floor bigint, o_last_deletion timestamptz, o_changes json
+)
+language plpgsql volatile set plan_cache_mode = force_generic_plan
+as $$
+begin
+  perform memory.bind_users(array[p_user]);
+  return query
+    select m.incarnation, m.version, m.node_count, m.relationship_count, m.entity_count, m.tombstone_floor, gone.latest,
+           case when greatest(changed.many, joined.many, gone.many) <= 200 then
+             json_build_object('nodes', changed.list, 'edges', joined.list, 'deleted', gone.list) end
+    from memory.user_metadata m
+    cross join lateral (
+      select count(*) as many, coalesce(json_agg(one), '[]') as list
+      from (
+        select n.node_id, n.context_type, n.content, n.content_kind, n.summary, n.tags, n.metadata, n.importance,
+               n.confidence, n.external_id, n.thread_id, n.seq, n.namespace, n.key, n.version, n.written_at,
+               n.written_by, n.created_at, n.updated_at, n.last_accessed_at, n.access_count, n.expires_at
+        from memory.nodes n where n.user_id = p_user and n.version > p_since order by n.version limit 201
+      ) as one
+    ) as changed
+    cross join lateral (
+      select count(*) as many, coalesce(json_agg(one), '[]') as list
+      from (
+        select r.from_node_id, r.to_node_id, r.relationship_type, r.strength, r.metadata, r.version, r.created_at,
+               r.updated_at
+        from memory.relationships r where r.user_id = p_user and r.version > p_since order by r.version limit 201
+      ) as one
+    ) as joined
+    cross join lateral (
+      select count(*) as many, coalesce(json_agg(one.node_id), '[]') as list, max(one.written_at) as latest
+      from (
+        select d.node_id, d.written_at
+        from memory.tombstones d where d.user_id = p_user and d.version > p_since order by d.version limit 201
+      ) as one
+    ) as gone
+    where m.user_id = p_user;
+end
+$$;
+
 revoke all on function memory.standing() from public;
 revoke all on function memory.renew_epoch(uuid) from public;
 revoke all on function memory.versions_of(text[]) from public;
+revoke all on function memory.news_of(text, bigint) from public;

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 COMPARE = "compare"
 _JOB_SECONDS = 60.0
-_USERS_AT_ONCE = 4
-_PAUSE_SECONDS = 1.0
+_USERS_AT_ONCE = 8
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 64.0
 # A job repeats up to a fifth later than it is told to.
 _LATE = 1.2
 # Who hears of changes asks so many times as seldom; a notification that got lost costs no more than that.
@@ -53,6 +54,8 @@ class Freshness:
         self._to_look_at: dict[str, int | None] = {}
         self._looking: set[asyncio.Task[None]] = set()
         self._awake = 0
+        self._pauses: dict[str, float] = {}
+        self._again: dict[str, asyncio.TimerHandle] = {}
         sessions.on_entered = self._entered
         invalidation.on_change = self._look_at
         invalidation.on_restored = self._ask
@@ -76,6 +79,8 @@ class Freshness:
     async def close(self) -> None:
         """Hear nothing more, and look at nobody."""
         await self._listener.close()
+        for timer in self._again.values():
+            timer.cancel()
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
@@ -155,8 +160,17 @@ class Freshness:
                 try:
                     await self._sessions.changed(user_id, version)
                 except HybridMemoryError:
-                    # Nobody says again what this one has missed.
-                    asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._ask)
+                    self._look_again(user_id, version)
+                else:
+                    self._pauses.pop(user_id, None)
         finally:
             # At the same moment as there was nothing more to look at: what comes then finds somebody awake.
             self._awake -= 1
+
+    def _look_again(self, user_id: str, version: int | None) -> None:
+        """Nobody says again what this one has missed; who cannot be read at all is looked at more and more seldom."""
+        pause = min(2 * self._pauses.get(user_id, _FIRST_PAUSE_SECONDS / 2), _LONGEST_PAUSE_SECONDS)
+        self._pauses[user_id] = pause
+        if (before := self._again.pop(user_id, None)) is not None:
+            before.cancel()
+        self._again[user_id] = asyncio.get_running_loop().call_later(pause, self._look_at, user_id, version)

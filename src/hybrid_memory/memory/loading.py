@@ -7,7 +7,9 @@ from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.models import MemoryNode, Relationship
 from hybrid_memory.postgres.access import Access
+from hybrid_memory.postgres.batches import NOTHING_WRITTEN, Written
 from hybrid_memory.postgres.continuity import Continuity
+from hybrid_memory.postgres.news import Newsroom
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.relationships import Relationships
 from hybrid_memory.postgres.users import Users, UserState
@@ -30,15 +32,20 @@ async def taken_in(graph: UserGraph, delta: Delta) -> bool:
 
 
 class Loader:
-    """Reads all rows of one moment, in one transaction of one user.
+    """Reads all rows of one moment: in one transaction of one user, or in one statement where they are few.
 
     `continuity` is shown which database they came from, and told when that is not as far as it was.
     """
 
     def __init__(self, database: Access, stamps: HybridClock, continuity: Continuity) -> None:
         self._database = database
+        self._newsroom = Newsroom(database)
         self._stamps = stamps
         self._continuity = continuity
+
+    async def close(self) -> None:
+        """Wait for no news any more."""
+        await self._newsroom.close()
 
     async def everything(self, user_id: str, arrived: Arrived) -> Delta:
         """All rows. Rows that somebody changed by hand are counted anew, and every cache is told."""
@@ -51,6 +58,10 @@ class Loader:
 
     async def changes(self, user_id: str, incarnation: str | None, since: int, *, counting: bool) -> Delta | None:
         """What changed since a version of one incarnation; None when only a load can tell."""
+        news = None if counting else await self._newsroom.since(user_id, since)
+        if news is not None:
+            leads = self._leads(news.state, incarnation, since)
+            return self._delta(news.state, news.changes, since) if leads else None
         async with self._database.transaction([user_id], isolation="repeatable_read") as transaction:
             users = Users(transaction, user_id)
             if counting:
@@ -59,26 +70,17 @@ class Loader:
             expected = (state.node_count, state.relationship_count) if state else (0, 0)
             if counting and await users.row_counts() != expected:
                 return None
-            if state is None:
-                return Delta(incarnation=None, version=0, since=0) if since == 0 else None
-            if state.incarnation == incarnation and state.version < since:
-                self._continuity.broken("a user's version is behind one that was seen")
-            if state.incarnation != incarnation or not state.tombstone_floor <= since <= state.version:
+            if not self._leads(state, incarnation, since):
                 return None
-            if state.version == since:
-                return Delta(incarnation=state.incarnation, version=since, since=since)
-            nodes = await Nodes(transaction, user_id).changed_since(since)
-            edges = await Relationships(transaction, user_id).changed_since(since)
-            deleted = await users.deleted_since(since) if state.last_deletion else []
-        self._observe(state, nodes)
-        return Delta(
-            incarnation=state.incarnation,
-            version=state.version,
-            nodes=nodes,
-            relationships=edges,
-            deleted=deleted,
-            since=since,
-        )
+            if state is None or state.version == since:
+                changes = NOTHING_WRITTEN
+            else:
+                changes = Written(
+                    await Nodes(transaction, user_id).changed_since(since),
+                    await Relationships(transaction, user_id).changed_since(since),
+                    frozenset(await users.deleted_since(since) if state.last_deletion else ()),
+                )
+        return self._delta(state, changes, since)
 
     async def node(self, user_id: str, node_id: str) -> MemoryNode | None:
         """One memory, expired or not."""
@@ -120,6 +122,29 @@ class Loader:
             complete=True,
         )
         return delta, (len(nodes), len(edges)) != expected
+
+    def _leads(self, state: UserState | None, incarnation: str | None, since: int) -> bool:
+        """Whether what changed after a version is all that is missing in a cache of that version."""
+        if state is None:
+            return since == 0
+        if state.incarnation != incarnation:
+            return False
+        if state.version < since:
+            self._continuity.broken("a user's version is behind one that was seen")
+        return state.tombstone_floor <= since <= state.version
+
+    def _delta(self, state: UserState | None, changes: Written, since: int) -> Delta:
+        if state is None:
+            return Delta(incarnation=None, version=0, since=0)
+        self._observe(state, changes.nodes)
+        return Delta(
+            incarnation=state.incarnation,
+            version=state.version,
+            nodes=changes.nodes,
+            relationships=changes.relationships,
+            deleted=changes.deleted,
+            since=since,
+        )
 
     def _observe(self, state: UserState | None, nodes: Iterable[MemoryNode]) -> None:
         """What is written from now on is later than what was read."""

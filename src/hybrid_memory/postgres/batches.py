@@ -71,6 +71,9 @@ class Written:
     deleted: frozenset[str]
 
 
+NOTHING_WRITTEN = Written((), (), frozenset())
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """What became of a user's operations: consumed up to `mark`, visible from `version` on.

@@ -22,6 +22,7 @@ from hybrid_memory.errors import ConfigurationError, StorageRejected, StorageUna
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.connecting import BoundedConnection, Connector, connection_arguments
 from hybrid_memory.postgres.failures import is_failure, translate
+from hybrid_memory.postgres.lending import Lending
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.queries import Query
 from hybrid_memory.settings import Settings
@@ -33,8 +34,6 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connectio
 # A server that works answers a ping within this; what it costs to be wrong is a new connection.
 _ANSWER_SECONDS = 0.5
 _ROLLBACK_SECONDS = 1.0
-# A connection that goes back to the pool without trouble is there after so many turns of the loop.
-_TURNS_TO_RETURN = 5
 Isolation: TypeAlias = Literal["read_committed", "repeatable_read"]
 _FETCHED_AT_ONCE = 1000
 _HANDED_OVER_AT_ONCE = 250
@@ -142,7 +141,7 @@ class Database:
         self._settings = settings
         self._events = events
         self._recovering: set[asyncio.Task[None]] = set()
-        self._returning: set[PoolConnectionProxy[asyncpg.Record]] = set()
+        self._lending = Lending(pool, self._behind)
         self._deadlines: set[asyncio.Timeout] = set()
         # The server processes that have answered since a call failed; None as long as none has.
         self._heard_from: set[int] | None = None
@@ -216,6 +215,7 @@ class Database:
         """Wait for running calls, but not for a server that does not answer."""
         try:
             async with asyncio.timeout(self._settings.close_timeout_seconds if timeout is None else timeout):
+                await self._lending.close()
                 await self._pool.close()
         except (TimeoutError, OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
             self._pool.terminate()
@@ -274,6 +274,7 @@ class Database:
         for deadline in self._deadlines:
             if not deadline.expired():
                 deadline.reschedule(now)
+        self._lending.forget()
         await self._pool.expire_connections()
 
     @asynccontextmanager
@@ -315,26 +316,22 @@ class Database:
         if self._heard_from is not None:
             self._heard_from.add(connection.get_server_pid())
         # The answer is here: nobody has to wait until the pool is done.
-        self._returning.add(connection)
-        self._behind(self._give_back(connection))
+        self._lending.take_back(connection)
 
-    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+    def _behind(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._recovering.add(task)
         task.add_done_callback(self._recovering.discard)
+        return task
 
     async def _answering(self) -> "PoolConnectionProxy[asyncpg.Record]":
-        """A pooled connection that answers.
+        """A connection that answers.
 
         What ended one connection may have ended others without a word. After a failure each of them is asked before its
         next use, and when one does not answer, none of them is used again.
         """
-        for _ in range(_TURNS_TO_RETURN):
-            # The one that was used last answers and has everything at hand: it is worth a moment.
-            if self._returning:
-                await asyncio.sleep(0)
         while True:
-            connection = await self._pool.acquire()
+            connection = await self._lending.borrow()
             if self._heard_from is None or connection.get_server_pid() in self._heard_from:
                 return connection
             try:
@@ -347,20 +344,11 @@ class Database:
                 if not is_failure(error):
                     raise
                 self._heard_from.clear()
+                self._lending.forget()
                 await self._pool.expire_connections()
             else:
                 self._heard_from.add(connection.get_server_pid())
                 return connection
-
-    async def _give_back(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
-        try:
-            # Whoever has the answer comes first.
-            await asyncio.sleep(0)
-            # One that was lost at the last moment is out of the pool already.
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                await self._pool.release(connection)
-        finally:
-            self._returning.discard(connection)
 
     async def _take_back(self, connection: "PoolConnectionProxy[asyncpg.Record]", *, interrupted: bool) -> None:
         """Stop what the server still does for a failed call, then give the connection back, or up."""

@@ -3,9 +3,13 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from hybrid_memory.postgres.access import Access
 from hybrid_memory.postgres.database import Transaction
+
+if TYPE_CHECKING:
+    import asyncpg
 
 _USERS_AT_ONCE = 1000
 # Another incarnation means that nothing of the one before counts any more; None stands for a user who never wrote.
@@ -34,6 +38,19 @@ class UserState:
     tombstone_floor: int
     last_deletion: datetime | None
 
+    @classmethod
+    def of(cls, row: "asyncpg.Record") -> "UserState":
+        """The state that a row tells, whatever else is in it."""
+        return cls(
+            incarnation=str(row["incarnation"]),
+            version=row["version"],
+            node_count=row["node_count"],
+            relationship_count=row["relationship_count"],
+            entity_count=row["entity_count"],
+            tombstone_floor=row["tombstone_floor"],
+            last_deletion=row["last_deletion"],
+        )
+
 
 class Users:
     """One user's row within one bound transaction."""
@@ -45,7 +62,7 @@ class Users:
     async def state(self, since: int = -1) -> UserState | None:
         """Where the user's memory stands, and its last deletion after a version; None for a user who never wrote."""
         row = await self._transaction.fetchrow("users.state", user_id=self._user_id, version=since)
-        return UserState(**dict(row) | {"incarnation": str(row["incarnation"])}) if row else None
+        return UserState.of(row) if row else None
 
     async def deleted_since(self, version: int) -> list[str]:
         """Ids of the memories deleted after `version`."""

@@ -48,7 +48,7 @@ class Invalidation:
         self._news: dict[str, int] = {}
         self._restored = False
         self._sending: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closing = asyncio.Event()
         self._epoch: UUID | None = None
         self._users: set[str] = set()
         self._names: dict[str, str] = {}
@@ -97,7 +97,7 @@ class Invalidation:
 
     async def close(self) -> None:
         """Send what is left, unless that takes long."""
-        self._closed = True
+        self._closing.set()
         if self._sending is not None:
             _, late = await asyncio.wait([self._sending], timeout=_SECONDS_TO_CLOSE)
             for task in late:
@@ -105,7 +105,7 @@ class Invalidation:
             await asyncio.gather(*late, return_exceptions=True)
 
     def _send_soon(self) -> None:
-        if self._sending is None and not self._closed:
+        if self._sending is None and not self._closing.is_set():
             self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
@@ -114,18 +114,25 @@ class Invalidation:
                 if self._restored:
                     await self._settled()
                 news, restored, payloads = self._news, self._restored, self._payloads()
+                next_at = asyncio.get_running_loop().time() + _SECONDS_BETWEEN
                 try:
                     await self._access.call(
                         "changes.notify", channel=self._channel, payloads=payloads, timeout=_SECONDS_TO_SEND
                     )
                 except HybridMemoryError:
-                    if self._closed:
+                    if self._closing.is_set():
                         return
                     self._keep(news, restored=restored)
-                    await asyncio.sleep(_SECONDS_AFTER_FAILURE)
-                await asyncio.sleep(_SECONDS_BETWEEN)
+                    next_at += _SECONDS_AFTER_FAILURE
+                await self._pause_until(next_at)
         finally:
             self._sending = None
+
+    async def _pause_until(self, moment: float) -> None:
+        """Let more gather, unless this is the end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(moment):
+                await self._closing.wait()
 
     def _keep(self, news: Mapping[str, int], *, restored: bool) -> None:
         """What could not be told goes with what is told next."""

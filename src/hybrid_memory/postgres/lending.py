@@ -1,0 +1,85 @@
+"""Lends the connections of a pool. While there is work to do, the one that was used last is used next.
+
+It has everything at hand; and through the pool it would not be there before the loop has come round several times,
+which takes long where many tasks run.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = PoolConnectionProxy[asyncpg.Record]
+
+_SECONDS_AT_HAND = 0.01
+
+
+class Lending:
+    """Belongs to the event loop of its pool.
+
+    Args:
+        pool: whose connections they are.
+        behind: makes a task of what nobody waits for.
+    """
+
+    def __init__(
+        self,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        behind: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._pool = pool
+        self._behind = behind
+        # Each with what gives it back to the pool when nobody comes.
+        self._at_hand: dict[Connection, asyncio.Task[None]] = {}
+        self._waiting = 0
+
+    async def borrow(self) -> "Connection":
+        """A connection for oneself alone. Who waits because there are no more is not overtaken."""
+        while self._at_hand and not self._is_exhausted:
+            connection, going_back = self._at_hand.popitem()
+            # One that was lost meanwhile is out of the pool already, or goes back to be replaced.
+            with suppress(asyncpg.InterfaceError):
+                if not connection.is_closed():
+                    going_back.cancel()
+                    return connection
+        self._waiting += 1
+        try:
+            return await self._pool.acquire()
+        finally:
+            self._waiting -= 1
+
+    def take_back(self, connection: "Connection") -> None:
+        """It is free again, and goes back to the pool unless the next call comes at once."""
+        self._at_hand[connection] = self._behind(self._give_back(connection))
+
+    def forget(self) -> None:
+        """Let everything go back to the pool that is free; what is still lent will have answered when it comes."""
+        self._at_hand.clear()
+
+    async def close(self) -> None:
+        """Give everything back that is free."""
+        while self._at_hand:
+            connection, going_back = self._at_hand.popitem()
+            going_back.cancel()
+            await self._released(connection)
+
+    @property
+    def _is_exhausted(self) -> bool:
+        """Whether somebody waits, and no more can be opened; while one is opened, others go on with what there is."""
+        return self._waiting > 0 and self._pool.get_size() >= self._pool.get_max_size()
+
+    async def _give_back(self, connection: "Connection") -> None:
+        # Whoever has the answer comes first, and whoever waits for a connection next.
+        await asyncio.sleep(0 if self._is_exhausted else _SECONDS_AT_HAND)
+        self._at_hand.pop(connection, None)
+        await self._released(connection)
+
+    async def _released(self, connection: "Connection") -> None:
+        # One that was lost at the last moment is out of the pool already.
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await self._pool.release(connection)
