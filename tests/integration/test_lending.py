@@ -72,6 +72,8 @@ async def test_who_waits_is_not_overtaken_by_who_comes_later(narrow: Database) -
     assert done.index("second") <= 3
 
 
+# A pooler keeps its client's connection when it loses a session of the server.
+@pytest.mark.unpooled
 async def test_one_that_was_lost_is_not_lent_again(
     narrow: Database, targets: Targets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
