@@ -1341,7 +1341,7 @@ begin
   -- Caches learn of vectors as they learn of everything.
   o_version := o_before + (o_kept <> '{}')::int;
   if p_done is not null and v_done >= p_since then
-    v_done := greatest(v_done, case when p_done = o_before then o_version else p_done end);
+    v_done := greatest(v_done, case when p_done >= o_before then o_version else p_done end);
     update memory.user_metadata set version = o_version, metadata = memory.marked(metadata, p_mark, v_done)
       where user_id = p_user;
   elsif o_version > o_before then
@@ -1379,7 +1379,7 @@ revoke all on function memory.keep_vectors(
 revoke all on function memory.marked(jsonb, text, bigint) from public;
 revoke all on function memory.users_to_embed(text, text, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (8, 'embeddings', '295eec4f15da68373371355664ae423f62cf392a5cdeae5c19dd388cc913bd41');
+insert into memory.schema_migrations (number, name, checksum) values (8, 'embeddings', '465e7120b9917ebc5b5cde63af4ab52afc58eb91c385c419dc4e7d12ae2b203c');
 
 -- 0009 store
 -- Items of a store: nodes with a namespace and a key.

@@ -45,6 +45,10 @@ async def filled(instance: Instance) -> None:
 
 @pytest.mark.usefixtures("filled")
 class TestFinding:
+    async def test_a_vector_without_a_direction_does_not_hide_what_words_find(self, instance: Instance) -> None:
+        manager = instance(embedder=Words(), max_held_memories=50)
+        assert (await texts(manager, "who drives?", vector=[1e-60] * 16, limit=1)) == ["she drives a lorry"]
+
     async def test_nothing_is_loaded_and_everything_is_found(self, instance: Instance, events: Recorded) -> None:
         manager = instance(embedder=Words(), max_held_memories=50, events=events)
         for _ in range(2):

@@ -4,13 +4,17 @@ import asyncio
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from hybrid_memory import HybridMemoryManager
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta, edge_key
 from hybrid_memory.memory.loading import Loader
 from hybrid_memory.observability import Events
+from hybrid_memory.postgres import news
 from hybrid_memory.postgres.continuity import Continuity
 from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.news import Newsroom
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.postgres.users import versions_of
 from hybrid_memory.replication.clock import HybridClock
@@ -18,6 +22,7 @@ from hybrid_memory.settings import Settings
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
 from tests.support.servers import administration
+from tests.support.waiting import Deadline
 
 MORE_THAN_AN_ANSWER_HOLDS = 250
 TELLS_TOO_MUCH = """
@@ -192,3 +197,17 @@ async def test_everybody_who_asked_hears_that_postgres_is_away(
     answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 10)
     assert {type(answer) for answer in answers} == {StorageUnavailable}
     await database.close(0)
+
+
+async def test_who_asks_at_the_moment_of_an_answer_is_answered_too(
+    database: Database, manager: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await manager.store_persistent_memory("nick", "prefers tea")
+    monkeypatch.setattr(news, "_MOST_CALLS", 1)
+    newsroom = Newsroom(database)
+    with Deadline(10):
+        for _ in range(3):
+            told = await newsroom.since("nick", 0)
+            assert told is not None
+            assert told.state is not None
+    await newsroom.close()

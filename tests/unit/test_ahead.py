@@ -37,6 +37,15 @@ async def test_what_is_begun_goes_on_by_itself_and_is_not_done_again() -> None:
     assert work.finished == 2, "it was asked for once more"
 
 
+async def test_what_failed_before_anybody_needed_it_is_done_anew() -> None:
+    ahead, failing, working = Ahead(), Counted(fails=True), Counted()
+    ahead.begin("step 1", failing)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await ahead.done("step 1", working)
+    assert (failing.begun, working.finished) == (1, 1)
+
+
 async def test_whoever_needs_it_done_waits_for_it_or_does_it() -> None:
     ahead, begun, other = Ahead(), Counted(), Counted()
     ahead.begin("step 1", begun)

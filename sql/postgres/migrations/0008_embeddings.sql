@@ -42,7 +42,7 @@ begin
   -- Caches learn of vectors as they learn of everything.
   o_version := o_before + (o_kept <> '{}')::int;
   if p_done is not null and v_done >= p_since then
-    v_done := greatest(v_done, case when p_done = o_before then o_version else p_done end);
+    v_done := greatest(v_done, case when p_done >= o_before then o_version else p_done end);
     update memory.user_metadata set version = o_version, metadata = memory.marked(metadata, p_mark, v_done)
       where user_id = p_user;
   elsif o_version > o_before then

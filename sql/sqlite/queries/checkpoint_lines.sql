@@ -38,11 +38,15 @@ where line = :line
   and not exists (select 1 from checkpoint_writes w where w.line = :line);
 
 -- name: size_of_page
--- How many checkpoints the next lines have, and when the first and the last of them were written.
+-- How many checkpoints the next lines have, when the first and the last of them were written, and whether some went out
+-- of sight before a moment and are whole yet.
 select l.line, l.thread_id,
        (select count(*) from checkpoints c where c.line = l.line),
        (select c.written_at from checkpoints c where c.line = l.line order by c.checkpoint_id limit 1),
-       (select c.written_at from checkpoints c where c.line = l.line order by c.checkpoint_id desc limit 1)
+       (select c.written_at from checkpoints c where c.line = l.line order by c.checkpoint_id desc limit 1),
+       exists (
+           select 1 from checkpoints c
+           where c.line = l.line and c.retired_at > 0 and c.retired_at <= :spared_until)
 from checkpoint_lines l
 where l.line > :after
 order by l.line

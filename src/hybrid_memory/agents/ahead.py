@@ -24,12 +24,16 @@ class Ahead:
             self._begun.popitem(last=False)
 
     async def done(self, about: Hashable, work: Work) -> None:
-        """Wait until it is done, or do it where nobody has begun it; its error is raised here."""
+        """Wait until it is done, or do it where nobody has begun it or that failed before; its error is raised here."""
         task = self._begun.pop(about, None)
-        if task is None or task.cancelled() or task.get_loop() is not asyncio.get_running_loop():
+        if task is None or _failed(task) or task.get_loop() is not asyncio.get_running_loop():
             await work()
         else:
             await task
+
+
+def _failed(task: "asyncio.Task[object]") -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 def _heard(task: "asyncio.Task[object]") -> None:

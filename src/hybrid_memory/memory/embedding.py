@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -215,8 +216,7 @@ class Embedding:
         with suppress(EmbeddingError, StorageUnavailable):
             # Both are reported where they are noticed; what is missing stays so until the next time.
             if not self._embedder.resting and not await self._undelivered(user_id):
-                await self._embed(user_id)
-                self._worked(user_id, done=True)
+                self._worked(user_id, done=await self._embed(user_id))
 
     def _worked(self, user_id: str, *, done: bool) -> None:
         """Nobody works for a user now; what is not done waits on, and has to be looked for."""
@@ -230,14 +230,14 @@ class Embedding:
 
     async def _embed_known(self) -> None:
         """Give new memories their vectors. Whoever is left in work may be at fault, or everything is."""
-        known = [
-            user.known
-            for user_id, user in self._in_work.items()
-            if user.known is not None
-            and user.node_ids <= user.known.nodes.keys()
-            and not await self._undelivered(user_id)
-        ]
         with suppress(HybridMemoryError):
+            known = [
+                user.known
+                for user_id, user in self._in_work.items()
+                if user.known is not None
+                and user.node_ids <= user.known.nodes.keys()
+                and not await self._undelivered(user_id)
+            ]
             for portion in in_portions(known):
                 space, start = await self.space(), time.perf_counter()
                 made = await self._made(space, [node for one in portion for node in one.memories()])
@@ -245,9 +245,9 @@ class Embedding:
                     MadeForUser(one.user_id, one.incarnation, made.get(one.user_id, []), *one.span) for one in portion
                 ]
                 some = (users[first : first + _USERS_PER_CALL] for first in range(0, len(users), _USERS_PER_CALL))
-                await asyncio.gather(*(self._keep(space, each, start) for each in some))
-                for one in portion:
-                    self._worked(one.user_id, done=True)
+                kept = await asyncio.gather(*(self._keep(space, each, start) for each in some))
+                for user_id in chain.from_iterable(kept):
+                    self._worked(user_id, done=True)
 
     async def _backfill(self) -> None:
         """Work for everybody who lacks vectors: one of all processes with this model does."""
@@ -257,17 +257,21 @@ class Embedding:
             space = await self.space()
             # Asked for a little more often than it is done, or every second time would come too early.
             async for user_id in self._rows.users_to_embed(space, 0.9 * _BACKFILL_SECONDS):
-                await self._embed(user_id)
+                with suppress(StorageUnavailable):
+                    await self._embed(user_id)
         except EmbeddingError:
             pass  # Reported by the embedder's guard; whoever is left is met again.
 
-    async def _embed(self, user_id: str) -> None:
-        """Give a user's memories the vectors that they lack."""
+    async def _embed(self, user_id: str) -> bool:
+        """Give a user's memories the vectors that they lack; False when they became another life's meanwhile."""
         space = await self.space()
         async with self._turns.setdefault(user_id, asyncio.Lock()):
             after: MemoryNode | None = None
+            incarnation: str | None = None
             while page := await self._rows.lacking(user_id, space, self._clock(), after, _PAGE):
-                last = len(page.nodes) < _PAGE
+                if incarnation not in (None, page.incarnation):
+                    return False
+                incarnation, last = page.incarnation, len(page.nodes) < _PAGE
                 if after is None and not last:
                     self._backlog = await self._rows.lacking_count(user_id, space, self._clock())
                 start = time.perf_counter()
@@ -275,13 +279,15 @@ class Embedding:
                 self._backlog = 0 if last else max(0, self._backlog - len(page.nodes))
                 if made or last:
                     done = page.version if last else None
-                    await self._keep(space, [MadeForUser(user_id, page.incarnation, made, done=done)], start)
+                    if not await self._keep(space, [MadeForUser(user_id, page.incarnation, made, done=done)], start):
+                        return False
                 if last:
                     break
                 after = page.nodes[-1]
+        return True
 
-    async def _keep(self, space: Space, several: Sequence[MadeForUser], start: float) -> None:
-        """Keep vectors, each user's or none of them, show and report them."""
+    async def _keep(self, space: Space, several: Sequence[MadeForUser], start: float) -> Mapping[str, KeptVectors]:
+        """Keep vectors, each user's or none of them, show and report them; who lives another life is left out."""
         kept = await self._rows.keep(space, several)
         for user in several:
             if not user.made:
@@ -297,6 +303,7 @@ class Embedding:
                 pending=self._backlog,
                 duration_ms=duration,
             )
+        return kept
 
     async def _made(self, space: Space, nodes: Sequence[MemoryNode]) -> Mapping[str, list[Made]]:
         """Vectors of memories, by the user."""

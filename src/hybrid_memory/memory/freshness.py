@@ -55,7 +55,7 @@ class Freshness:
         self._looking: set[asyncio.Task[None]] = set()
         self._awake = 0
         self._pauses: dict[str, float] = {}
-        self._again: dict[str, asyncio.TimerHandle] = {}
+        self._again: dict[str, tuple[int | None, asyncio.TimerHandle]] = {}
         sessions.on_entered = self._entered
         invalidation.on_change = self._look_at
         invalidation.on_restored = self._ask
@@ -79,7 +79,7 @@ class Freshness:
     async def close(self) -> None:
         """Hear nothing more, and look at nobody."""
         await self._listener.close()
-        for timer in self._again.values():
+        for _, timer in self._again.values():
             timer.cancel()
         for task in self._looking:
             task.cancel()
@@ -171,6 +171,13 @@ class Freshness:
         """Nobody says again what this one has missed; who cannot be read at all is looked at more and more seldom."""
         pause = min(2 * self._pauses.get(user_id, _FIRST_PAUSE_SECONDS / 2), _LONGEST_PAUSE_SECONDS)
         self._pauses[user_id] = pause
-        if (before := self._again.pop(user_id, None)) is not None:
-            before.cancel()
-        self._again[user_id] = asyncio.get_running_loop().call_later(pause, self._look_at, user_id, version)
+        if user_id in self._again:
+            before, timer = self._again[user_id]
+            timer.cancel()
+            version = None if version is None or before is None else max(version, before)
+        timer = asyncio.get_running_loop().call_later(pause, self._look_now, user_id)
+        self._again[user_id] = version, timer
+
+    def _look_now(self, user_id: str) -> None:
+        version, _ = self._again.pop(user_id)
+        self._look_at(user_id, version)

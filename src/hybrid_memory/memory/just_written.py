@@ -9,6 +9,8 @@ from hybrid_memory.models import MemoryNode
 from hybrid_memory.postgres.batches import Applied
 
 _MEMORIES_OF_A_PORTION = 256
+# More of one user are looked for page by page: a statement that keeps their vectors keeps the user's writes waiting.
+_MOST_MEMORIES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +24,11 @@ class JustWritten:
 
     @classmethod
     def of(cls, applied: Applied) -> Self | None:
-        """What came with a write; None where that is not known, or something in it may have its vectors already."""
+        """What came with a write; None where that is not known or much, or something may have its vectors already."""
         written = applied.written
         if written is None or applied.incarnation is None or applied.vectors is None or applied.vectors:
+            return None
+        if len(written.nodes) > _MOST_MEMORIES:
             return None
         # What was there before may say the same as before.
         if any(node.created_at != node.updated_at for node in written.nodes):
@@ -37,12 +41,16 @@ class JustWritten:
         return applied.version in self.versions and applied.incarnation == self.incarnation
 
     def joined(self, other: "JustWritten | None") -> "JustWritten | None":
-        """Both; None when one of them is not known, or is of another life of the user."""
+        """Both, of each memory what is newer; None when that is much, not known, or of another life of the user."""
         if other is None or other.incarnation != self.incarnation:
             return None
-        return JustWritten(
-            self.user_id, self.incarnation, self.versions | other.versions, {**self.nodes, **other.nodes}
-        )
+        if len(self.nodes) + len(other.nodes) > _MOST_MEMORIES:
+            return None
+        nodes = dict(self.nodes)
+        for node_id, node in other.nodes.items():
+            if node_id not in nodes or (nodes[node_id].version or 0) <= (node.version or 0):
+                nodes[node_id] = node
+        return JustWritten(self.user_id, self.incarnation, self.versions | other.versions, nodes)
 
     def memories(self) -> Iterator[MemoryNode]:
         """Those that get vectors."""

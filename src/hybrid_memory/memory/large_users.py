@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import isnan
 from typing import Literal
 
 import numpy as np
@@ -158,18 +159,21 @@ class LargeUsers:
             Delta(incarnation=None, version=0, nodes=found.nodes, relationships=found.relationships, complete=True)
         )
         similarities = None
-        if found.cosines:
-            cosines = np.fromiter(found.cosines.values(), dtype=np.float32, count=len(found.cosines))
-            similarities = Similarities(tuple(found.cosines), cosines)
+        # A vector that is too short for its type has no direction.
+        alike = {node_id: cosine for node_id, cosine in found.cosines.items() if not isnan(cosine)}
+        if alike:
+            cosines = np.fromiter(alike.values(), dtype=np.float32, count=len(alike))
+            similarities = Similarities(tuple(alike), cosines)
         return _Found(UserMemory(graph, None, self._language), similarities, len(found.nodes) < most)
 
     async def _vector_of(
         self, user_id: str, text: str, vector: Sequence[float] | None
     ) -> tuple[Space | None, Vector | None]:
-        if vector is not None:
-            return Space(await self._vectors.model_of(vector, "vector"), len(vector)), np.asarray(vector, np.float32)
-        question = await self._vectors.question(user_id, text)
-        return (None, None) if question is None else (Space(self._vectors.model, question.size), question)
+        if vector is None:
+            model, question = self._vectors.model, await self._vectors.question(user_id, text)
+        else:
+            model, question = await self._vectors.model_of(vector, "vector"), np.asarray(vector, np.float32)
+        return (None, None) if question is None or not question.any() else (Space(model, question.size), question)
 
     async def _look_after(self) -> None:
         if not await self._rows.claim(0.9 * _EVERY_SECONDS):

@@ -70,8 +70,8 @@ class Lending:
 
     @property
     def _is_exhausted(self) -> bool:
-        """Whether somebody waits, and no more can be opened; while one is opened, others go on with what there is."""
-        return self._waiting > 0 and self._pool.get_size() >= self._pool.get_max_size()
+        """Whether somebody waits who opens none himself; while one is opened, others go on with what there is."""
+        return self._waiting > self._pool.get_max_size() - self._pool.get_size()
 
     async def _give_back(self, connection: "Connection") -> None:
         # Whoever has the answer comes first, and whoever waits for a connection next.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_CALLS = 2
 _MOST_USERS = 64
+_NOT_ASKED = "what is new was not asked to the end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Newsroom:
         self._database = database
         self._waiting: list[_Question] = []
         self._calls: set[asyncio.Task[None]] = set()
+        self._awake = 0
 
     async def since(self, user_id: str, version: int) -> News | None:
         """What is new of a user since a version, as one statement sees it that begins after this call.
@@ -56,7 +58,8 @@ class Newsroom:
         """
         question = _Question(user_id, version, asyncio.get_running_loop().create_future())
         self._waiting.append(question)
-        if len(self._calls) < _MOST_CALLS:
+        if self._awake < _MOST_CALLS:
+            self._awake += 1
             task = asyncio.create_task(self._ask())
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
@@ -71,21 +74,29 @@ class Newsroom:
         for task in self._calls:
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
+        _fail(self._waiting, StorageUnavailable(_NOT_ASKED))
 
     async def _ask(self) -> None:
-        while self._waiting:
-            asked, self._waiting = self._waiting[:_MOST_USERS], self._waiting[_MOST_USERS:]
-            error: HybridMemoryError = StorageUnavailable("what is new was not asked to the end")
-            try:
-                rows = await self._database.call(
-                    "users.news", users=[one.user_id for one in asked], versions=[one.version for one in asked]
-                )
-            except HybridMemoryError as failed:
-                error = failed
-            else:
-                _answer(asked, rows)
-            finally:
-                _fail(asked, error)
+        try:
+            while self._waiting:
+                asked, self._waiting = self._waiting[:_MOST_USERS], self._waiting[_MOST_USERS:]
+                await self._asked(asked)
+        finally:
+            # At the same moment as nobody was waiting any more: who comes then has it asked.
+            self._awake -= 1
+
+    async def _asked(self, asked: Sequence[_Question]) -> None:
+        error: HybridMemoryError = StorageUnavailable(_NOT_ASKED)
+        try:
+            rows = await self._database.call(
+                "users.news", users=[one.user_id for one in asked], versions=[one.version for one in asked]
+            )
+        except HybridMemoryError as failed:
+            error = failed
+        else:
+            _answer(asked, rows)
+        finally:
+            _fail(asked, error)
 
 
 def _answer(asked: Sequence[_Question], rows: "Iterable[asyncpg.Record]") -> None:

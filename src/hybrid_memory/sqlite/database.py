@@ -164,7 +164,7 @@ class Database:
             else:
                 self._deadlines.watch(tickets)
                 self._inbox.put(*tickets)
-        except StorageUnavailable as error:  # it was closed in this turn
+        except Exception as error:  # noqa: BLE001 - nobody waits for ever, such as for one that was closed in this turn
             for ticket in tickets:
                 ticket.settle(None, error)
                 ticket.end_wait(in_time=True)

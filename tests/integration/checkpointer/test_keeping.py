@@ -269,6 +269,31 @@ def test_what_a_run_began_with_may_be_swept_before_it_puts_the_next(
     assert graph.get_state(config).values["notes"] == [*said, "noted"]
 
 
+def test_calls_that_are_over_are_given_back_after_a_day_though_nothing_happens_any_more(
+    checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Thread(checkpointer)
+    called_in = root.put({"count": 0})["configurable"]["checkpoint_id"]
+    call = Thread(checkpointer, namespace="inner:task")
+    for number in range(3):
+        told = {"parents": {"": called_in}, "counters_since_delta_snapshot": {"notes": [1, 1]}}
+        call.put({"count": number}, told)
+        call.write([("notes", [f"note {number}"])])
+    for number in range(1, 4):
+        root.put({"count": number})
+    checkpointer.sweep(Retention(keep_last=3))
+    assert (len(root.all()), call.all()) == (3, [])
+    later = time.time_ns() + 25 * 3600 * 10**9
+    monkeypatch.setattr(threads, "time", SimpleNamespace(time_ns=lambda: later))
+    checkpointer.sweep(Retention(keep_last=3))
+    assert rows(checkpointer) == {
+        "checkpoint_lines": 1,
+        "checkpoints": 3,
+        "checkpoint_values": 0,
+        "checkpoint_writes": 0,
+    }
+
+
 def test_retention_of_all_and_of_one(checkpointer: HybridCheckpointer, events: Recorded) -> None:
     for name in ("a", "b", "c"):
         thread = Thread(checkpointer, name)
@@ -300,10 +325,10 @@ def test_old_checkpoints_go_and_the_newest_stays(checkpointer: HybridCheckpointe
     thread = Thread(checkpointer)
     for number in range(3):
         thread.put({"count": number})
-    time.sleep(0.05)
+    time.sleep(1.1)
     thread.put({"count": 3})
     thread.put({"count": 4})
-    assert checkpointer.sweep(Retention(max_age=0.04)).checkpoints == 3
+    assert checkpointer.sweep(Retention(max_age=1)).checkpoints == 3
     assert thread.state() == {"count": 4}
 
 

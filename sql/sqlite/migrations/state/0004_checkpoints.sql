@@ -29,6 +29,9 @@ create table checkpoints (
     unique (line, checkpoint_id)
 ) strict;
 
+-- Few are out of sight and whole; each will have to be looked at once more.
+create index checkpoints_spared on checkpoints (line) where retired_at > 0;
+
 -- The value of a channel at one version, whichever checkpoints have it. A list is kept by its elements: `content` holds
 -- those that no earlier version had, `layout` says how the list is put together: JSON of an ordinal, how many elements
 -- are taken from the list `base` rows back, and the runs that follow them: [how many rows back, first element, length].

@@ -75,11 +75,13 @@ def rules(sql: Statements, of_all: Rule) -> Rules:
 
 def candidates(sql: Statements, after: int, known: Rules, now: int) -> tuple[Sequence[str], int | None]:
     """The threads among the next lines of which something may have to go, and after which line to go on."""
-    rows = sql.rows("checkpoint_lines.size_of_page", after=after, page=_LINES_PER_PAGE)
+    rows = sql.rows(
+        "checkpoint_lines.size_of_page", after=after, page=_LINES_PER_PAGE, spared_until=now - upkeep.LONGEST_SUPERSTEP
+    )
     found = dict.fromkeys(
         thread_id
-        for _, thread_id, number, first, last in rows
-        if number and _may_shrink(known.of(thread_id), number, now - first, now - last)
+        for _, thread_id, number, first, last, was_spared in rows
+        if was_spared or (number and _may_shrink(known.of(thread_id), number, now - first, now - last))
     )
     return list(found), rows[-1][0] if len(rows) == _LINES_PER_PAGE else None
 
@@ -91,11 +93,9 @@ def apply(sql: Statements, thread_id: str, rule: Rule, now: int) -> Removed:
     """
     lines: dict[int, str] = dict(sql.rows("checkpoint_lines.of_thread", thread_id=thread_id))
     newest = dict(_newest(sql, lines))
-    if not newest:
-        return Removed()
     waiting = {line for line, entry in newest.items() if _waits(sql, line, entry)}
-    idle = now - max(entry.written_at for entry in newest.values())
-    if rule.max_idle is not None and idle > rule.max_idle and not waiting:
+    active = max((entry.written_at for entry in newest.values()), default=now)
+    if rule.max_idle is not None and now - active > rule.max_idle and not waiting:
         upkeep.remove_thread(sql, thread_id)
         return Removed(threads=1)
     choice = _choice(rule, now)

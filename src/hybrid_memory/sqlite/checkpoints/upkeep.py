@@ -31,7 +31,7 @@ class Entry:
 
 
 # Microseconds: who began with a checkpoint has put the next one by then, which says what it hangs on.
-_LONGEST_SUPERSTEP = 24 * 60 * 60 * 1_000_000
+LONGEST_SUPERSTEP = 24 * 60 * 60 * 1_000_000
 
 # Which of a line's visible checkpoints, newest first, stay visible.
 Choice = Callable[[Sequence[Entry]], Collection[str]]
@@ -169,7 +169,7 @@ def _spared(entries: Mapping[str, Entry], now: int) -> set[str]:
     return {
         checkpoint_id
         for checkpoint_id, entry in entries.items()
-        if entry.retired_at is None or entry.retired_at > now - _LONGEST_SUPERSTEP
+        if entry.retired_at is None or entry.retired_at > now - LONGEST_SUPERSTEP
     }
 
 
