@@ -7,6 +7,7 @@ stop at one, the child reports it and stands still inside the call that reported
 
 import asyncio
 import atexit
+import fcntl
 import importlib
 import inspect
 import json
@@ -168,8 +169,19 @@ def several(*makers: Callable[[], Child]) -> Iterator[list[Child]]:
 
 
 def _say(**words: Any) -> None:
-    # One write of a short line: several processes may share the pipe.
-    os.write(1, (json.dumps(words, default=str) + "\n").encode())
+    with _turn():
+        line = memoryview((json.dumps(words, default=str) + "\n").encode())
+        while line:
+            line = line[os.write(1, line) :]
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Copies share the pipe, and a long line takes several writes; a child of another account has it for itself."""
+    with ExitStack() as stack:
+        with suppress(PermissionError):
+            fcntl.flock(stack.enter_context(Path("/proc/self/fd/1").open("wb", buffering=0)), fcntl.LOCK_EX)
+        yield
 
 
 def _stop_at(name: str, fields: Mapping[str, Any]) -> Callable[[Event], None]:
