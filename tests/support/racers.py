@@ -82,6 +82,8 @@ class Racer:
         self._versions: Counter[str] = Counter()
         self._seen: dict[str, float] = {}
         self._delays: list[float] = []
+        self._sightings: list[tuple[int, float, float]] = []
+        self._stored: list[tuple[float, float]] = []
         self._done = self._refused = self._looks = 0
         self._ends = 0.0
 
@@ -109,6 +111,9 @@ class Racer:
             "looks": self._looks,
             "seconds": took,
             "delays": self._delays,
+            "index": self._index,
+            "sightings": self._sightings,
+            "stored": self._stored,
             "stale": await self._stale(),
         }
 
@@ -190,9 +195,11 @@ class Racer:
         """A memory that says when it was written."""
         while True:
             with suppress(HybridMemoryError):
+                at = time.time()
                 await self._manager.store_persistent_memory(
-                    "user-0", {"at": time.time()}, node_id=f"{_PROBE}-{self._index}", deduplicate=False
+                    "user-0", {"at": at}, node_id=f"{_PROBE}-{self._index}", deduplicate=False
                 )
+                self._stored.append((at, time.time()))
             await asyncio.sleep(PROBE_EVERY * self._rng.uniform(0.5, 1.5))
 
     async def _look_on(self) -> None:
@@ -203,7 +210,9 @@ class Racer:
                 node = memory.peek(f"{_PROBE}-{other}")
                 if node is not None and node.content["at"] != self._seen.get(str(other)):
                     if str(other) in self._seen:
-                        self._delays.append(time.time() - node.content["at"])
+                        at, now = node.content["at"], time.time()
+                        self._delays.append(now - at)
+                        self._sightings.append((other, at, now))
                     self._seen[str(other)] = node.content["at"]
             for user in self._memories:
                 self._look(user)
