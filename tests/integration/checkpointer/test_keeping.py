@@ -4,7 +4,6 @@ import random
 import time
 from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from operator import add
 from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
@@ -235,6 +234,12 @@ class Notes(TypedDict):
     notes: Annotated[list[str], DeltaChannel(added, list)]
 
 
+def days_later(monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    """Sweeps take it to be so many days later, and an hour for each."""
+    later = time.time_ns() + days * 25 * 3600 * 10**9
+    monkeypatch.setattr(threads, "time", SimpleNamespace(time_ns=lambda: later))
+
+
 def test_what_a_run_began_with_may_be_swept_before_it_puts_the_next(
     checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,8 +266,7 @@ def test_what_a_run_began_with_may_be_swept_before_it_puts_the_next(
     assert swept == [10]
     assert graph.get_state(config).values["notes"] == [*said, "noted"]
     for day in (1, 2):
-        later = time.time_ns() + day * 25 * 3600 * 10**9
-        monkeypatch.setattr(threads, "time", SimpleNamespace(time_ns=partial(int, later)))
+        days_later(monkeypatch, day)
         checkpointer.sweep(Retention(keep_last=1))
     assert rows(checkpointer)["checkpoints"] == 2  # the newest, and the one it is rebuilt from
     assert kept(checkpointer, "t") == {"": 1}
@@ -283,8 +287,7 @@ def test_calls_that_are_over_are_given_back_after_a_day_though_nothing_happens_a
         root.put({"count": number})
     checkpointer.sweep(Retention(keep_last=3))
     assert (len(root.all()), call.all()) == (3, [])
-    later = time.time_ns() + 25 * 3600 * 10**9
-    monkeypatch.setattr(threads, "time", SimpleNamespace(time_ns=lambda: later))
+    days_later(monkeypatch, 1)
     checkpointer.sweep(Retention(keep_last=3))
     assert rows(checkpointer) == {
         "checkpoint_lines": 1,
