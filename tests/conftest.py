@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,6 +22,10 @@ from tests.support.recording import Recorded
 from tests.support.servers import Server, running_server
 
 VERSIONS = (18, 16)
+
+# A run starts some hundred processes. Where Python is told to keep no bytecode, each would compile all it imports anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
