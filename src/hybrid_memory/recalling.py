@@ -6,6 +6,7 @@ from typing import Any
 
 from hybrid_memory.checkpointing import Checkpointing
 from hybrid_memory.embeddings.choosing import EmbedderLike, chosen
+from hybrid_memory.errors import ConfigurationError
 from hybrid_memory.langgraph.serialisation import AllowedType
 from hybrid_memory.memory.homes import Persists
 from hybrid_memory.models import RecallHit
@@ -24,6 +25,8 @@ class Recalling(Checkpointing):
         embedder: EmbedderLike | None,
         persist_user: Persists | None = None,
     ) -> None:
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(f"settings must be a Settings, such as Settings(data_dir=...), not {settings!r}")
         self._embedder = chosen(embedder, settings)
         fields = embedder.get("fields") if isinstance(embedder, Mapping) else None
         super().__init__(settings, events, allowed_types, fields, persist_user)

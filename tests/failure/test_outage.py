@@ -134,12 +134,13 @@ class TestAcknowledging:
         self, manager: HybridMemoryManager, proxy: FaultProxy
     ) -> None:
         known = await manager.store_persistent_memory("nick", "known")
+        nowhere = "0198c0de-0000-7000-8000-000000000000"
         await manager.ensure_user_memories("nick")
         await away(proxy, manager)
-        with pytest.raises(UnknownMemory):
-            await manager.relate("nick", known, "0198c0de-0000-7000-8000-000000000000", "relates_to")
-        with pytest.raises(UnknownMemory):
-            await manager.update_memory("nick", "0198c0de-0000-7000-8000-000000000000", content="x")
+        with pytest.raises(UnknownMemory, match=f"relate to by the id '{nowhere}'"):
+            await manager.relate("nick", known, nowhere, "relates_to")
+        with pytest.raises(UnknownMemory, match=nowhere):
+            await manager.update_memory("nick", nowhere, content="x")
 
     async def test_a_full_outbox_says_so(self, through: Settings, proxy: FaultProxy) -> None:
         small = through.model_copy(update={"max_outbox_operations": 5})

@@ -17,7 +17,7 @@ from uuid import uuid4
 import pytest
 
 from hybrid_memory import HybridMemoryManager, Settings
-from hybrid_memory.errors import InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
+from hybrid_memory.errors import ConfigurationError, InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
 from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.target import Targets
 from tests.support.managers import KNOWN_TYPES, settings_for
@@ -206,7 +206,7 @@ class TestUsersApart:
             manager.relate("eve", own, secret, "owns"),
             manager.store_persistent_memory("eve", "x", relates_to=[secret]),
         ):
-            with pytest.raises(UnknownMemory):
+            with pytest.raises(UnknownMemory, match=secret):
                 await call
         assert len((await manager.ensure_user_memories("eve")).get_all_nodes()) == 1
         assert (await manager.ensure_user_memories("nick")).get_node("plan") is not None
@@ -466,6 +466,11 @@ class TestPages:
 
 
 class TestLifecycle:
+    def test_a_directory_is_no_settings(self) -> None:
+        not_settings: Any = "data"
+        with pytest.raises(ConfigurationError, match=r"must be a Settings, .* not 'data'"):
+            HybridMemoryManager(not_settings)
+
     async def test_health_says_whether_postgres_answers(self, targets: Targets, proxy: FaultProxy) -> None:
         through = proxy.targets(targets)
         settings = settings_for(through, postgres_port=through.runtime.ports[0], command_timeout_seconds=0.5)

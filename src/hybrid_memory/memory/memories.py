@@ -1,6 +1,6 @@
 """Writing and reading single memories: checked at the border, written through, visible at once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -186,7 +186,7 @@ class Memories:
             answer = await self._writer.write(user_id, writes)
         except StorageRejected as error:
             if error.sqlstate == _MISSING_END:
-                raise UnknownMemory(f"user {user_id!r} has no such memory to relate to") from error
+                raise self._nothing_to_relate_to(user_id, _ends(writes)) from error
             self._events.error("failed_to_persist_to_postgres", user_id=user_id, error=str(error))
             raise
         if isinstance(answer, Queued):
@@ -227,10 +227,15 @@ class Memories:
         """Refuse at once what Postgres would refuse later, when nobody waits for its answer any more."""
         if not self._writer.would_queue(user_id):
             return
-        ends = {write.row[end] for write in writes if write.kind == "edges" for end in ("from_node_id", "to_node_id")}
-        ends -= {write.row.get("node_id") for write in writes}
-        if ends and await self._sessions.lacks(user_id, ends):
-            raise UnknownMemory(f"user {user_id!r} has no such memory to relate to")
+        if ends := _ends(writes):
+            await self._sessions.opened_soon(user_id)
+            if self._sessions.lacks(user_id, ends):
+                raise self._nothing_to_relate_to(user_id, ends)
+
+    def _nothing_to_relate_to(self, user_id: str, ends: AbstractSet[str]) -> UnknownMemory:
+        """Names the end that is not there; of a user who is not loaded, both that may be meant."""
+        ids = " or ".join(map(repr, self._sessions.lacks(user_id, ends) or sorted(ends)))
+        return UnknownMemory(f"user {user_id!r} has no memory to relate to by the id {ids}")
 
 
 def writes_of(draft: Draft) -> list[Write]:
@@ -242,6 +247,12 @@ def writes_of(draft: Draft) -> list[Write]:
     writes += [edge_write(draft.node_id, target, "relates_to") for target in dict.fromkeys(draft.relates_to)]
     writes += [edge_write(draft.node_id, target, "depends_on") for target in dict.fromkeys(draft.depends_on)]
     return writes
+
+
+def _ends(writes: Sequence[Write]) -> set[str]:
+    """The memories that relationships lead to or from and that are not written along with them."""
+    ends = {write.row[end] for write in writes if write.kind == "edges" for end in ("from_node_id", "to_node_id")}
+    return ends - {write.row.get("node_id") for write in writes}
 
 
 def _address_kept(node: MemoryNode, row: Mapping[str, Any]) -> dict[str, Any]:

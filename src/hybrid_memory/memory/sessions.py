@@ -161,12 +161,13 @@ class Sessions:
             return False
         return await self._queue.still_holds(user_id)
 
-    async def lacks(self, user_id: str, node_ids: Iterable[str]) -> bool:
-        """Whether one of these is surely not there; of a user of whom not everything is here, nothing is sure."""
-        await self.opened_soon(user_id)
-        graph = self._session(user_id).graph
-        view = graph.view()
-        return graph.loaded and any(node_id not in view for node_id in node_ids)
+    def lacks(self, user_id: str, node_ids: Iterable[str]) -> list[str]:
+        """Which of these are surely not there; of a user of whom not everything is here, nothing is sure."""
+        session = self._known(user_id)
+        if session is None or not session.graph.loaded:
+            return []
+        view = session.graph.view()
+        return sorted(node_id for node_id in node_ids if node_id not in view)
 
     def show_queued(self, queued: Queued) -> None:
         """Show what this process has put into the outbox."""
