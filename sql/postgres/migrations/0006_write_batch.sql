@@ -159,8 +159,9 @@ $$;
 -- relationships of the batch go to that one. It also names the new id of an entity that had another one than its
 -- identity gives.
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
--- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
--- `deleted`.
+-- tells a cache what is different from version to version: `nodes` and `edges` as they are now, the ids that are
+-- `deleted`, and of `new` nodes, which are as they were sent, what the sender does not know; times that he left open are
+-- `now`.
 -- With `"guarded": true`, a node may carry `if_version`: the version it must have now, 0 for one that is not there. One
 -- that has another, or that would lose against what is there, raises 23V01 with the operation in DETAIL.
 -- `"replayed": true` says that the operations have waited, written for `incarnation` of the user as far as that is known:
@@ -202,6 +203,7 @@ declare
   v_exists boolean;
   v_replayed boolean := coalesce(p_ops -> 'replayed' = 'true', false);
   v_node_rows jsonb[] := '{}';
+  v_new_rows jsonb[] := '{}';
   v_edge_rows jsonb[] := '{}';
   v_nodes bigint := 0;
   v_entities bigint := 0;
@@ -366,12 +368,15 @@ begin
       returning t.*, (xmax = 0) as is_new
     loop
       v_nodes := v_nodes + v_row.is_new::int;
+      v_misplaced := v_misplaced or v_row.context_type = 'domain_entity';
       if not v_row.is_new then
         v_changed := v_changed || v_row.node_id;
-      end if;
-      v_misplaced := v_misplaced or v_row.context_type = 'domain_entity';
-      if v_wanted then
-        v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+        if v_wanted then
+          v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+        end if;
+      elsif v_wanted then
+        v_new_rows := v_new_rows
+          || jsonb_build_object('node_id', v_row.node_id, 'seq', v_row.seq, 'written_at', v_row.written_at);
       end if;
     end loop;
     if v_nodes < jsonb_array_length(p_ops -> 'nodes') and not v_misplaced then
@@ -639,7 +644,8 @@ begin
   end if;
   if v_wanted then
     o_echo := jsonb_build_object(
-      'nodes', to_jsonb(v_node_rows), 'edges', to_jsonb(v_edge_rows), 'deleted', to_jsonb(v_renamed || v_gone));
+      'nodes', to_jsonb(v_node_rows), 'new', to_jsonb(v_new_rows), 'now', v_now, 'edges', to_jsonb(v_edge_rows),
+      'deleted', to_jsonb(v_renamed || v_gone));
   end if;
   o_version := v_version;
   o_same := v_same;
