@@ -580,8 +580,9 @@ $$;
 -- relationships of the batch go to that one. It also names the new id of an entity that had another one than its
 -- identity gives.
 -- A missing end of a relationship raises 23503 with the operation in DETAIL. With `"echo": true` in `p_ops`, `o_echo`
--- tells a cache what is different from version to version: `nodes` and `edges` as they are now, and the ids that are
--- `deleted`.
+-- tells a cache what is different from version to version: `nodes` and `edges` as they are now, the ids that are
+-- `deleted`, and of `new` nodes, which are as they were sent, what the sender does not know; times that he left open are
+-- `now`.
 -- With `"guarded": true`, a node may carry `if_version`: the version it must have now, 0 for one that is not there. One
 -- that has another, or that would lose against what is there, raises 23V01 with the operation in DETAIL.
 -- `"replayed": true` says that the operations have waited, written for `incarnation` of the user as far as that is known:
@@ -613,7 +614,7 @@ declare
   v_gone uuid[] := '{}';
   v_renamed uuid[] := '{}';
   v_same jsonb := '{}';
-  v_hashes bytea[];
+  v_once jsonb;
   v_hash bytea;
   v_twins boolean := false;
   v_missing bigint;
@@ -623,6 +624,7 @@ declare
   v_exists boolean;
   v_replayed boolean := coalesce(p_ops -> 'replayed' = 'true', false);
   v_node_rows jsonb[] := '{}';
+  v_new_rows jsonb[] := '{}';
   v_edge_rows jsonb[] := '{}';
   v_nodes bigint := 0;
   v_entities bigint := 0;
@@ -705,21 +707,23 @@ begin
 
   if p_ops ? 'nodes' then
     -- Mostly there is none, which the index alone can tell. A few are looked up one after another, in the order of that
-    -- index: for row security and the user the planner takes every user for a small one, and would rather read all
-    -- memories of a large one. For many that is not too much. They are asked for in ways whose plan is kept, where one
-    -- for the array would be made anew each time.
-    v_hashes := array(
-      select decode(o ->> 'content_hash', 'hex') from jsonb_array_elements(p_ops -> 'nodes') o
-      where o @> '{"only_once": true}');
-    if cardinality(v_hashes) > 4 then
+    -- index: for row security and the user the planner takes every user for a small one, and would rather read and sort
+    -- all memories of a large one, if it might. For many that is not too much. They are asked for in ways whose plan is
+    -- kept, where one for the array would be made anew each time.
+    v_once := jsonb_path_query_array(p_ops, '$.nodes[*] ? (@.only_once == true).content_hash');
+    if jsonb_array_length(v_once) > 4 then
       v_twins := exists (
-        select from memory.nodes where user_id = p_user and content_hash = any (array(select unnest(v_hashes))));
-    else
-      foreach v_hash in array v_hashes loop
+        select from memory.nodes where user_id = p_user and content_hash = any (array(
+          select decode(h, 'hex') from jsonb_array_elements_text(v_once) h)));
+    elsif v_once <> '[]' then
+      set local enable_sort = off;
+      for v_place in 0 .. jsonb_array_length(v_once) - 1 loop
+        v_hash := decode(v_once ->> v_place, 'hex');
         v_twins := v_twins or v_hash is not distinct from (
           select n.content_hash from memory.nodes n where n.user_id = p_user and n.content_hash >= v_hash
           order by n.content_hash limit 1);
       end loop;
+      set local enable_sort to default;
     end if;
     if v_twins then
       select coalesce(jsonb_object_agg(twin.new_id, twin.old_id), '{}'), v_dead || coalesce(array_agg(twin.n), '{}')
@@ -785,12 +789,15 @@ begin
       returning t.*, (xmax = 0) as is_new
     loop
       v_nodes := v_nodes + v_row.is_new::int;
+      v_misplaced := v_misplaced or v_row.context_type = 'domain_entity';
       if not v_row.is_new then
         v_changed := v_changed || v_row.node_id;
-      end if;
-      v_misplaced := v_misplaced or v_row.context_type = 'domain_entity';
-      if v_wanted then
-        v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+        if v_wanted then
+          v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
+        end if;
+      elsif v_wanted then
+        v_new_rows := v_new_rows
+          || jsonb_build_object('node_id', v_row.node_id, 'seq', v_row.seq, 'written_at', v_row.written_at);
       end if;
     end loop;
     if v_nodes < jsonb_array_length(p_ops -> 'nodes') and not v_misplaced then
@@ -1050,12 +1057,16 @@ begin
         entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges,
         last_deletion = greatest(last_deletion, v_last_deletion)
     where user_id = p_user;
-  insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
-    values (p_user, p_instance, o_mark, v_now)
-    on conflict (user_id, instance_id) do update set seq = excluded.seq, updated_at = excluded.updated_at;
+  update memory.applied_watermarks set seq = o_mark, updated_at = v_now
+    where user_id = p_user and instance_id = p_instance;
+  if not found then
+    insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
+      values (p_user, p_instance, o_mark, v_now);
+  end if;
   if v_wanted then
     o_echo := jsonb_build_object(
-      'nodes', to_jsonb(v_node_rows), 'edges', to_jsonb(v_edge_rows), 'deleted', to_jsonb(v_renamed || v_gone));
+      'nodes', to_jsonb(v_node_rows), 'new', to_jsonb(v_new_rows), 'now', v_now, 'edges', to_jsonb(v_edge_rows),
+      'deleted', to_jsonb(v_renamed || v_gone));
   end if;
   o_version := v_version;
   o_same := v_same;
@@ -1078,7 +1089,7 @@ revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '3583bf34008dae6477b32d94020e085969e6157b93b7e26e0e38a25683793006');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '61b5c37affd6edd8e28d8e20c5a3b6af11ba7dc887bca768ab42a3921297a94a');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

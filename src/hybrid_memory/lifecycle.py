@@ -92,6 +92,9 @@ class Lifecycle:
 
     async def _on_home(self, work: Callable[[Parts], Awaitable[Result]]) -> Result:
         """Run `work` where the connections are, starting them if this is the first call."""
+        parts = self._at_hand()
+        if parts is not None:
+            return await work(parts)
 
         async def with_parts() -> Result:
             return await work(await self._ready())

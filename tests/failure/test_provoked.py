@@ -14,7 +14,7 @@ from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.queries import parse
 from hybrid_memory.settings import Settings
-from tests.support.probes import probed, write
+from tests.support.probes import has_all_connections, probed, write
 from tests.support.servers import administration
 from tests.support.waiting import until
 
@@ -150,8 +150,7 @@ async def test_provoked(database: Database, sqlstate: str, provoke: Provoke, exp
     if isinstance(caught.value, StorageUnavailable):
         assert not caught.value.outcome_unknown
     await write(database, "afterwards")
-    await until(lambda: not database._recovering, "all connections are given back")
-    assert database._pool.get_idle_size() == database._pool.get_size()
+    await until(lambda: has_all_connections(database), "all connections are given back")
 
 
 async def test_57p01_is_lost_and_not_written(database: Database) -> None:
@@ -203,7 +202,7 @@ async def test_a_migration_under_a_prepared_statement(database: Database, target
         await transaction.fetch("provoke.everything")
     async with administration(targets) as outside:
         await outside.execute("alter table memory.deployment add column later integer")
-    await until(lambda: not database._recovering, "the connection is given back")
+    await until(lambda: has_all_connections(database), "the connection is given back")
     with pytest.raises(StorageUnavailable, match="0A000") as caught:
         async with database.transaction() as transaction:
             await transaction.fetch("provoke.everything")

@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
+from pgvector.asyncpg import register_vector
 
 from hybrid_memory import queries
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.queries import sql_root
+from tests.support.rows import fact_row
 from tests.support.servers import Server, administration, connection_to
 
 USERS = 40
@@ -131,6 +133,33 @@ async def test_identical_memories_are_looked_up_where_most_users_are_small(fille
         await connection.execute(f"prepare looked_up (bytea, text) as {asked}")
         plan = json.loads(await connection.fetchval("explain (format json) execute looked_up ('a', 'u7')"))
         assert indexes_of(plan[0]["Plan"]) == {"nodes_content"}
+
+
+@pytest.mark.parametrize("statistics", ["analyze memory.nodes", "select"], ids=["analysed", "never analysed"])
+async def test_a_write_reads_few_of_many_memories(each_server: Server, statistics: str) -> None:
+    apply, writer, writes = queries.load("postgres")["batches.apply"], uuid4(), 10
+    async with each_server.migrated_database() as targets:
+        async with administration(targets) as connection:
+            await connection.execute("alter table memory.nodes set (autovacuum_enabled = off)")
+            await connection.execute(
+                "insert into memory.nodes (user_id, content, content_hash, version)"
+                " select case i % 20 when 0 then 'large' else 'small' || i % 2000 end, '{}', sha256(i::text::bytea), i"
+                " from generate_series(1, 40000) i"
+            )
+            await connection.execute(statistics)
+        async with connection_to(targets.runtime) as connection, connection.transaction():
+            await register_vector(connection)
+            for n in range(1, writes + 1):
+                row = fact_row(str(uuid4())) | {"n": n, "only_once": True, "content_hash": f"{n:064x}"}
+                row |= {"written_at": "2026-01-01T00:00:00+00:00", "written_by": str(writer)}
+                ops = {"nodes": [row], "user_id": "large", "last": n, "oldest": row["written_at"]}
+                values = {"user_id": "large", "instance": writer, "ops": json.dumps(ops), "vectors": [], "halves": []}
+                await connection.fetch(apply.text, *apply.arguments(values))
+            read = await connection.fetchval(
+                "select sum(pg_stat_get_xact_tuples_returned(indexrelid)) from pg_index"
+                " where indrelid = 'memory.nodes'::regclass"
+            )
+    assert 0 < read <= 2 * writes
 
 
 async def test_news_are_looked_up_by_version_by_the_plan_that_is_kept(filled: Targets) -> None:

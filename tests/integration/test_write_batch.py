@@ -17,6 +17,7 @@ from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.postgres.batches import Batches, Embedding, Operation, Portion, QueuedBatches
 from hybrid_memory.postgres.database import Database
+from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.target import Targets
 from tests.support.recording import Recorded
 from tests.support.rows import fact_row
@@ -215,6 +216,42 @@ class TestExactlyOnce:
         versions = await look.fetch("select user_id, version from memory.user_metadata")
         distinct = await look.fetch("select user_id, count(distinct version) as n from memory.nodes group by user_id")
         assert {row["user_id"]: row["n"] for row in distinct} == {row["user_id"]: row["version"] for row in versions}
+
+
+class TestTelling:
+    async def test_what_was_written_is_told_as_it_is_stored(self, writer: Writer, batch_database: Database) -> None:
+        plain, full, ahead, again, gone = itertools.islice(ids(), 5)
+        await writer.write(writer.node(again))
+        created = datetime(2020, 2, 2, 12, tzinfo=UTC)
+        everything: dict[str, Any] = {
+            "content": {"b": [1.5, 1e-7, 2**70, None], "a": {"text": "\u00fc\U0001f600"}},
+            "content_kind": "json",
+            "tags": ["one", "two"],
+            "metadata": {"k": {"n": 1.0}},
+            "importance": 0.25,
+            "external_id": "a name",
+            "thread_id": "a thread",
+            "namespace": ["docs", "here"],
+            "key": "k",
+            "expires_at": "2999-01-01T00:00:00.000001+00:00",
+            "created_at": created.isoformat(),
+        }
+        operations = [
+            writer.node(plain),
+            writer.node(full, **everything),
+            writer.node(ahead, at=10 * 365 * 86_400),
+            writer.node(again, "again", at=1),
+            writer.node(gone),
+            writer.delete(gone, at=1),
+        ]
+        applied = (await writer.batches.apply({"nick": operations}, echo=["nick"]))["nick"]
+        assert applied.written is not None
+        told = {node.node_id: node for node in applied.written.nodes}
+        async with batch_database.transaction(["nick"]) as transaction:
+            stored = {node.node_id: node for node in await Nodes(transaction, "nick").changed_since(1)}
+        assert told == stored
+        assert told.keys() == {plain, full, ahead, again}
+        assert (told[full].created_at, told[full].seq) == (created, 1)
 
 
 class TestQueued:

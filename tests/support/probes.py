@@ -50,6 +50,11 @@ def knowing(database: Database, settings: Settings) -> Database:
     return database
 
 
+def has_all_connections(database: Database) -> bool:
+    """Whether nobody has a connection, and none is at hand for the next call: all are in the pool."""
+    return not database._recovering and database._pool.get_idle_size() == database._pool.get_size()
+
+
 @asynccontextmanager
 async def probed(targets: Targets, settings: Settings, events: Events | None = None) -> AsyncIterator[Database]:
     """The library's pool, with the queries above as `probe.<name>`."""

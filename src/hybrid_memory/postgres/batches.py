@@ -25,6 +25,12 @@ Kind = Literal["nodes", "entities", "edges", "counts", "deletes"]
 # The column of an operation that is refused unless the row has this version, and the state it is refused with.
 IF_VERSION = "if_version"
 ANOTHER_VERSION = "23V01"
+# The columns of a new memory that are as they were sent, and those that may be left open.
+_AS_SENT = (
+    "context_type", "content", "content_kind", "summary", "tags", "metadata", "importance", "confidence", "external_id",
+    "thread_id", "namespace", "key", "written_by", "expires_at",
+)  # fmt: skip
+_TIMES_LEFT_OPEN = ("created_at", "updated_at", "last_accessed_at")
 # Vectors of more dimensions are kept at half precision.
 LARGEST_VECTOR = 2000
 
@@ -256,18 +262,27 @@ def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
         row["mark"],
         tuple(operation.n for operation in fresh),
         json.loads(row["same"]),
-        None if echo is None else _written(user_id, json.loads(echo)),
+        None if echo is None else _written(user_id, row["version"], json.loads(echo), fresh),
         tuple((operation.row["node_id"], one) for operation in fresh for one in operation.embeddings),
     )
 
 
-def _written(user_id: str, echo: Mapping[str, Any]) -> Written:
+def _written(user_id: str, version: int, echo: Mapping[str, Any], operations: Iterable[Operation]) -> Written:
     gone = frozenset(echo["deleted"])
+    sent = {operation.row["node_id"]: operation.row for operation in operations if operation.kind == "nodes"}
+    new = [_as_sent(sent[told["node_id"]], told, version, echo["now"]) for told in echo["new"]]
     return Written(
-        [node_from_json(user_id, row) for row in echo["nodes"] if row["node_id"] not in gone],
+        # What was counted of a new memory comes after it.
+        [node_from_json(user_id, row) for row in (*new, *echo["nodes"]) if row["node_id"] not in gone],
         [relationship_from_json(user_id, row) for row in echo["edges"]],
         gone,
     )
+
+
+def _as_sent(sent: Mapping[str, Any], told: Mapping[str, Any], version: int, now: str) -> dict[str, Any]:
+    """The row of a memory that was not there before, as Postgres would write it."""
+    times = {name: sent.get(name) or now for name in _TIMES_LEFT_OPEN}
+    return {name: sent.get(name) for name in _AS_SENT} | times | {"version": version, "access_count": 0, **told}
 
 
 def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:

@@ -35,7 +35,7 @@ class Lending:
         self._pool = pool
         self._behind = behind
         # Each with what gives it back to the pool when nobody comes.
-        self._at_hand: dict[Connection, asyncio.Task[None]] = {}
+        self._at_hand: dict[Connection, asyncio.TimerHandle] = {}
         self._waiting = 0
 
     async def borrow(self) -> "Connection":
@@ -54,12 +54,17 @@ class Lending:
             self._waiting -= 1
 
     def take_back(self, connection: "Connection") -> None:
-        """It is free again, and goes back to the pool unless the next call comes at once."""
-        self._at_hand[connection] = self._behind(self._give_back(connection))
+        """It is free again, and goes back to the pool unless the next call comes soon, or somebody waits."""
+        if self._is_exhausted:
+            self._give_back(connection)
+        else:
+            loop = asyncio.get_running_loop()
+            self._at_hand[connection] = loop.call_later(_SECONDS_AT_HAND, self._give_back, connection)
 
     def forget(self) -> None:
         """Let everything go back to the pool that is free; what is still lent will have answered when it comes."""
-        self._at_hand.clear()
+        for connection in list(self._at_hand):
+            self._give_back(connection)
 
     async def close(self) -> None:
         """Give everything back that is free."""
@@ -71,13 +76,13 @@ class Lending:
     @property
     def _is_exhausted(self) -> bool:
         """Whether somebody waits who opens none himself; while one is opened, others go on with what there is."""
-        return self._waiting > self._pool.get_max_size() - self._pool.get_size()
+        return bool(self._waiting) and self._waiting > self._pool.get_max_size() - self._pool.get_size()
 
-    async def _give_back(self, connection: "Connection") -> None:
-        # Whoever has the answer comes first, and whoever waits for a connection next.
-        await asyncio.sleep(0 if self._is_exhausted else _SECONDS_AT_HAND)
-        self._at_hand.pop(connection, None)
-        await self._released(connection)
+    def _give_back(self, connection: "Connection") -> None:
+        """In a task, whose turn comes after that of whoever has the answer."""
+        if (going_back := self._at_hand.pop(connection, None)) is not None:
+            going_back.cancel()
+        self._behind(self._released(connection))
 
     async def _released(self, connection: "Connection") -> None:
         # One that was lost at the last moment is out of the pool already.
