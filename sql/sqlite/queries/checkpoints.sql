@@ -53,11 +53,11 @@ order by c.checkpoint_id desc
 limit :page;
 
 -- name: page
--- The same over all namespaces of a thread, or of all threads.
+-- The same over all namespaces of a thread, or of all threads: line by line, so that nobody else's are looked through.
 select l.line, l.thread_id, l.namespace, c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body,
        c.written_at
 from checkpoint_lines l
-join checkpoints c on c.line = l.line and c.retired_at is null
+cross join checkpoints c on c.line = l.line and c.retired_at is null
 left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired_at is null
 where (:thread_id is null or l.thread_id = :thread_id)
   and (:checkpoint_id is null or c.checkpoint_id = :checkpoint_id)

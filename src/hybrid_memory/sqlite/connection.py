@@ -167,6 +167,8 @@ def _configure(connection: Connection, kind: Kind) -> None:
     connection.pragma("fullfsync", 1)
     connection.pragma("foreign_keys", 1)
     connection.pragma("trusted_schema", 0)
+    # A plan that may depend on what is bound is made anew with every value, which takes longer than most queries.
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     checksum.register(connection)
 
 

@@ -10,7 +10,7 @@ from hybrid_memory.sqlite.connection import Statements
 
 T = TypeVar("T")
 
-_WOKEN_AT_ONCE = 8
+_WOKEN_AT_ONCE = 16
 
 
 class Ticket(Generic[T]):

@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, cast
 import pytest
 from langchain_core.messages import HumanMessage
 
-from hybrid_memory import HybridCheckpointer, HybridMemoryManager
+from hybrid_memory import HybridCheckpointer, HybridMemoryManager, queries
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.langgraph.storing import StoredPut
@@ -146,6 +147,32 @@ def test_a_page_takes_the_same_number_of_statements_however_much_is_in_it(checkp
         thread.put({"messages": list(messages), "document": f"{number}" * 300})
         thread.write([("messages", number)])
     assert 4 <= statements(100) <= statements(7) <= 5
+
+
+# Those that read the checkpoints of all threads.
+EVERYTHING = {
+    "checkpoints.of_runs", "checkpoints.verify", "checkpoint_inventory.checkpoints", "checkpoint_lines.size_of_threads",
+}  # fmt: skip
+
+
+def test_who_asks_for_one_thread_does_not_look_through_the_others(checkpointer: HybridCheckpointer) -> None:
+    Thread(checkpointer).put({"a": 1})
+    asked = [
+        query
+        for query in queries.load("sqlite").values()
+        if re.search(r"\b(from|join|update) checkpoints\b", query.text) and query.name not in EVERYTHING
+    ]
+    assert asked
+
+    def looked_through(sql: Statements) -> list[str]:
+        return [
+            f"{query.name}: {step}"
+            for query in asked
+            for *_, step in sql.connection.execute(f"explain query plan {query.text}", dict.fromkeys(query.parameters))
+            if re.match("SCAN (c|p|checkpoints)( |$)", step)
+        ]
+
+    assert checkpointer._state.database().read_blocking(looked_through) == []
 
 
 def test_threads_and_loops_share_one(checkpointer: HybridCheckpointer) -> None:

@@ -536,3 +536,25 @@ def test_a_forked_child_is_told_and_does_not_hang(tmp_path: Path, how: str) -> N
         assert b"fork" in answer
         notes.store("t", "2")
         assert len(database.read_blocking(stored_ids)) == 2
+
+
+def test_a_query_is_planned_once_whatever_is_asked_for(tmp_path: Path) -> None:
+    def planned(sql: Statements) -> int:
+        asked: list[object] = []
+
+        def note(*what: object) -> int:  # SQLite asks for every table and column while it plans
+            asked.append(what)
+            return apsw.SQLITE_OK
+
+        sql.connection.authorizer = note
+        found = []
+        for line in (1, 2, 3):
+            sql.rows("checkpoints.newest", line=line)
+            found.append(len(asked))
+        sql.connection.authorizer = None
+        assert found[0]
+        return found[-1] - found[0]
+
+    with state_in(tmp_path) as (database, _):
+        assert database.read_blocking(planned) == 0
+        assert database.write_blocking(planned) == 0
