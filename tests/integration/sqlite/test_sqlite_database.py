@@ -134,6 +134,27 @@ async def test_a_light_job_that_comes_alone_is_done_in_the_thread_of_its_loop(tm
         assert await waiting != threading.get_ident()
 
 
+async def test_a_job_that_is_followed_by_another_shares_its_commit_in_the_thread_of_their_loop(tmp_path: Path) -> None:
+    where: list[int] = []
+
+    def job(sql: Statements) -> None:
+        where.append(threading.get_ident())
+        note_row(sql, "t", str(len(where)))
+
+    with state_in(tmp_path) as (database, _):
+        assert database._writer is not None
+        await database.write(noting("t", "first"))
+        seen = commits(database)
+        database._writer._usual_seconds = 0.0
+        followed = asyncio.create_task(database.write(job, light=True, followed=True))
+        await asyncio.sleep(0)
+        await asyncio.gather(followed, database.write(job, light=True))
+        assert len(seen) == 1
+        await database.write(job, light=True, followed=True)
+        assert len(seen) == 2, "what follows need not come"
+        assert where == [threading.get_ident()] * 3
+
+
 async def test_an_event_loop_never_waits_for_the_lock_of_another_process(tmp_path: Path) -> None:
     with state_in(tmp_path) as (database, _):
         assert database._writer is not None
