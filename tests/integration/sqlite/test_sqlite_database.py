@@ -23,6 +23,7 @@ from hybrid_memory.sqlite.files import CACHE, STATE
 from hybrid_memory.sqlite.groups import Joint
 from hybrid_memory.sqlite.schema import shipped
 from hybrid_memory.sqlite.status import status
+from hybrid_memory.sqlite.writer import Writer
 from tests.support.recording import Recorded
 from tests.support.sqlite_files import ROOT, note_row, noting, state_in, stored_ids
 from tests.support.waiting import until
@@ -141,15 +142,21 @@ async def test_a_job_that_is_followed_by_another_shares_its_commit_in_the_thread
         where.append(threading.get_ident())
         note_row(sql, "t", str(len(where)))
 
+    async def quick(writer: Writer) -> None:
+        await until(lambda: not writer._turn.locked(), "the writer is idle")
+        writer._usual_seconds = 0.0
+
     with state_in(tmp_path) as (database, _):
-        assert database._writer is not None
+        writer = database._writer
+        assert writer is not None
         await database.write(noting("t", "first"))
         seen = commits(database)
-        database._writer._usual_seconds = 0.0
+        await quick(writer)
         followed = asyncio.create_task(database.write(job, light=True, followed=True))
         await asyncio.sleep(0)
         await asyncio.gather(followed, database.write(job, light=True))
         assert len(seen) == 1
+        await quick(writer)
         await database.write(job, light=True, followed=True)
         assert len(seen) == 2, "what follows need not come"
         assert where == [threading.get_ident()] * 3
