@@ -1,6 +1,6 @@
 """Plan and execute: a graph that plans, works step by step with tools, plans anew, and knows its user.
 
-    load -> plan -> execute <-> tools -> replan -> execute | save
+    plan -> execute <-> tools -> replan -> execute | save
 
 What is known of the user goes into planning, into each step and into planning anew, which is told what the step was
 told where it follows at once. What tools return becomes memories and entities, finished steps and the conversation are
