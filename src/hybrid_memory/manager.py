@@ -391,6 +391,6 @@ class HybridMemoryManager(Recalling):
         else:
             newest_first = reversed((await self.ensure_user_memories(user_id)).get_all_nodes())
             known = list(islice(filter(admits, newest_first), _MOST_IN_A_PROMPT))
-        turns = await self.get_context(user_id, thread_id) if thread_id else []
+        turns = await self.get_context(user_id, thread_id) if thread_id and known else []
         said = {turn["node_id"] for turn in turns}
         return fitting_lines((node for node in known if node.node_id not in said), max_tokens, count_tokens)

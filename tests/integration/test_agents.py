@@ -1,6 +1,7 @@
 """Tools, nodes and the plan-and-execute graph on a real manager, with a scripted model in the place of a model."""
 
 import asyncio
+import importlib
 import json
 import threading
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ from hybrid_memory.agents import (
 from hybrid_memory.errors import InvalidInput, WrongThread
 from hybrid_memory.postgres.target import Targets
 from tests.support.managers import settings_for
+
+# The package names the function in it alike.
+plan_and_execute_module = importlib.import_module("hybrid_memory.agents.plan_and_execute")
 
 
 class Context(TypedDict):
@@ -289,6 +293,35 @@ class TestPlanAndExecute:
         await plan_and_execute(manager, planner.model(), [look_up]).ainvoke({"input": "GenePoint?"}, of("nick", "t7"))
         for kind, prompts in planner.prompts.items():
             assert "looked after by Nick" in prompts[0], kind
+
+    async def test_planning_anew_at_once_asks_the_memory_nothing_that_the_step_has_asked(
+        self, manager: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        context_for = manager.context_for
+
+        async def noted(user_id: str, query: str, **how: Any) -> str:
+            asked.append(query)
+            return await context_for(user_id, query, **how)
+
+        monkeypatch.setattr(manager, "context_for", noted)
+        monkeypatch.setattr(plan_and_execute_module, "_AT_ONCE_SECONDS", 60.0)
+        graph = plan_and_execute(manager, Planner("GenePoint").model(), [look_up])
+        await graph.ainvoke({"input": "GenePoint?"}, of("nick"))
+        of_first_step = "look GenePoint up GenePoint?"  # asked once more with what its tool returned
+        assert asked == ["GenePoint?", of_first_step, of_first_step, "tell the user GenePoint?"]
+
+    async def test_what_was_learnt_while_a_run_was_interrupted_is_known_to_planning_anew(
+        self, manager: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(plan_and_execute_module, "_AT_ONCE_SECONDS", 0.0)
+        planner = Planner("GenePoint")
+        builder = plan_and_execute_builder(manager, planner.model(), [look_up])
+        graph = builder.compile(checkpointer=manager.checkpointer, interrupt_before=["replan"])
+        await graph.ainvoke({"input": "GenePoint?"}, of("nick"))
+        await manager.store_persistent_memory("nick", "GenePoint is looked after by Nick himself.")
+        await graph.ainvoke(None, of("nick"))
+        assert "looked after by Nick" in planner.prompts["replan"][0]
 
     async def test_finished_steps_stand_in_a_prompt_once_and_are_known_to_the_next_request(
         self, manager: HybridMemoryManager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hybrid_memory.agents.ahead import Ahead
+from hybrid_memory.agents.ahead import Ahead, Handed
 
 
 class Counted:
@@ -107,3 +107,18 @@ async def test_what_nobody_asks_for_is_forgotten() -> None:
     assert work.begun == 1001 + 1
     await ahead.done(1000, work)
     assert work.begun == 1001 + 1
+
+
+def test_what_is_left_is_given_once_and_to_whoever_asks_about_it() -> None:
+    handed: Handed[str] = Handed()
+    handed.leave("step 1", "")
+    assert handed.taken("step 2") is None
+    assert handed.taken("step 1") == ""
+    assert handed.taken("step 1") is None
+
+
+def test_what_was_left_too_long_ago_is_not_given() -> None:
+    handed: Handed[str] = Handed()
+    handed.leave("step 1", "known")
+    assert handed.taken("step 1", within=-1) is None
+    assert handed.taken("step 1") is None, "it is gone all the same"

@@ -1,31 +1,51 @@
-"""Work that one node of a graph begins and a later one needs done."""
+"""What one node of a graph leaves for a later one, in the same process."""
 
 import asyncio
+import math
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 Work = Callable[[], Coroutine[Any, Any, object]]
-# Of runs that ended in between nobody asks for what was begun.
-_MOST_KEPT = 1000
+Thing = TypeVar("Thing")
+# Of runs that ended in between nobody asks for what was left.
+_MOST_LEFT = 1000
+
+
+class Handed(Generic[Thing]):
+    """Things left for later, by what they are about. In another process nothing was left."""
+
+    def __init__(self) -> None:
+        self._left: OrderedDict[Hashable, tuple[Thing, float]] = OrderedDict()
+
+    def leave(self, about: Hashable, thing: Thing) -> None:
+        """Leave it for whoever asks first."""
+        self._left[about] = thing, time.monotonic()
+        if len(self._left) > _MOST_LEFT:
+            self._left.popitem(last=False)
+
+    def taken(self, about: Hashable, *, within: float = math.inf) -> Thing | None:
+        """What was left, if anything was and no longer ago than so many seconds; it is gone then."""
+        thing, left_at = self._left.pop(about, (None, -math.inf))
+        return thing if time.monotonic() - left_at <= within else None
 
 
 class Ahead:
-    """What was begun in this process, by what it is about. In another process, or another loop, nothing was."""
+    """Work that one node begins and a later one needs done. In another loop nothing was begun."""
 
     def __init__(self) -> None:
-        self._begun: OrderedDict[Hashable, asyncio.Task[object]] = OrderedDict()
+        self._begun: Handed[asyncio.Task[object]] = Handed()
 
     def begin(self, about: Hashable, work: Work) -> None:
         """Begin, and let the caller go on."""
-        task = self._begun[about] = asyncio.create_task(work())
+        task = asyncio.create_task(work())
         task.add_done_callback(_heard)
-        if len(self._begun) > _MOST_KEPT:
-            self._begun.popitem(last=False)
+        self._begun.leave(about, task)
 
     async def done(self, about: Hashable, work: Work) -> None:
         """Wait until it is done, or do it where nobody has begun it or that failed before; its error is raised here."""
-        task = self._begun.pop(about, None)
+        task = self._begun.taken(about)
         if task is None or _failed(task) or task.get_loop() is not asyncio.get_running_loop():
             await work()
         else:

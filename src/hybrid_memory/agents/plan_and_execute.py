@@ -1,10 +1,10 @@
 """Plan and execute: a graph that plans, works step by step with tools, plans anew, and knows its user.
 
-    load -> plan -> execute <-> tools -> replan -> execute | save
+    plan -> execute <-> tools -> replan -> execute | save
 
-What is known of the user goes into planning, into each step and into planning anew. What tools return becomes memories
-and entities, finished steps and the conversation are kept. After each node comes a checkpoint, so a run that ended in
-the middle goes on from there.
+What is known of the user goes into planning, into each step and into planning anew, which is told what the step was
+told where it follows at once. What tools return becomes memories and entities, finished steps and the conversation are
+kept. After each node comes a checkpoint, so a run that ended in the middle goes on from there.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,16 +22,18 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 from pydantic import BaseModel, Field
 
-from hybrid_memory.agents.ahead import Ahead, Work
+from hybrid_memory.agents.ahead import Ahead, Handed, Work
 from hybrid_memory.agents.faces import choice, node
 from hybrid_memory.agents.nodes import keep_tool_results
 from hybrid_memory.agents.structured import Structured
 from hybrid_memory.agents.tools import memory_tools
-from hybrid_memory.agents.users import thread_of, user_of_run
+from hybrid_memory.agents.users import Run, run_of
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.models import MemoryNode
 
 _MOST_SUPERSTEPS = 500
+# A run that was interrupted takes longer to go on, and more may be known by then.
+_AT_ONCE_SECONDS = 0.25
 _PLAN = "Make a plan for the request: a few steps, each of which can be done on its own with the tools at hand."
 _EXECUTE = "Do this one step of a plan with the tools at hand, then say in a sentence or two what came of it."
 _REPLAN = (
@@ -130,48 +132,53 @@ class _Work:
         self._replanner = Structured(model, Decision)
         self._max_tokens = max_tokens
         self._ahead = Ahead()
+        self._known: Handed[str] = Handed()
 
     async def plan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Make a plan for the request."""
-        prompt = await self._prompt(_PLAN, state["input"], config)
-        plan = await self._planner.answer([prompt, HumanMessage(state["input"])], config)
+        known = await self._recalled(run_of(config), state["input"])
+        plan = await self._planner.answer([_prompt(_PLAN, known), HumanMessage(state["input"])], config)
         return {"request_id": str(uuid4()), "plan": plan.steps, "past_steps": [], "response": "", **_NO_MESSAGES}
 
     async def execute(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Let the model work on the next step: it asks for tools, or says what came of it."""
-        step = state["plan"][0]
-        about = f"{step} {state['input']}"
-        prompt = await self._prompt(f"{_EXECUTE}\n\n{_so_far(state)}", about, config, admits=_is_news_to(state))
+        run, step = run_of(config), state["plan"][0]
+        known = await self._known_for_step(run, state)
+        prompt = _prompt(f"{_EXECUTE}\n\n{_so_far(state)}", known)
         answer = await self._executor.ainvoke([prompt, HumanMessage(step), *state["messages"]], config)
         if answer.tool_calls:
             return {"messages": [answer]}
         outcome = str(answer.text)
-        self._ahead.begin(*self._kept(state, outcome, config))
+        self._ahead.begin(*self._kept(run, state, outcome))
+        self._known.leave(_about(run, state), known)
         return {"outcome": outcome}
 
     async def learn(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what the tools returned."""
-        messages = state["messages"]
+        run, messages = run_of(config), state["messages"]
         asked = max(place for place, message in enumerate(messages) if isinstance(message, AIMessage))
-        await keep_tool_results(self._manager, user_of_run(config), thread_of(config), messages[asked:])
+        await keep_tool_results(self._manager, run.user_id, run.thread_id, messages[asked:])
         return {}
 
     async def replan(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep what came of the step, and decide how to go on."""
-        step, outcome = state["plan"][0], state["outcome"]
+        run, step, outcome = run_of(config), state["plan"][0], state["outcome"]
         done = [*state["past_steps"], [step, outcome]]
         after = State(input=state["input"], plan=state["plan"][1:], past_steps=done)
-        prompt = await self._prompt(f"{_REPLAN}\n\n{_so_far(after)}", state["input"], config, admits=_is_news_to(state))
+        known = self._known.taken(_about(run, state), within=_AT_ONCE_SECONDS)
+        if known is None:
+            known = await self._known_for_step(run, state)
+        prompt = _prompt(f"{_REPLAN}\n\n{_so_far(after)}", known)
         decision = await self._replanner.answer([prompt, HumanMessage(state["input"])], config)
         # It is durable before the checkpoint says that the step is done; the model need not wait for that.
-        await self._ahead.done(*self._kept(state, outcome, config))
+        await self._ahead.done(*self._kept(run, state, outcome))
         response = decision.response or ("" if decision.steps else outcome)
         used = _NO_MESSAGES if state["messages"] else {}
         return {"plan": decision.steps, "past_steps": done, "response": response, **used}
 
     async def save(self, state: State, config: RunnableConfig) -> dict[str, Any]:
         """Keep the request and the response as turns of the conversation."""
-        user_id, thread_id = user_of_run(config), thread_of(config)
+        user_id, thread_id = run_of(config)
         if thread_id is not None:
             for role, said in (("user", state["input"]), ("assistant", state["response"])):
                 await self._manager.add_message(
@@ -179,29 +186,33 @@ class _Work:
                 )
         return {}
 
-    def _kept(self, state: State, outcome: str, config: RunnableConfig) -> tuple[tuple[str, ...], Work]:
+    def _kept(self, run: Run, state: State, outcome: str) -> tuple[tuple[str, ...], Work]:
         """Which step is to be kept with what came of it, and how."""
-        user_id, step = user_of_run(config), state["plan"][0]
-        name = f"{_steps_of(state)}{len(state['past_steps'])}"
+        step, name = state["plan"][0], _name_of_step(state)
         keep = partial(
             self._manager.store_persistent_memory,
-            user_id,
+            run.user_id,
             {"step": step, "outcome": outcome, "request": state["input"]},
             "completed_action",
             summary=f"{step}: {outcome}",
-            thread_id=thread_of(config),
+            thread_id=run.thread_id,
             node_id=name,
         )
-        return (user_id, name, step, outcome), keep
+        return (run.user_id, name, step, outcome), keep
 
-    async def _prompt(
-        self, task: str, query: str, config: RunnableConfig, *, admits: Callable[[MemoryNode], bool] | None = None
-    ) -> SystemMessage:
-        """The task, with what is known of the user about it."""
-        known = await self._manager.context_for(
-            user_of_run(config), query, max_tokens=self._max_tokens, thread_id=thread_of(config), admits=admits
+    async def _known_for_step(self, run: Run, state: State) -> str:
+        """What is known about the next step and the request, without the finished steps, which prompts have already."""
+        steps = _steps_of(state)
+
+        def is_news(node: MemoryNode) -> bool:
+            return node.external_id is None or not node.external_id.startswith(steps)
+
+        return await self._recalled(run, f"{state['plan'][0]} {state['input']}", is_news)
+
+    async def _recalled(self, run: Run, query: str, admits: Callable[[MemoryNode], bool] | None = None) -> str:
+        return await self._manager.context_for(
+            run.user_id, query, max_tokens=self._max_tokens, thread_id=run.thread_id, admits=admits
         )
-        return SystemMessage(f"{task}\n\nWhat is known about the user:\n{known}" if known else task)
 
 
 _NO_MESSAGES: dict[str, Any] = {"messages": [RemoveMessage(REMOVE_ALL_MESSAGES)]}
@@ -212,10 +223,19 @@ def _steps_of(state: State) -> str:
     return f"{state['request_id']}/step/"
 
 
-def _is_news_to(state: State) -> Callable[[MemoryNode], bool]:
-    """Whether a memory is none of the finished steps, which the prompt has already."""
-    steps = _steps_of(state)
-    return lambda node: node.external_id is None or not node.external_id.startswith(steps)
+def _name_of_step(state: State) -> str:
+    """The name of the next step."""
+    return f"{_steps_of(state)}{len(state['past_steps'])}"
+
+
+def _about(run: Run, state: State) -> tuple[str, ...]:
+    """Which step of whose request, in which words: what was recalled for it is about no other."""
+    return run.user_id, _name_of_step(state), state["plan"][0], state["input"]
+
+
+def _prompt(task: str, known: str) -> SystemMessage:
+    """The task, with what is known of the user about it."""
+    return SystemMessage(f"{task}\n\nWhat is known about the user:\n{known}" if known else task)
 
 
 def _so_far(state: State) -> str:

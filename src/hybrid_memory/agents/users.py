@@ -1,7 +1,7 @@
 """Whose run this is: said by the application, never by a model."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.runtime import get_runtime
@@ -10,6 +10,18 @@ from hybrid_memory.errors import InvalidInput
 
 # Whom LangGraph's platform has authenticated.
 _AUTHENTICATED = "langgraph_auth_user_id"
+
+
+class Run(NamedTuple):
+    """Whose run it is, and of which conversation, if of any."""
+
+    user_id: str
+    thread_id: str | None
+
+
+def run_of(config: RunnableConfig) -> Run:
+    """The run that a node is part of."""
+    return Run(user_of_run(config), thread_of(config))
 
 
 def user_of_run(config: RunnableConfig) -> str:

@@ -149,7 +149,8 @@ class HybridCheckpointer(ThreadCalls):
         stored = StoredWrites(self._serialisation, self._memory, config, writes, task_id, task_path)
         if light := not stored.is_heavy:
             stored.prepare()
-        await (await self._database()).write(stored.job, durable=self._durable, light=light)
+        # LangGraph puts the checkpoint of the step next, and waits for neither.
+        await (await self._database()).write(stored.job, durable=self._durable, light=light, followed=True)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

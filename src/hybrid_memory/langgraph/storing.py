@@ -41,6 +41,8 @@ from hybrid_memory.sqlite.groups import Joint
 
 # Up to here, in bytes as far as that is known before, a value is cheaper inside each checkpoint than in its own row.
 _SMALL = 256
+# Up to here a list is stored whole, which takes less than to recognise its elements.
+_WHOLE = 1024
 # Above this many parts, of some microseconds each, values become bytes in the writer's thread.
 _HEAVY = 500
 _TEXT_LIKE_ONE_PART = 10_000
@@ -149,7 +151,8 @@ class StoredPut(Joint[None]):
         return [NewValue(name, versions[name], self._content(name, values[name])) for name in channels]
 
     def _content(self, channel: str, value: Any) -> Encoded | NewList:
-        if type(value) is not list or all(type(one) in _NUMBERS for one in value):
+        is_list = type(value) is list
+        if not is_list or _size(tuple(value), _WHOLE) <= _WHOLE or all(type(one) in _NUMBERS for one in value):
             return self.serialisation.stored(value, f"channel {channel!r}")
         return self.elements.digested(self.address, channel, value, self.serialisation)
 

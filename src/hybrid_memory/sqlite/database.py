@@ -36,6 +36,8 @@ from hybrid_memory.sqlite.writer import Writer
 T = TypeVar("T")
 
 _READING_THREADS = 4
+# So many light jobs are still worth no thread: what a graph writes at the end of a step.
+_MOST_QUICK = 3
 # A look at the directory before every commit would make it a tenth slower.
 _SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -123,11 +125,13 @@ class Database:
         timeout: float | None = None,
         durable: bool = True,
         light: bool = False,
+        followed: bool = False,
     ) -> T:
         """Run `job` in the writer and wait for the commit, from any event loop.
 
         What need not be `durable` is written without waiting for the disk: a loss of power may undo it. A `light` job
-        takes microseconds: when it comes alone, and commits are quick here, it is done without asking a thread.
+        takes microseconds: when it comes alone, and commits are quick here, it is done without asking a thread. One
+        that is usually `followed` by another waits a few turns of the loop for it, and shares its commit.
 
         A cancelled caller has either nothing committed or all of it; a job that had not begun is dropped.
 
@@ -138,9 +142,9 @@ class Database:
             StateDamaged: the file is damaged.
         """
         writer = self._check_usable()
-        if light and self._gathering.quiet:
+        if light and not followed and self._gathering.quiet:
             lone = Ticket(job, durable=durable)
-            if writer.run_quickly(lone):
+            if writer.run_quickly([lone]):
                 await self._gathering.one_turn()
                 return lone.outcome()
         ticket = LoopTicket(job, self._timeout if timeout is None else timeout, durable=durable, light=light)
@@ -159,8 +163,9 @@ class Database:
     def _hand_over(self, tickets: Sequence[LoopTicket[Any]]) -> None:
         """In the thread of an event loop: give its jobs to the writer."""
         try:
-            if len(tickets) == 1 and tickets[0].light and self._check_usable().run_quickly(tickets[0]):
-                tickets[0].end_wait(in_time=True)
+            if self._are_quick(tickets) and self._check_usable().run_quickly(tickets):
+                for ticket in tickets:
+                    ticket.end_wait(in_time=True)
             else:
                 self._deadlines.watch(tickets)
                 self._inbox.put(*tickets)
@@ -168,6 +173,10 @@ class Database:
             for ticket in tickets:
                 ticket.settle(None, error)
                 ticket.end_wait(in_time=True)
+
+    @staticmethod
+    def _are_quick(tickets: Sequence[LoopTicket[Any]]) -> bool:
+        return len(tickets) <= _MOST_QUICK and all(ticket.light for ticket in tickets)
 
     def _withdraw(self, ticket: Ticket[Any]) -> bool:
         """Take a job back that nobody waits for any more; False when it may have begun."""

@@ -75,8 +75,8 @@ class Writer:
             self._turn.release()
         return True
 
-    def run_quickly(self, ticket: Ticket[Any]) -> bool:
-        """Run and commit a job in an event loop's thread, if that will hardly hold the loop up; False when not done."""
+    def run_quickly(self, tickets: Sequence[Ticket[Any]]) -> bool:
+        """Run and commit jobs in an event loop's thread, if that will hardly hold the loop up; False when not done."""
         if self._usual_seconds > _QUICK_SECONDS or self._wal_pages >= self._checkpoint_at or self._inbox.queued:
             return False
         if not self._turn.acquire(blocking=False):
@@ -84,12 +84,12 @@ class Writer:
         try:
             self._inbox.check_open()
             with self._connection.patience.at_most(0):
-                verdicts = self._verdicts([ticket])
+                verdicts = self._verdicts(tickets)
         finally:
             self._turn.release()
-        if isinstance(verdicts[0][1], apsw.BusyError):  # another process writes; waiting is for threads
+        if all(isinstance(error, apsw.BusyError) for _, error in verdicts):  # another process writes; threads can wait
             return False
-        self._settle([ticket], verdicts)
+        self._settle(tickets, verdicts)
         return True
 
     def stop(self, timeout: float) -> bool:

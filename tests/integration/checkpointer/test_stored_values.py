@@ -148,6 +148,19 @@ def test_a_thread_deleted_while_it_is_at_work_gets_what_the_next_checkpoint_has(
     assert rows(checkpointer)["checkpoint_lines"] == 2
 
 
+def test_a_value_that_another_process_has_collected_is_stored_again(checkpointer: HybridCheckpointer) -> None:
+    thread, other = Thread(checkpointer), Thread(of_another_process(checkpointer))
+    thread.put({"document": "d" * 1000, "count": 0})
+    thread.put({"count": 1})
+    other.newest, other.values, other.versions, other.step = thread.newest, thread.values, dict(thread.versions), 1
+    other.put({"document": "e" * 1000})
+    other.checkpointer.prune(["t"])
+    assert rows(checkpointer)["checkpoint_values"] == 1
+    thread.step = other.step
+    thread.put({"count": 2})
+    assert thread.state() == {"document": "d" * 1000, "count": 2}
+
+
 def test_forks_keep_what_is_theirs(checkpointer: HybridCheckpointer) -> None:
     thread = Thread(checkpointer)
     thread.put({"messages": [message(1)]})

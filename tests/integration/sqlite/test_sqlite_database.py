@@ -23,6 +23,7 @@ from hybrid_memory.sqlite.files import CACHE, STATE
 from hybrid_memory.sqlite.groups import Joint
 from hybrid_memory.sqlite.schema import shipped
 from hybrid_memory.sqlite.status import status
+from hybrid_memory.sqlite.writer import Writer
 from tests.support.recording import Recorded
 from tests.support.sqlite_files import ROOT, note_row, noting, state_in, stored_ids
 from tests.support.waiting import until
@@ -132,6 +133,33 @@ async def test_a_light_job_that_comes_alone_is_done_in_the_thread_of_its_loop(tm
             waiting = asyncio.create_task(database.write(where, light=True))
             await taken(database, 1)
         assert await waiting != threading.get_ident()
+
+
+async def test_a_job_that_is_followed_by_another_shares_its_commit_in_the_thread_of_their_loop(tmp_path: Path) -> None:
+    where: list[int] = []
+
+    def job(sql: Statements) -> None:
+        where.append(threading.get_ident())
+        note_row(sql, "t", str(len(where)))
+
+    async def quick(writer: Writer) -> None:
+        await until(lambda: not writer._turn.locked(), "the writer is idle")
+        writer._usual_seconds = 0.0
+
+    with state_in(tmp_path) as (database, _):
+        writer = database._writer
+        assert writer is not None
+        await database.write(noting("t", "first"))
+        seen = commits(database)
+        await quick(writer)
+        followed = asyncio.create_task(database.write(job, light=True, followed=True))
+        await asyncio.sleep(0)
+        await asyncio.gather(followed, database.write(job, light=True))
+        assert len(seen) == 1
+        await quick(writer)
+        await database.write(job, light=True, followed=True)
+        assert len(seen) == 2, "what follows need not come"
+        assert where == [threading.get_ident()] * 3
 
 
 async def test_an_event_loop_never_waits_for_the_lock_of_another_process(tmp_path: Path) -> None:

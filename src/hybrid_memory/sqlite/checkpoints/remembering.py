@@ -1,6 +1,7 @@
 """What a process remembers of the rows it stored, so that the next ones need not be compared with the file."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from threading import Lock
 
 from hybrid_memory.sqlite.checkpoints.lists import Known
@@ -11,7 +12,9 @@ _MOST_ELEMENTS = 200_000
 
 
 class Memory:
-    """The lines of threads and the last list of each channel, the least recently used ones forgotten first.
+    """The lines of threads with the values of the last checkpoint in each, and the last list of each channel.
+
+    The least recently used ones are forgotten first.
 
     Only what is committed is kept here. It may be out of date all the same, because other processes work on the file:
     a line that is remembered wrongly is noticed when something is stored in it.
@@ -19,23 +22,31 @@ class Memory:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._lines: OrderedDict[Address, Line] = OrderedDict()
+        self._lines: OrderedDict[Address, tuple[Line, Mapping[str, str]]] = OrderedDict()
         self._lists: OrderedDict[tuple[Line, str], Known] = OrderedDict()
         self._elements = 0
 
     def line(self, address: Address) -> Line | None:
         """The line of a namespace of a thread, or None."""
+        return self._known(address)[0]
+
+    def versions_in(self, line: Line, address: Address) -> Mapping[str, str]:
+        """Versions of channels that are kept in a line, as long as its values are not collected."""
+        known, versions = self._known(address)
+        return versions if known == line else {}
+
+    def keep_line(self, address: Address, line: Line, versions: Mapping[str, str]) -> None:
+        """Remember a line that is committed, with the versions of channels that are kept in it."""
+        with self._lock:
+            self._lines[address] = line, versions
+            if len(self._lines) > _MOST_LINES:
+                self._lines.popitem(last=False)
+
+    def _known(self, address: Address) -> tuple[Line | None, Mapping[str, str]]:
         with self._lock:
             if address in self._lines:
                 self._lines.move_to_end(address)
-            return self._lines.get(address)
-
-    def keep_line(self, address: Address, line: Line) -> None:
-        """Remember a line that is committed."""
-        with self._lock:
-            self._lines[address] = line
-            if len(self._lines) > _MOST_LINES:
-                self._lines.popitem(last=False)
+            return self._lines.get(address, (None, {}))
 
     def list_of(self, line: Line, channel: str) -> Known | None:
         """What is known of the last list of a channel, or None."""

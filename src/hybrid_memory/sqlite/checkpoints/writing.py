@@ -73,7 +73,7 @@ class CheckpointPut:
         if line is None or not put_rows(sql, [self.new.row.in_line(line)]):
             line = line_of(sql, address)
             _put(sql, [self.new.row.in_line(line)])
-        self._require_the_others(sql, line.line)
+        self._require_the_others(sql, line)
         for value in self.new.values:
             self._store_value(sql, line, value)
         self._line = line
@@ -81,15 +81,20 @@ class CheckpointPut:
     def remember(self) -> None:
         """Keep in mind what was stored; only what is committed may be built on."""
         if self._line is not None:
-            self.memory.keep_line(self.new.address, self._line)
+            self.memory.keep_line(self.new.address, self._line, self.new.outside)
             for channel, known in self._lists.items():
                 self.memory.keep_list(self._line, channel, known)
 
-    def _require_the_others(self, sql: Statements, line: int) -> None:
+    def _require_the_others(self, sql: Statements, line: Line) -> None:
         brought = {value.channel for value in self.new.values}
-        others = {name: version for name, version in self.new.outside.items() if name not in brought}
+        known = self.memory.versions_in(line, self.new.address)
+        others = {
+            name: version
+            for name, version in self.new.outside.items()
+            if name not in brought and known.get(name) != version
+        }
         if others:
-            there = sql.rows("checkpoint_values.place_of_versions", line=line, versions=json.dumps(others))
+            there = sql.rows("checkpoint_values.place_of_versions", line=line.line, versions=json.dumps(others))
             missing = others.keys() - {name for (name,) in there}
             if missing:
                 raise MissingValues(frozenset(missing))
