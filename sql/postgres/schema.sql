@@ -63,6 +63,10 @@ insert into memory.schema_migrations (number, name, checksum) values (1, 'founda
 -- 0002 graph
 -- Users' memories: nodes, relationships, embeddings, and what keeps caches and replays right. Every key begins with
 -- user_id, so no relationship can join two users and every statement of one user stays on one Citus shard.
+--
+-- An index beside a primary key only answers what names its second column, and says so with `is not null`. Where tables
+-- were empty when a plan was made, or most users are small, every index that begins with the user looks as good as the
+-- key; such plans are kept, and of a large user they would read everything to find one memory.
 
 create table memory.user_metadata (
   user_id text primary key check (user_id <> ''),
@@ -119,10 +123,10 @@ create table memory.nodes (
 
 create unique index nodes_entity on memory.nodes (user_id, entity_system, entity_id)
   where context_type = 'domain_entity';
-create index nodes_created on memory.nodes (user_id, created_at desc);
-create index nodes_type_created on memory.nodes (user_id, context_type, created_at desc);
+create index nodes_created on memory.nodes (user_id, created_at desc) where created_at is not null;
+create index nodes_type_created on memory.nodes (user_id, context_type, created_at desc) where context_type is not null;
 create index nodes_thread on memory.nodes (user_id, thread_id, seq) where thread_id is not null;
-create index nodes_version on memory.nodes (user_id, version);
+create index nodes_version on memory.nodes (user_id, version) where version is not null;
 create index nodes_expiry on memory.nodes (user_id, expires_at) where expires_at is not null;
 
 create table memory.relationships (
@@ -142,8 +146,8 @@ create table memory.relationships (
   foreign key (user_id, to_node_id) references memory.nodes (user_id, node_id) on delete cascade
 );
 
-create index relationships_reverse on memory.relationships (user_id, to_node_id);
-create index relationships_version on memory.relationships (user_id, version);
+create index relationships_reverse on memory.relationships (user_id, to_node_id) where to_node_id is not null;
+create index relationships_version on memory.relationships (user_id, version) where version is not null;
 
 -- One vector per node, field and model: up to 2 000 dimensions in `embedding`, up to 4 000 in `embedding_half`.
 create table memory.embeddings (
@@ -168,7 +172,7 @@ create table memory.embeddings (
   )
 );
 
-create index embeddings_version on memory.embeddings (user_id, version);
+create index embeddings_version on memory.embeddings (user_id, version) where version is not null;
 
 -- What was deleted, and at which version: a cache that asks for changes learns of it, a late replay is dropped.
 create table memory.tombstones (
@@ -181,7 +185,7 @@ create table memory.tombstones (
   primary key (user_id, node_id)
 );
 
-create index tombstones_version on memory.tombstones (user_id, version);
+create index tombstones_version on memory.tombstones (user_id, version) where version is not null;
 
 -- The last operation of each process that was applied for a user; a repeat is at or below it.
 create table memory.applied_watermarks (
@@ -207,7 +211,7 @@ select user_id, node_id, entity_id, entity_system, entity_type, entity_name,
 from memory.nodes
 where context_type = 'domain_entity' and not metadata @> '{"stub": true}';
 
-insert into memory.schema_migrations (number, name, checksum) values (2, 'graph', 'd2436cf94b93af0f48d723ec6cbc8b7f13335acf253d06ee073437b2203d331d');
+insert into memory.schema_migrations (number, name, checksum) values (2, 'graph', '60419563917a810d058ddba95ac720ad4df2fdccb4a9ac9a2592fae874dc84ff');
 
 -- 0003 row_security
 -- A statement sees and writes the rows of the users its transaction is bound to, whatever its text says. The owner is
@@ -1341,8 +1345,9 @@ begin
       user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, ann, version)
     select p_user, s.node_id, s.field, p_model, p_dimensions, s.whole, s.half, n.content_hash, v_ann, o_before + 1
     from unnest(p_nodes, p_fields, p_versions, p_vectors, p_halves) as s (node_id, field, version, whole, half)
+    -- Not `=`, or the index of versions would be used, where all that came together is side by side.
     join memory.nodes n on n.user_id = p_user and n.node_id = s.node_id and n.node_id = any (p_nodes)
-      and n.version = s.version
+      and n.version is not distinct from s.version
     on conflict (user_id, node_id, field, model) do update set
       dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
       content_hash = excluded.content_hash, ann = excluded.ann, version = excluded.version
@@ -1390,7 +1395,7 @@ revoke all on function memory.keep_vectors(
 revoke all on function memory.marked(jsonb, text, bigint) from public;
 revoke all on function memory.users_to_embed(text, text, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (8, 'embeddings', '465e7120b9917ebc5b5cde63af4ab52afc58eb91c385c419dc4e7d12ae2b203c');
+insert into memory.schema_migrations (number, name, checksum) values (8, 'embeddings', '06c7c94a586a55bc43a3060a1c436a7d854bc17fddc789179332a01785c0bf92');
 
 -- 0009 store
 -- Items of a store: nodes with a namespace and a key.

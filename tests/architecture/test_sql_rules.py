@@ -83,6 +83,15 @@ def test_every_key_begins_with_the_user() -> None:
         assert columns.split(",")[0].strip() in ("user_id", "user_hash"), f"an index of {table}"
 
 
+def test_an_index_beside_a_key_is_for_what_names_its_second_column() -> None:
+    """Or it looks as good as the key while a table is small, and plans are kept when it is not any more."""
+    text = "\n".join(without_comments(one.text) for one in migrations.load("postgres"))
+    found = re.findall(r"create index (\w+) on memory\.\w+ \(([^)]*)\)([^;]*);", text)
+    assert found
+    for name, columns, condition in found:
+        assert condition.strip() == f"where {columns.split(',')[1].split()[0]} is not null", name
+
+
 def test_every_statement_names_its_user_for_every_table() -> None:
     for name, query in queries.load("postgres").items():
         touched = re.findall(rf"(?:from|join|into|update)\s+memory\.({USER_TABLES})\b", without_comments(query.text))

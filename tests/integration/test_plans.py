@@ -18,6 +18,8 @@ from tests.support.servers import Server, administration, connection_to
 USERS = 40
 PER_USER = 500
 EDGES_PER_NODE = 4
+READ = """select idx_tup_fetch + seq_tup_read from pg_stat_xact_user_tables
+          where schemaname = 'memory' and relname = 'nodes'"""
 
 
 @pytest.fixture
@@ -227,6 +229,45 @@ async def test_row_security_keeps_a_tag_index_from_being_used(filled: Targets) -
         text = "select node_id from memory.nodes where user_id = 'u7' and tags @> array['tag3']"
         plan = await connection.fetchval(f"explain (format json) {text}")
     assert "by_tag" not in indexes_of(json.loads(plan)[0]["Plan"])
+
+
+async def test_vectors_find_their_memories_by_plans_from_when_there_were_none(each_targets: Targets) -> None:
+    """Nobody has analysed the tables of a new user yet, and plans are kept: also those that check foreign keys."""
+    async with connection_to(each_targets.runtime) as connection:
+
+        async def keep(memories: int, vectors: int) -> int:
+            """Put some memories, keep vectors of some of them, and say how many memories were read for it."""
+            async with connection.transaction():
+                await connection.execute("select memory.bind_users($1)", ["nick"])
+                await connection.execute("insert into memory.user_metadata values ('nick') on conflict do nothing")
+                await connection.execute(
+                    "insert into memory.nodes (user_id, content) select 'nick', '{}' from generate_series(1, $1::int)",
+                    memories,
+                )
+                newest = await connection.fetchval(
+                    "select array(select node_id from memory.nodes where user_id = 'nick'"
+                    " order by created_at desc limit $1)",
+                    vectors,
+                )
+                before = await connection.fetchval(READ)
+                await connection.execute(
+                    """
+                    select (memory.keep_vectors(
+                      'nick', incarnation, 0, null, 'm', 3, $1::uuid[], array_fill('text'::text, array[$2::int]),
+                      array_fill(0::bigint, array[$2::int]), array_fill('[1,2,3]'::public.vector, array[$2::int]),
+                      '{}', 'm/3')).o_version
+                    from memory.user_metadata where user_id = 'nick'
+                    """,
+                    newest,
+                    vectors,
+                )
+                return int(await connection.fetchval(READ) - before)
+
+        for _ in range(10):
+            await keep(1, 1)
+        await keep(2000, 20)
+        # Reading all of them once is the most that an old server makes of it.
+        assert await keep(2000, 20) < 2 * 4000
 
 
 async def explained(connection: Any, name: str, values: dict[str, object], *, analyze: bool = False) -> dict[str, Any]:

@@ -1,5 +1,9 @@
 -- Users' memories: nodes, relationships, embeddings, and what keeps caches and replays right. Every key begins with
 -- user_id, so no relationship can join two users and every statement of one user stays on one Citus shard.
+--
+-- An index beside a primary key only answers what names its second column, and says so with `is not null`. Where tables
+-- were empty when a plan was made, or most users are small, every index that begins with the user looks as good as the
+-- key; such plans are kept, and of a large user they would read everything to find one memory.
 
 create table memory.user_metadata (
   user_id text primary key check (user_id <> ''),
@@ -56,10 +60,10 @@ create table memory.nodes (
 
 create unique index nodes_entity on memory.nodes (user_id, entity_system, entity_id)
   where context_type = 'domain_entity';
-create index nodes_created on memory.nodes (user_id, created_at desc);
-create index nodes_type_created on memory.nodes (user_id, context_type, created_at desc);
+create index nodes_created on memory.nodes (user_id, created_at desc) where created_at is not null;
+create index nodes_type_created on memory.nodes (user_id, context_type, created_at desc) where context_type is not null;
 create index nodes_thread on memory.nodes (user_id, thread_id, seq) where thread_id is not null;
-create index nodes_version on memory.nodes (user_id, version);
+create index nodes_version on memory.nodes (user_id, version) where version is not null;
 create index nodes_expiry on memory.nodes (user_id, expires_at) where expires_at is not null;
 
 create table memory.relationships (
@@ -79,8 +83,8 @@ create table memory.relationships (
   foreign key (user_id, to_node_id) references memory.nodes (user_id, node_id) on delete cascade
 );
 
-create index relationships_reverse on memory.relationships (user_id, to_node_id);
-create index relationships_version on memory.relationships (user_id, version);
+create index relationships_reverse on memory.relationships (user_id, to_node_id) where to_node_id is not null;
+create index relationships_version on memory.relationships (user_id, version) where version is not null;
 
 -- One vector per node, field and model: up to 2 000 dimensions in `embedding`, up to 4 000 in `embedding_half`.
 create table memory.embeddings (
@@ -105,7 +109,7 @@ create table memory.embeddings (
   )
 );
 
-create index embeddings_version on memory.embeddings (user_id, version);
+create index embeddings_version on memory.embeddings (user_id, version) where version is not null;
 
 -- What was deleted, and at which version: a cache that asks for changes learns of it, a late replay is dropped.
 create table memory.tombstones (
@@ -118,7 +122,7 @@ create table memory.tombstones (
   primary key (user_id, node_id)
 );
 
-create index tombstones_version on memory.tombstones (user_id, version);
+create index tombstones_version on memory.tombstones (user_id, version) where version is not null;
 
 -- The last operation of each process that was applied for a user; a repeat is at or below it.
 create table memory.applied_watermarks (

@@ -31,8 +31,9 @@ begin
       user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, ann, version)
     select p_user, s.node_id, s.field, p_model, p_dimensions, s.whole, s.half, n.content_hash, v_ann, o_before + 1
     from unnest(p_nodes, p_fields, p_versions, p_vectors, p_halves) as s (node_id, field, version, whole, half)
+    -- Not `=`, or the index of versions would be used, where all that came together is side by side.
     join memory.nodes n on n.user_id = p_user and n.node_id = s.node_id and n.node_id = any (p_nodes)
-      and n.version = s.version
+      and n.version is not distinct from s.version
     on conflict (user_id, node_id, field, model) do update set
       dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
       content_hash = excluded.content_hash, ann = excluded.ann, version = excluded.version

@@ -39,7 +39,7 @@ from memory.nodes
 where user_id = :user_id and version > :version;
 
 -- name: newest
--- The latest memories, of some types or of all.
+-- The latest memories, of some types or of all. The index of times answers only what names them.
 select node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence, external_id,
        thread_id, seq, namespace, key, version, written_at, written_by, created_at, updated_at, last_accessed_at,
        access_count, expires_at
@@ -47,6 +47,7 @@ from memory.nodes
 where user_id = :user_id
   and (:context_type::text is null or context_type = :context_type)
   and (expires_at is null or expires_at > :at)
+  and created_at > '-infinity'
 order by created_at desc
 limit :most;
 

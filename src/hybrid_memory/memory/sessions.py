@@ -128,8 +128,10 @@ class Sessions:
     async def show(self, applied: Applied) -> None:
         """Bring a loaded graph to what this process has written; one that is not loaded needs nothing."""
         session = self._known(applied.user_id)
+        if session is None:
+            return
         # It went to Postgres itself, so nothing waits there that is to come after it.
-        if session is not None and session.pending and applied.written is not None and applied.written.deleted:
+        if session.pending and applied.written is not None and applied.written.deleted:
             session.pending.forget(applied.written.deleted)
             session.graph.lay_over(session.pending.over)
         await self._bring_up(applied)

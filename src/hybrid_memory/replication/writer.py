@@ -89,7 +89,7 @@ class Writer:
         """
         if self._closed:
             raise StorageUnavailable("this manager is closed")
-        user = self._users.setdefault(user_id, _Waiting())
+        user = self._user(user_id)
         request = _Request(user_id, tuple(map(self._stamped, writes)), asyncio.get_running_loop().create_future())
         user.requests.append(request)
         if user.may_be_sent:
@@ -115,7 +115,7 @@ class Writer:
     @asynccontextmanager
     async def standing_still(self, user_id: str) -> AsyncIterator[None]:
         """Nothing of a user is sent meanwhile, by this writer."""
-        user = self._users.setdefault(user_id, _Waiting())
+        user = self._user(user_id)
         try:
             async with user.still:
                 self._ready.pop(user_id, None)
@@ -140,9 +140,15 @@ class Writer:
 
     def number(self, user_id: str) -> int:
         """The next number of a user, for an operation that takes another way."""
-        user = self._users.setdefault(user_id, _Waiting())
+        user = self._user(user_id)
         user.next_number += 1
         return user.next_number - 1
+
+    def _user(self, user_id: str) -> _Waiting:
+        user = self._users.get(user_id)
+        if user is None:
+            user = self._users[user_id] = _Waiting()
+        return user
 
     def _stamped(self, write: Write) -> Write:
         stamp = {"written_at": self._clock.stamp().isoformat(), "written_by": self._instance_id}
