@@ -153,8 +153,9 @@ class Postings:
 
 def _shares(amounts: Floats, damping: Floats) -> Floats:
     """Amounts of a word as shares of 1, which more and more of it comes near."""
-    shares = amounts + damping
-    return np.divide(amounts, shares, out=shares)
+    shares: Floats = amounts + damping
+    np.divide(amounts, shares, out=shares)
+    return shares
 
 
 def rarity(holders: int, memories: int) -> float:
