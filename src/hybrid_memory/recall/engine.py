@@ -34,14 +34,18 @@ class Recall:
     def _found(self, view: GraphView, question: Question, now: datetime) -> list[RecallHit]:
         """Entities called by their ids first; nothing is more relevant, and one that is the whole question is all."""
         text = question.text or ""
-        whole = self._called(mentions.exactly(self._entities, view, text), question, now)
-        if whole:
-            return whole
-        leading = self._called(mentions.by_id(self._entities, view, text), question, now)
-        if question.limit <= len(leading):
-            return leading
+        leading: list[RecallHit] = []
+        if not self._entities.is_empty(view):
+            whole = self._called(mentions.exactly(self._entities, view, text), question, now)
+            if whole:
+                return whole
+            leading = self._called(mentions.by_id(self._entities, view, text), question, now)
+            if question.limit <= len(leading):
+                return leading
         with self._corpus.at(view):
             found = Search(self._corpus, self._graph, self._whatever, question, now).hits(view)
+        if not leading:
+            return found
         known = {hit.node.node_id for hit in leading}
         return leading + [hit for hit in found if hit.node.node_id not in known]
 

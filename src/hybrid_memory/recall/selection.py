@@ -77,31 +77,22 @@ def _ranked(corpus: Corpus, slots: Slots, scores: Floats, most: int) -> list[Ran
     return list(zip((-scores[first]).tolist(), ages.tolist(), range(most), slots[first].tolist(), strict=False))
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """How many of those on the page a memory on its way there was compared with already, and what came of it."""
-
-    compared: int = 0
-    repeats: bool = False
-
-
 def page(corpus: Corpus, best_first: Sequence[Ranked], wanted: int, weights: Weights) -> list[tuple[int, float]]:
     """The first ones, each taken back for what it repeats of those before it."""
     session = corpus.columns.session
     chosen: list[tuple[int, float]] = []
-    said = _Said(corpus)
-    crowd: defaultdict[int, int] = defaultdict(int)
-    waiting, known = list(best_first), defaultdict[int, _Waiting](_Waiting)
-    fits = {slot: -falling for falling, _, _, slot in best_first}
+    said, crowd = _Said(corpus), defaultdict[int, int](int)
+    compared: dict[int, int] = {}
+    repeating: set[int] = set()
+    waiting = list(best_first)
     while waiting and len(chosen) < wanted:
         falling, age, place, slot = heapq.heappop(waiting)
-        first = known[slot]
-        if weights.copy < 1 and not first.repeats:
-            first.repeats = said.repeats(slot, since=first.compared)
-        first.compared = len(chosen)
+        if weights.copy < 1 and slot not in repeating and said.repeats(slot, since=compared.get(slot, 0)):
+            repeating.add(slot)
+        compared[slot] = len(chosen)
         of_session = int(session[slot])
-        score = fits[slot] - weights.crowd * crowd[of_session]
-        score *= weights.copy if first.repeats else 1.0
+        score = -best_first[place][0] - weights.crowd * crowd[of_session]
+        score *= weights.copy if slot in repeating else 1.0
         if score < -falling:
             heapq.heappush(waiting, (-score, age, place, slot))
             continue
@@ -118,12 +109,12 @@ class _Said:
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
         self._slots: list[int] = []
-        self._places: defaultdict[int, list[int]] = defaultdict(list)
+        self._places: dict[int, list[int]] = {}
 
     def add(self, slot: int) -> None:
         """A memory takes the next place."""
         for word in self._corpus.marks_of(slot):
-            self._places[word].append(len(self._slots))
+            self._places.setdefault(word, []).append(len(self._slots))
         self._slots.append(slot)
 
     def repeats(self, slot: int, *, since: int) -> bool:
