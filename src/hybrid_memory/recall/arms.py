@@ -7,7 +7,6 @@ import numpy as np
 from hybrid_memory.graph.cosines import NONE, Scores
 from hybrid_memory.recall.columns import Columns, Flags, Floats, Slots
 from hybrid_memory.recall.moments import Span
-from hybrid_memory.recall.places import NOWHERE
 
 # Where all vectors are about as near, none is far.
 _LEAST_SPREAD = 0.5
@@ -15,14 +14,12 @@ _LEAST_SPREAD = 0.5
 _NO_COSINE = NONE / 2
 
 
-def vector_scores(columns: Columns, cosines: Scores, neighbour: float) -> tuple[Floats, Flags]:
+def vector_scores(columns: Columns, by_place: Scores, neighbour: float) -> tuple[Floats, Flags]:
     """From 0 for the farthest to 1 for the nearest, by slot; a turn means what its neighbours mean too. And who is so.
 
     `neighbour` is how much those of both neighbours count, against its own.
     """
     used = columns.used
-    by_place = np.empty(len(cosines) + 1, np.float32)
-    by_place[NOWHERE], by_place[NOWHERE + 1 :] = NONE, cosines
     near = by_place.take(columns.place[:used])
     there: Flags = near > _NO_COSINE
 

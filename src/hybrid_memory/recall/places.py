@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from hybrid_memory.graph.cosines import NONE, Scores
 from hybrid_memory.recall.columns import Columns
 
 # The place of what is not compared; the others are counted from 1.
@@ -17,8 +20,9 @@ class Places:
         self._known = 0
         self._of: dict[str, int] = {}
 
-    def follow(self, node_ids: Sequence[str], count: int, slots: Mapping[str, int]) -> None:
-        """The first ones of these are compared; to the same sequence others may have been added since the last time."""
+    def by_place(self, node_ids: Sequence[str], cosines: Scores, slots: Mapping[str, int]) -> Scores:
+        """The cosines of the first ones of these, to which others may have been added since the last time."""
+        count = len(cosines)
         if node_ids is not self._node_ids:
             self._node_ids, self._known, self._of = node_ids, 0, {}
             self._columns.place[:] = NOWHERE
@@ -27,6 +31,9 @@ class Places:
             if node_id in slots:
                 self._columns.place[slots[node_id]] = place
         self._known = max(self._known, count)
+        by_place = np.full(self._known + 1, NONE, np.float32)
+        by_place[NOWHERE + 1 : count + 1] = cosines
+        return by_place
 
     def entered(self, node_id: str, slot: int) -> None:
         """A memory has come."""

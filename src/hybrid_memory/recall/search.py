@@ -103,7 +103,8 @@ class Search:
             return Fit(np.full(len(found), _NOT_FOUND, np.float32), 1.0, matched.__getitem__)
         further |= of_conversation(columns, matched, session, corpus.speakers_named(self._words_said), w)
         self._arms |= further
-        fit = np.maximum(total(further.values(), matched + self._whatever), 0.0)
+        fit = total(further.values(), matched + self._whatever)
+        np.maximum(fit, 0.0, out=fit)
         fit[~found] = _NOT_FOUND
 
         def faded(slots: Slots) -> Floats:
@@ -130,8 +131,8 @@ class Search:
         if near is None or not self._near():
             return None
         started = perf_counter()
-        self._corpus.places.follow(near.node_ids, len(near.cosines), self._corpus.slots)
-        scores, there = vector_scores(self._corpus.columns, near.cosines, self._weights.neighbour)
+        by_place = self._corpus.places.by_place(near.node_ids, near.cosines, self._corpus.slots)
+        scores, there = vector_scores(self._corpus.columns, by_place, self._weights.neighbour)
         self._arms["vector"] = Arm(scores, self._weights.vector)
         self._sure = max(self._sure, min(1.0, float(near.cosines.max())))
         self._took("vector", started)
