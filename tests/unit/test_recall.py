@@ -201,6 +201,28 @@ def test_vectors_find_what_words_do_not(graph: UserGraph, memory: UserMemory) ->
     assert found(memory, "films", similarities=near({})) == [2]
 
 
+def test_of_many_vectors_the_truly_nearest_come_first(graph: UserGraph, memory: UserMemory, rng: random.Random) -> None:
+    graph.apply(everything([fact(number, f"number {number}") for number in range(1, 2001)]))
+    table, draw = VectorTable(24), np.random.default_rng(rng.randrange(2**32))
+    rows = draw.standard_normal((2001, 24)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    earlier = None
+    for number in rng.sample(range(1, 2001), 2000):
+        table.put(id_of(number), "content", rows[number])
+        if number % 3 == 0:
+            table.drop(id_of(number))
+        if number % 500 == 0:
+            alike = table.cosines(rows[0])
+            asked = Question(text="xyzzy", similarities=Similarities(alike.node_ids, alike.scores))
+            truth = sorted(
+                (float(rows[int(one.replace("-", ""), 16)] @ rows[0]) for one in table.node_ids()), reverse=True
+            )
+            assert [float(rows[one] @ rows[0]) for one in numbers(memory.ranked(asked))] == pytest.approx(truth[:10])
+            earlier = earlier or asked
+    assert earlier is not None
+    assert {one % 3 for one in numbers(memory.ranked(earlier))} <= {1, 2}, "one that was asked before others came"
+
+
 def test_a_turn_means_what_its_neighbours_mean_too(graph: UserGraph, memory: UserMemory) -> None:
     graph.apply(
         everything([turn(1, "a"), turn(2, "b"), turn(3, "c"), turn(8, "d", thread="u"), turn(9, "e", thread="v")])

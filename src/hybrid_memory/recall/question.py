@@ -66,9 +66,9 @@ EVERYTHING = Filters()
 
 @dataclass(frozen=True, slots=True)
 class Similarities:
-    """How near the question's vector is to memories that have one.
+    """How near the question's vector is to memories that have one, as in `Cosines`.
 
-    Give the same `node_ids` object as long as its contents are the same: their places are looked up once.
+    Give the same `node_ids` object as long as ids are only added to it: their places are looked up once.
     """
 
     node_ids: Sequence[str]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybrid_memory.graph.largest import nth_largest
+from hybrid_memory.graph.largest import about_nth_largest, nth_largest
 from hybrid_memory.recall.columns import Floats, Slots
 from hybrid_memory.recall.copies import say_the_same
 from hybrid_memory.recall.corpus import Corpus
@@ -17,8 +17,9 @@ from hybrid_memory.recall.fusion import Weights
 _SPARE = 16
 
 Admitted = Callable[[int], bool] | None
-# What the best are sorted by: score, then what changed last; and the memory's slot.
-Ranked = tuple[float, float, str, int]
+# What the best are sorted by: score, then what changed last, then the place among all, where ids decide of equals; and
+# the memory's slot.
+Ranked = tuple[float, float, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Fit:
 
     def best(self, size: int) -> tuple[Slots, Floats]:
         """So many of the best, and those that are as good as the last of them; and how well they fit."""
-        enough = max(0.0, nth_largest(self.most, min(size, len(self.most)))) * self.least_share
+        enough = max(0.0, about_nth_largest(self.most, min(size, len(self.most)))) * self.least_share
         slots = np.flatnonzero(self.most >= enough)
         scores = self.of(slots)
         if size < len(slots):
@@ -62,45 +63,38 @@ def best(corpus: Corpus, fit: Fit, wanted: int, admitted: Admitted) -> tuple[lis
 
 
 def _ranked(corpus: Corpus, slots: Slots, scores: Floats, most: int) -> list[Ranked]:
-    if not len(slots):
-        return []
     falling, ages = -scores, -corpus.columns.updated[slots]
-    if len(slots) > most:
+    order = np.lexsort((ages, falling))
+    falling, ages = falling[order], ages[order]
+    tied = (falling[1:] == falling[:-1]) & (ages[1:] == ages[:-1])
+    if tied[:most].any():
         # Many may fit equally well: ids are looked up of those alone that may come into it.
-        last = np.lexsort((ages, falling))[most - 1]
-        ahead = (falling < falling[last]) | ((falling == falling[last]) & (ages <= ages[last]))
-        slots, falling, ages = slots[ahead], falling[ahead], ages[ahead]
-    ids = [corpus.node_at(slot).node_id for slot in slots.tolist()]
-    return sorted(zip(falling.tolist(), ages.tolist(), ids, slots.tolist(), strict=True))[:most]
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """How many of those on the page a memory on its way there was compared with already, and what came of it."""
-
-    compared: int = 0
-    repeats: bool = False
+        may_come = most + int(np.argmin([*tied[most - 1 :], False]))
+        ids = np.array([corpus.node_at(slot).node_id for slot in slots[order[:may_come]].tolist()])
+        order = order[np.lexsort((ids, ages[:may_come], falling[:may_come]))]
+    first = order[:most]
+    ages = -corpus.columns.updated[slots[first]]
+    return list(zip((-scores[first]).tolist(), ages.tolist(), range(most), slots[first].tolist(), strict=False))
 
 
 def page(corpus: Corpus, best_first: Sequence[Ranked], wanted: int, weights: Weights) -> list[tuple[int, float]]:
     """The first ones, each taken back for what it repeats of those before it."""
     session = corpus.columns.session
     chosen: list[tuple[int, float]] = []
-    said = _Said(corpus)
-    crowd: defaultdict[int, int] = defaultdict(int)
-    waiting, known = list(best_first), defaultdict[int, _Waiting](_Waiting)
-    fits = {slot: -falling for falling, _, _, slot in best_first}
+    said, crowd = _Said(corpus), defaultdict[int, int](int)
+    compared: dict[int, int] = {}
+    repeating: set[int] = set()
+    waiting = list(best_first)
     while waiting and len(chosen) < wanted:
-        falling, age, node_id, slot = heapq.heappop(waiting)
-        first = known[slot]
-        if weights.copy < 1 and not first.repeats:
-            first.repeats = said.repeats(slot, since=first.compared)
-        first.compared = len(chosen)
+        falling, age, place, slot = heapq.heappop(waiting)
+        if weights.copy < 1 and slot not in repeating and said.repeats(slot, since=compared.get(slot, 0)):
+            repeating.add(slot)
+        compared[slot] = len(chosen)
         of_session = int(session[slot])
-        score = fits[slot] - weights.crowd * crowd[of_session]
-        score *= weights.copy if first.repeats else 1.0
+        score = -best_first[place][0] - weights.crowd * crowd[of_session]
+        score *= weights.copy if slot in repeating else 1.0
         if score < -falling:
-            heapq.heappush(waiting, (-score, age, node_id, slot))
+            heapq.heappush(waiting, (-score, age, place, slot))
             continue
         chosen.append((slot, max(0.0, score)))
         said.add(slot)
@@ -115,12 +109,12 @@ class _Said:
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
         self._slots: list[int] = []
-        self._places: defaultdict[int, list[int]] = defaultdict(list)
+        self._places: dict[int, list[int]] = {}
 
     def add(self, slot: int) -> None:
         """A memory takes the next place."""
         for word in self._corpus.marks_of(slot):
-            self._places[word].append(len(self._slots))
+            self._places.setdefault(word, []).append(len(self._slots))
         self._slots.append(slot)
 
     def repeats(self, slot: int, *, since: int) -> bool:
