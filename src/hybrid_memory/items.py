@@ -15,6 +15,7 @@ STORE = "store"
 # A reader puts off an expiry that has come nearer by this share of the time the item was stored for.
 _REFRESHED_AFTER = 0.1
 WHOLE = "$"
+_NESTS = (dict, list)
 
 Index = Literal[False] | list[str] | None
 
@@ -94,14 +95,16 @@ def value_of(node: MemoryNode) -> Any:
 
 
 def with_metadata(node: MemoryNode, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """New metadata of an item, without losing what it keeps about itself."""
-    return {**metadata, STORE: dict(_about(node))} if is_item(node) else dict(metadata)
+    """New metadata of an item, without losing what it keeps about itself; its next write has a version of its own."""
+    if not is_item(node):
+        return dict(metadata)
+    return {**metadata, STORE: {name: kept for name, kept in _about(node).items() if name != "version"}}
 
 
 def _copied(value: Any) -> Any:
     # JSON has no cycles and few types; copy.deepcopy takes several times as long.
     if isinstance(value, dict):
-        return {key: _copied(one) for key, one in value.items()}
+        return {key: _copied(one) if isinstance(one, _NESTS) else one for key, one in value.items()}
     return [_copied(one) for one in value] if isinstance(value, list) else value
 
 
