@@ -14,6 +14,7 @@ _CALLER = UUID("8e0e2b0a-7c39-5b0f-9d9e-2f7a6c1f4b11")
 _ENTITY = UUID("c6f2f6f4-0c80-5a6a-8a53-0a3b7e6f8d22")
 _STORE_ITEM = UUID("51d4a7de-5c1b-5f1c-b1b8-6c6a1d0e9c33")
 
+_as_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _UUID_TEXT = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
@@ -56,4 +57,4 @@ def name_identity(entity_type: str, entity_name: str) -> str:
 
 def _derived(root: UUID, *parts: object) -> UUID:
     # JSON keeps the parts apart: ("a", "bc") and ("ab", "c") are different names.
-    return uuid5(root, json.dumps(parts, ensure_ascii=False, separators=(",", ":")))
+    return uuid5(root, _as_text(parts))
