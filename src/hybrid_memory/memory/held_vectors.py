@@ -125,9 +125,9 @@ class HeldVectors:
             vectors = held.vectors = await asyncio.to_thread(_taken_in, UserVectors(), news)
         else:
             _taken_in(vectors, news)
-        there = memory.get_all_nodes()
+        there = memory.snapshot().nodes_by_id
         if any(size > _MOST_GONE * len(there) for model in held.models for size in vectors.sizes(model).values()):
-            vectors.keep_only({node.node_id for node in there})
+            vectors.keep_only(there)
 
 
 def _taken_in(vectors: UserVectors, news: NewVectors) -> UserVectors:
