@@ -33,8 +33,8 @@ def store_metadata(ttl: float | None, index: Index) -> dict[str, Any]:
 
 def item_version(node: MemoryNode) -> int | None:
     """The version of an item's last write, which stays the same while its expiry is put off; None while it waits."""
-    version = _about(node).get("version")
-    return version if isinstance(version, int) else node.version
+    kept = None if node.expires_at is None else _about(node).get("version")
+    return kept if isinstance(kept, int) else node.version
 
 
 def refresh_is_due(node: MemoryNode, now: datetime) -> bool:
