@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
-from langgraph.store.base import get_text_at_path
+from langgraph.store.base import get_text_at_path, tokenize_path
 
 from hybrid_memory.models import MemoryNode
 
@@ -16,6 +17,7 @@ STORE = "store"
 _REFRESHED_AFTER = 0.1
 WHOLE = "$"
 _NESTS = (dict, list)
+_PATHS_KNOWN = 1000
 
 Index = Literal[False] | list[str] | None
 
@@ -57,7 +59,7 @@ def is_searched(node: MemoryNode) -> bool:
     index = _about(node).get("index")
     if index is None or index is False:
         return index is None
-    return any(get_text_at_path(node.content, path) for path in index or [WHOLE])
+    return any(_texts_at(node, path) for path in index or [WHOLE])
 
 
 def is_searched_whole(node: MemoryNode) -> bool:
@@ -77,7 +79,7 @@ def searched_texts(node: MemoryNode) -> dict[str, str] | None:
         return {}
     found: dict[str, str] = {}
     for path in index or [WHOLE]:
-        texts = get_text_at_path(node.content, path)
+        texts = _texts_at(node, path)
         found |= {path: texts[0]} if len(texts) == 1 else {f"{path}.{place}": text for place, text in enumerate(texts)}
     return found
 
@@ -99,6 +101,16 @@ def with_metadata(node: MemoryNode, metadata: Mapping[str, Any]) -> dict[str, An
     if not is_item(node):
         return dict(metadata)
     return {**metadata, STORE: {name: kept for name, kept in _about(node).items() if name != "version"}}
+
+
+def _texts_at(node: MemoryNode, path: str) -> list[str]:
+    return get_text_at_path(node.content, path if path == WHOLE else _steps(path))
+
+
+@lru_cache(_PATHS_KNOWN)
+def _steps(path: str) -> list[str]:
+    """A path, taken apart: the same few are asked of every item."""
+    return tokenize_path(path)
 
 
 def _copied(value: Any) -> Any:

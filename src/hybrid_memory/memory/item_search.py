@@ -227,8 +227,8 @@ def _searched(wanted: Wanted) -> Admits:
         return (
             node.namespace is not None
             and node.namespace[: len(prefix)] == prefix
-            and is_searched(node)
             and (admits is None or admits(node))
+            and is_searched(node)
         )
 
     return searched
