@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from hybrid_memory.graph.cosines import NONE
 from hybrid_memory.graph.largest import nth_largest
 from hybrid_memory.graph.vectors import UserVectors, VectorTable
 
@@ -37,21 +38,58 @@ def test_after_any_changes_the_best_come_first_with_their_cosines(rng: random.Ra
             expected = {
                 one: max(cosine(stored, question) for stored in fields.values()) for one, fields in model.items()
             }
-            assert dict(table.cosines(question)) == pytest.approx(expected, abs=1e-5)
             best = list(table.cosines(question).best_first())
             assert sorted(best, key=lambda found: (-found[1], found[0])) == best
-            assert {found for found, _ in best} == set(model)
+            assert dict(best) == pytest.approx(expected, abs=1e-5)
     assert len(table) == len(model) > 200
 
 
-def test_the_same_object_names_the_memories_as_long_as_they_are_the_same(rng: random.Random) -> None:
+def test_the_same_object_names_the_memories_as_long_as_each_stays_where_it_is(rng: random.Random) -> None:
     table = VectorTable(DIMENSIONS)
-    table.put("a", "content", vector(rng))
-    ids = table.cosines(vector(rng)).node_ids
-    table.put("a", "content", vector(rng))
-    assert table.cosines(vector(rng)).node_ids is ids
-    table.put("b", "content", vector(rng))
-    assert table.cosines(vector(rng)).node_ids is not ids
+    for number in range(100):
+        table.put(f"n{number}", "content", vector(rng))
+    first = table.cosines(vector(rng))
+    for number in range(50):
+        table.drop(f"n{number}")
+    table.put("n3", "content", vector(rng))
+    then = table.cosines(vector(rng))
+    assert then.node_ids is first.node_ids
+    assert {then.node_ids[place] for place in np.flatnonzero(then.scores > NONE).tolist()} == set(table.node_ids())
+    for number in range(50, 100):
+        table.drop(f"n{number}")
+    last = table.cosines(vector(rng))
+    assert last.node_ids is not first.node_ids
+    assert len(last.node_ids) < 50
+    assert [found for found, _ in last.nearest(9)] == ["n3"]
+
+
+@pytest.mark.parametrize("fields", [["content"], ["content", "title", "body"]])
+def test_of_many_the_first_are_the_truly_nearest(fields: list[str], rng: random.Random) -> None:
+    """Whatever the vectors are like: near each other or not, or with a component far larger than all others."""
+    dimensions, draw = 48, np.random.default_rng(rng.randrange(2**32))
+    table, truth = VectorTable(dimensions), dict[str, dict[str, Vector]]()
+    topics = draw.standard_normal((5, dimensions))
+    for step in range(4000):
+        node_id = f"n{step if step < 2000 else rng.randrange(2000)}"
+        if rng.random() < 0.2:
+            table.drop(node_id)
+            truth.pop(node_id, None)
+            continue
+        put = rng.choice(topics) + rng.choice([0.01, 1.0]) * draw.standard_normal(dimensions)
+        put[0] += rng.choice([0.0, 0.0, 1.0, 100.0])
+        field = rng.choice(fields)
+        truth.setdefault(node_id, {})[field] = put.astype(np.float32)
+        table.put(node_id, field, truth[node_id][field])
+    for _ in range(20):
+        question = (rng.choice(topics) + draw.standard_normal(dimensions)).astype(np.float32)
+        best = {one: max(cosine(stored, question) for stored in own.values()) for one, own in truth.items()}
+        for count in (1, 10, 300, len(best)):
+            found = table.cosines(question).nearest(count)
+            assert [best[one] for one, _ in found] == pytest.approx(sorted(best.values())[::-1][:count], abs=1e-5)
+            assert dict(found) == pytest.approx({one: best[one] for one, _ in found}, abs=1e-5)
+        scores = table.cosines(question).scores
+        assert sum(scores > NONE) == len(best)
+        assert sorted(scores.tolist())[-10:] == pytest.approx(sorted(best.values())[-10:], abs=1e-5)
 
 
 def test_what_has_no_direction_or_another_length_is_as_good_as_none() -> None:
@@ -60,9 +98,11 @@ def test_what_has_no_direction_or_another_length_is_as_good_as_none() -> None:
     table.put("short", "content", np.ones(2, dtype=np.float32))
     assert len(table) == 0
     table.put("huge", "content", np.full(DIMENSIONS, 3e38, dtype=np.float32))
-    assert dict(table.cosines(np.ones(DIMENSIONS, dtype=np.float32))) == pytest.approx({"huge": 1.0}, abs=1e-5)
-    assert len(table.cosines(np.zeros(DIMENSIONS, dtype=np.float32))) == 0
-    assert len(table.cosines(np.ones(2, dtype=np.float32))) == 0
+    [(found, alike)] = table.cosines(np.ones(DIMENSIONS, dtype=np.float32)).nearest(2)
+    assert found == "huge"
+    assert alike == pytest.approx(1.0, abs=1e-5)
+    assert table.cosines(np.zeros(DIMENSIONS, dtype=np.float32)).nearest(2) == []
+    assert table.cosines(np.ones(2, dtype=np.float32)).nearest(2) == []
 
 
 def test_equal_ones_come_in_the_order_of_their_ids() -> None:

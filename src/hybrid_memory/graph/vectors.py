@@ -1,68 +1,36 @@
-"""One user's vectors in the process: a matrix per model, brought up to date row by row, compared exactly.
+"""One user's vectors in the process: a matrix per model, brought up to date row by row.
 
 A memory may have several vectors of a model, one for each field; it is as alike as the best of them. Belongs to one
 thread, the manager's home loop.
 """
 
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from math import isfinite, sqrt
 
 import numpy as np
-import numpy.typing as npt
 
-from hybrid_memory.graph.largest import nth_largest
+from hybrid_memory.graph.cosines import NONE, NOTHING, Cosines, Rows, Scores
+from hybrid_memory.graph.quantised import QuantisedRows, Vector
 
-Vector = npt.NDArray[np.float32]
 _FIRST_ROWS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Cosines:
-    """The cosine of a question with memories: `scores[i]` is that of `node_ids[i]`, in no order."""
-
-    node_ids: Sequence[str]
-    scores: npt.NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.node_ids)
-
-    def __iter__(self) -> Iterator[tuple[str, float]]:
-        return zip(self.node_ids, self.scores.tolist(), strict=True)
-
-    def by_node(self) -> dict[str, float]:
-        """The same as a mapping."""
-        return dict(self)
-
-    def best_first(self) -> Iterator[tuple[str, float]]:
-        """The most alike first; of equals the one with the smaller id, so that the order is always the same."""
-        scores = self.scores
-        taken, wanted = 0, 64
-        while taken < len(scores):
-            # Sorting all of a large user for ten of them would cost more than comparing.
-            if wanted < len(scores):
-                places = np.flatnonzero(scores >= nth_largest(scores, wanted))
-            else:
-                places = np.arange(len(scores))
-            ids = (self.node_ids[place] for place in places.tolist())
-            ordered = sorted(zip((-scores[places]).tolist(), ids, strict=True))
-            yield from ((node_id, -negative) for negative, node_id in ordered[taken:])
-            taken, wanted = len(ordered), wanted * 8
-
-
-NOTHING = Cosines((), np.empty(0, dtype=np.float32))
+# Up to here comparing exactly takes no longer.
+_FEW = 512
+# So many of the nearest have their true cosines to begin with.
+_NEAREST = 32
+# The rest of the matrix is read too where it takes no longer than gathering rows.
+_GATHERED = 4
+_NOBODY = ""
 
 
 class VectorTable:
-    """The vectors of one model: unit vectors, one below the other, so that a product is a cosine."""
+    """The vectors of one model: unit vectors, one below the other, so that a product is a cosine.
+
+    A row stays where it is; those of what is gone are left behind until there are more of them than of others.
+    """
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
-        self._matrix = np.empty((_FIRST_ROWS, dimensions), dtype=np.float32)
-        self._nodes: list[str] = []
-        self._fields: list[str] = []
-        self._rows: dict[str, dict[str, int]] = {}
-        # The same object as long as the ids are the same: who looks places up in it does so once.
-        self._shown: tuple[str, ...] | None = None
+        self._begin()
 
     def __len__(self) -> int:
         """How many memories have one."""
@@ -78,43 +46,87 @@ class VectorTable:
     def put(self, node_id: str, field: str, vector: Vector) -> None:
         """Keep a vector; one without a direction, or of another length, is as good as none."""
         unit = _unit(vector)
-        if unit is None or unit.size != self.dimensions:
-            return
-        row = self._rows.get(node_id, {}).get(field)
-        if row is None:
-            row = len(self._nodes)
-            if row == len(self._matrix):
-                self._matrix = np.concatenate([self._matrix, np.empty_like(self._matrix)])
-            self._nodes.append(node_id)
-            self._fields.append(field)
-            self._rows.setdefault(node_id, {})[field] = row
-            self._shown = None
-        self._matrix[row] = unit
+        if unit is not None and unit.size == self.dimensions:
+            own = self._rows.setdefault(node_id, {})
+            if field not in own:
+                own[field] = self._new_row(node_id, next(iter(own.values()), None))
+            self._set(own[field], unit)
 
     def drop(self, node_id: str) -> None:
-        """Forget the vectors of a memory; the last rows fill the gaps."""
-        for row in sorted(self._rows.pop(node_id, {}).values(), reverse=True):
-            self._shown = None
-            last = len(self._nodes) - 1
-            owner, field = self._nodes.pop(), self._fields.pop()
-            if row != last:
-                self._matrix[row] = self._matrix[last]
-                self._nodes[row], self._fields[row] = owner, field
-                self._rows[owner][field] = row
+        """Forget the vectors of a memory."""
+        for row in self._rows.pop(node_id, {}).values():
+            self._node_ids[row] = _NOBODY
+            self._silent[row], self._first[row] = True, row
+            self._quantised.drop(row)
+            self._gone += 1
+        if self._gone > max(_FIRST_ROWS, len(self._node_ids) // 2):
+            self._close_up()
 
     def cosines(self, question: Vector) -> Cosines:
-        """The cosine of a question with every memory that has a vector."""
+        """The cosine of a question with every memory that has a vector, exact for the nearest."""
         unit = _unit(question)
-        if not self._nodes or unit is None or unit.size != self.dimensions:
+        if not self._rows or unit is None or unit.size != self.dimensions:
             return NOTHING
-        # `@` wakes a thread per core for a product that takes less time than waiting for them on a busy machine.
-        scores = np.vecdot(self._matrix[: len(self._nodes)], unit)
-        several = len(self._rows) < len(self._nodes)
-        if self._shown is None:
-            self._shown = tuple(self._rows if several else self._nodes)
-        if several:
-            scores = np.array([max(scores[row] for row in rows.values()) for rows in self._rows.values()], np.float32)
-        return Cosines(self._shown, scores)
+        count = len(self._node_ids)
+        matrix, first, silent = self._matrix[:count], self._first, np.flatnonzero(self._silent[:count])
+
+        def by_memory(scores: Scores) -> Scores:
+            if len(silent):
+                np.maximum.at(scores, first[silent], scores[silent])
+                scores[silent] = NONE
+            return scores
+
+        def exactly(places: Rows) -> Scores:
+            if len(places) > count // _GATHERED:
+                return by_memory(np.vecdot(matrix, unit))[places]
+            scores: Scores = np.vecdot(matrix[places], unit)
+            if len(silent):
+                further = silent[np.isin(first[silent], places)]
+                np.maximum.at(scores, np.searchsorted(places, first[further]), np.vecdot(matrix[further], unit))
+            return scores
+
+        if count <= _FEW:
+            # `@` wakes a thread per core for a product that takes less time than waiting for them on a busy machine.
+            return Cosines(self._node_ids, by_memory(np.vecdot(matrix, unit)))
+        about, off = self._quantised.products(unit, count)
+        cosines = Cosines(self._node_ids, by_memory(about), off, exactly)
+        cosines.sharpen(_NEAREST)
+        return cosines
+
+    def _begin(self) -> None:
+        self._matrix = np.zeros((_FIRST_ROWS, self.dimensions), dtype=np.float32)
+        self._quantised = QuantisedRows(_FIRST_ROWS, self.dimensions)
+        # Of which memory each row is; a new list when rows come to stand elsewhere.
+        self._node_ids: list[str] = []
+        # The row of the same memory's first vector; and which rows say nothing by themselves: others than these.
+        self._first: Rows = np.zeros(_FIRST_ROWS, np.intp)
+        self._silent = np.zeros(_FIRST_ROWS, np.bool_)
+        self._rows: dict[str, dict[str, int]] = {}
+        self._gone = 0
+
+    def _new_row(self, node_id: str, first: int | None) -> int:
+        row = len(self._node_ids)
+        if row == len(self._matrix):
+            self._matrix, self._first, self._silent = (
+                np.concatenate([column, np.zeros_like(column)]) for column in (self._matrix, self._first, self._silent)
+            )
+            self._quantised.grow()
+        self._first[row], self._silent[row] = (row, False) if first is None else (first, True)
+        self._node_ids.append(node_id if first is None else _NOBODY)
+        return row
+
+    def _set(self, row: int, unit: Vector) -> None:
+        self._matrix[row] = unit
+        self._quantised.put(row, unit)
+
+    def _close_up(self) -> None:
+        before, rows = self._matrix, self._rows
+        self._begin()
+        for node_id, fields in rows.items():
+            own = self._rows[node_id] = dict[str, int]()
+            for field, row in fields.items():
+                own[field] = self._new_row(node_id, next(iter(own.values()), None))
+                self._set(own[field], before[row])
 
 
 class UserVectors:
@@ -159,5 +171,5 @@ class UserVectors:
 def _unit(vector: Vector) -> Vector | None:
     """The same direction at length one; None where there is no direction. The squares of large numbers need room."""
     whole = vector.astype(np.float64)
-    length = float(np.linalg.norm(whole))
-    return (whole / length).astype(np.float32) if 0 < length < float("inf") else None
+    length = sqrt(whole @ whole)
+    return (whole / length).astype(np.float32) if isfinite(length) and length > 0 else None

@@ -10,7 +10,8 @@ import numpy as np
 from hybrid_memory.embeddings.embedder import Embedder, Vector
 from hybrid_memory.embeddings.guarded import GuardedEmbedder
 from hybrid_memory.errors import EmbeddingError, HybridMemoryError, InvalidInput, StorageUnavailable
-from hybrid_memory.graph.vectors import NOTHING, Cosines, UserVectors
+from hybrid_memory.graph.cosines import NOTHING, Cosines
+from hybrid_memory.graph.vectors import UserVectors
 from hybrid_memory.memory.border import GIVEN_VECTOR
 from hybrid_memory.memory.embedding import Embedding, Texts
 from hybrid_memory.memory.held_vectors import HeldVectors, VectorSource

@@ -3,38 +3,55 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hybrid_memory.recall.columns import Columns, Floats
-from hybrid_memory.recall.compared import Compared
+from hybrid_memory.graph.cosines import NONE, Scores
+from hybrid_memory.recall.columns import Columns, Flags, Floats, Slots
 from hybrid_memory.recall.moments import Span
+from hybrid_memory.recall.places import NOWHERE
 
 # Where all vectors are about as near, none is far.
 _LEAST_SPREAD = 0.5
+# What is compared with nothing has no cosine.
+_NO_COSINE = NONE / 2
 
 
-def vector_scores(compared: Compared, cosines: NDArray[np.float32], neighbour: float) -> Floats:
-    """From 0 for the farthest to 1 for the nearest, by slot; a turn means what its neighbours mean too.
+def vector_scores(columns: Columns, cosines: Scores, neighbour: float) -> tuple[Floats, Flags]:
+    """From 0 for the farthest to 1 for the nearest, by slot; a turn means what its neighbours mean too. And who is so.
 
     `neighbour` is how much those of both neighbours count, against its own.
     """
-    scores = np.zeros(len(compared.there))
-    if not len(compared.slots):
-        return scores
-    near = cosines[compared.places].astype(np.float64)
-    mixed = near + neighbour * near[compared.before]
-    mixed += neighbour * near[compared.after]
-    nearest = float(mixed.max())
-    farthest = min(float(mixed.min()), nearest - _LEAST_SPREAD)
-    scores[compared.slots] = (mixed - farthest) / (nearest - farthest)
-    return scores
+    used = columns.used
+    by_place = np.empty(len(cosines) + 1, np.float32)
+    by_place[NOWHERE], by_place[NOWHERE + 1 :] = NONE, cosines
+    near = by_place.take(columns.place[:used])
+    there: Flags = near > _NO_COSINE
+
+    def beside(neighbours: Slots) -> Floats:
+        """Itself, where there is none."""
+        found = near.take(neighbours[:used])
+        return np.where(found > _NO_COSINE, found, near)
+
+    if columns.turns:
+        mixed = near + np.float32(neighbour) * beside(columns.earlier)
+        mixed += np.float32(neighbour) * beside(columns.later)
+    else:
+        mixed = near * np.float32(1 + 2 * neighbour)
+    among = mixed[there]
+    if not len(among):
+        return np.zeros(used, np.float32), there
+    nearest = float(among.max())
+    farthest = min(float(among.min()), nearest - _LEAST_SPREAD)
+    scores: Floats = (mixed - np.float32(farthest)) * there
+    scores *= np.float32(1 / (nearest - farthest))
+    return scores, there
 
 
 def time_scores(columns: Columns, asked: Sequence[Span], fades_days: float) -> Floats:
     """1 for what happened in a span that is asked for; less for what was told afterwards, the later the less."""
     at = columns.at[: columns.used]
-    scores = np.zeros(columns.used)
+    scores = np.zeros(columns.used, np.float32)
     for span in asked:
         late = at - span.end_day
-        scores = np.maximum(scores, np.where(at < span.first_day, 0.0, np.exp(-np.maximum(late, 0.0) / fades_days)))
+        told = np.where(at < span.first_day, 0.0, np.exp(-np.maximum(late, 0.0) / fades_days))
+        scores = np.maximum(scores, told.astype(np.float32))
     return scores

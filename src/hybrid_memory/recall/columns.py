@@ -3,7 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+# What is reckoned for all memories. Half the width is half the time, and tells them apart as well.
+Floats = NDArray[np.float32]
+Moments = NDArray[np.float64]
 # What arrays are indexed with: other integers would be turned into these each time, which takes longer than the look.
 Slots = NDArray[np.intp]
 Flags = NDArray[np.bool_]
@@ -20,6 +22,9 @@ class Columns:
     """Arrays that grow, with a slot per memory.
 
     Attributes:
+        used: up to where there are slots.
+        turns: how many turns of conversations there are.
+        there: whether the slot holds a memory.
         length: how many words it has, `GONE` when the slot is empty.
         at: when it happened, in days.
         updated, accessed: when its content changed and when it was last read, in hours.
@@ -28,22 +33,26 @@ class Columns:
         asks: whether it ends with a question.
         speaker, session: their numbers, 0 for none.
         earlier, later: the slots of the turns before and after it.
+        place: where it is among what questions are compared with.
     """
 
     def __init__(self) -> None:
         self.used = NOBODY + 1
-        self.length: Floats = np.full(_BEGIN, GONE)
-        self.at: Floats = np.zeros(_BEGIN)
-        self.updated: Floats = np.zeros(_BEGIN)
-        self.accessed: Floats = np.full(_BEGIN, NEVER)
-        self.half_life: Floats = np.ones(_BEGIN)
-        self.importance: Floats = np.zeros(_BEGIN)
+        self.turns = 0
+        self.there: Flags = np.zeros(_BEGIN, np.bool_)
+        self.length: Floats = np.full(_BEGIN, GONE, np.float32)
+        self.at: Moments = np.zeros(_BEGIN)
+        self.updated: Moments = np.zeros(_BEGIN)
+        self.accessed: Moments = np.full(_BEGIN, NEVER)
+        self.half_life: Moments = np.ones(_BEGIN)
+        self.importance: Moments = np.zeros(_BEGIN)
         self.turn: Flags = np.zeros(_BEGIN, np.bool_)
         self.asks: Flags = np.zeros(_BEGIN, np.bool_)
         self.speaker: Slots = np.zeros(_BEGIN, np.intp)
         self.session: Slots = np.zeros(_BEGIN, np.intp)
         self.earlier: Slots = np.zeros(_BEGIN, np.intp)
         self.later: Slots = np.zeros(_BEGIN, np.intp)
+        self.place: Slots = np.zeros(_BEGIN, np.intp)
 
     def new(self) -> int:
         """An empty slot."""
@@ -53,6 +62,13 @@ class Columns:
                     setattr(self, name, np.concatenate([column, np.full_like(column, column[NOBODY])]))
         self.used += 1
         return self.used - 1
+
+    def empty(self, slot: int) -> None:
+        """Nothing counts of what was there."""
+        self.turns -= int(self.turn[slot])
+        self.there[slot] = self.turn[slot] = False
+        self.length[slot] = GONE
+        self.session[slot] = self.speaker[slot] = self.place[slot] = 0
 
 
 def days(seconds: float) -> float:

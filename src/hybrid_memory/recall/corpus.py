@@ -1,21 +1,20 @@
 """The memories of one user as they are searched: columns, and for every word who holds it."""
 
-from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.models import MemoryNode
-from hybrid_memory.recall.columns import GONE, NEVER, Columns, Flags, Floats, Slots, days
-from hybrid_memory.recall.compared import Compared, Comparing
+from hybrid_memory.recall.columns import GONE, NEVER, Columns, Slots, days
 from hybrid_memory.recall.copies import marks
+from hybrid_memory.recall.holders import Holders
 from hybrid_memory.recall.language import Language, plain_words
 from hybrid_memory.recall.passage import TEXT, Passage, passage_of
+from hybrid_memory.recall.places import Places
 from hybrid_memory.recall.relevance import half_life_hours, happened_at
 from hybrid_memory.recall.threads import Threads
 from hybrid_memory.recall.view_index import ViewIndex
@@ -23,26 +22,11 @@ from hybrid_memory.recall.view_index import ViewIndex
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Made = TypeVar("Made")
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR_SECONDS = 3600.0
 # Empty slots are left behind until there are so many.
 _FEW_GONE = 256
-
-
-@dataclass(slots=True)
-class Holders:
-    """The memories that hold a word, and how much of it; some of them may be gone; words are numbered as they come."""
-
-    number: int
-    slots: "array[int]" = field(default_factory=lambda: array("i"))
-    amounts: "array[float]" = field(default_factory=lambda: array("d"))
-    alive: int = 0
-
-    def arrays(self) -> tuple[Slots, Floats]:
-        """Both as arrays of their own: what came out of here does not hold up whoever adds to it."""
-        return np.array(self.slots, np.intp), np.array(self.amounts, np.float64)
+_NO_SLOTS: Slots = np.zeros(0, np.intp)
 
 
 class Corpus(ViewIndex):
@@ -51,7 +35,6 @@ class Corpus(ViewIndex):
     def __init__(self, language: Language) -> None:
         super().__init__()
         self.language = language
-        self._made: dict[tuple[Any, ...], Any] = {}
         self._begin()
 
     @contextmanager
@@ -76,9 +59,9 @@ class Corpus(ViewIndex):
         found: Slots | None = None
         for term in terms:
             holders = self.holders(term)
-            slots = np.zeros(0, np.intp) if holders is None else holders.arrays()[0]
+            slots = _NO_SLOTS if holders is None else np.array(holders.slots, np.intp)
             found = slots if found is None else np.intersect1d(found, slots, assume_unique=True)
-        return np.zeros(0, np.intp) if found is None else found[self.columns.length[found] != GONE]
+        return _NO_SLOTS if found is None else found[self.columns.there[found]]
 
     def terms_of(self, slot: int) -> frozenset[str]:
         """The words of one memory."""
@@ -99,27 +82,6 @@ class Corpus(ViewIndex):
         """Who is named by the words of a question: the first word of a name is enough."""
         return [number for first, number in self._speakers.items() if first in words]
 
-    def while_unchanged(self, make: "Callable[..., Made]", *arguments: float) -> Made:
-        """What `make` makes of this, and of the arguments, for all questions until a memory changes."""
-        made: Made | None = self._made.get((make, *arguments))
-        if made is None:
-            made = self._made[make, *arguments] = make(self, *arguments)
-        return made
-
-    def session_lengths(self) -> Floats:
-        """How many words each session has, by its number; that of none has none."""
-        if not self.threads.sessions:
-            return np.zeros(1)
-        used = self.columns.used
-        count = self.threads.sessions + 1
-        lengths = np.bincount(self.columns.session[:used], self.columns.length[:used], count).astype(np.float64)
-        lengths[0] = 0.0
-        return lengths
-
-    def compared(self, node_ids: "Sequence[str]") -> Compared:
-        """Those of some memories that are in here, as what is compared with a question."""
-        return self._comparing.of(node_ids, self.columns, self.slots)
-
     def _begin(self) -> None:
         self.columns = Columns()
         self.threads = Threads(self.columns)
@@ -130,13 +92,8 @@ class Corpus(ViewIndex):
         self._marks: list[Sequence[int]] = [()]
         self._nodes: list[MemoryNode | None] = [None]
         self._speakers: dict[str, int] = {}
-        self._comparing = Comparing()
-        self._changed()
+        self.places = Places(self.columns)
         self._gone = 0
-
-    def _changed(self) -> None:
-        self._comparing.changed()
-        self._made.clear()
 
     def _is_indexed(self, node: MemoryNode) -> bool:
         return not is_stub(node)
@@ -150,28 +107,24 @@ class Corpus(ViewIndex):
             holders = self._holders.get(term)
             if holders is None:
                 holders = self._holders[term] = Holders(len(self._holders))
-            holders.slots.append(slot)
-            holders.amounts.append(amount)
-            holders.alive += 1
+            holders.add(slot, amount)
             numbers.append(holders.number)
         self._terms.append(frozenset(amounts))
         self._marks.append(marks(numbers))
         self._nodes.append(node)
         self.words_in_all += length
-        self._changed()
         self._describe(slot, node, passage, length)
+        self.places.entered(node.node_id, slot)
 
     def _drop(self, node: MemoryNode) -> None:
         slot = self.slots.pop(node.node_id)
         for term in self._terms[slot]:
             self._holders[term].alive -= 1
-        self.words_in_all -= self.columns.length[slot]
+        self.words_in_all -= float(self.columns.length[slot])
         if self.columns.turn[slot] and node.thread_id is not None:
             self.threads.drop(node.thread_id, node.seq or 0, node.node_id, slot)
-        self.columns.length[slot] = GONE
-        self.columns.session[slot] = 0
+        self.columns.empty(slot)
         self._terms[slot], self._marks[slot], self._nodes[slot] = frozenset(), (), None
-        self._changed()
         self._gone += 1
 
     def _amounts(self, passage: Passage) -> tuple[dict[str, float], int]:
@@ -189,7 +142,7 @@ class Corpus(ViewIndex):
 
     def _describe(self, slot: int, node: MemoryNode, passage: Passage, length: int) -> None:
         columns = self.columns
-        columns.length[slot] = length
+        columns.there[slot], columns.length[slot] = True, length
         columns.at[slot] = days(_seconds(happened_at(node)))
         columns.updated[slot] = _seconds(node.updated_at or node.created_at, GONE) / _HOUR_SECONDS
         columns.accessed[slot] = _seconds(node.last_accessed_at, NEVER) / _HOUR_SECONDS
@@ -198,6 +151,7 @@ class Corpus(ViewIndex):
         columns.asks[slot] = passage.asks
         if passage.speaker is not None:
             columns.turn[slot] = True
+            columns.turns += 1
             columns.speaker[slot] = self._number_of(passage.speaker)
             if node.thread_id is not None:
                 self.threads.add(node.thread_id, node.seq or 0, node.node_id, slot)
@@ -205,12 +159,6 @@ class Corpus(ViewIndex):
     def _number_of(self, speaker: str) -> int:
         first = next(iter(plain_words(speaker)), "")
         return self._speakers.setdefault(first, len(self._speakers) + 1)
-
-
-def occupied(corpus: Corpus) -> Flags:
-    """Which slots hold a memory."""
-    there: Flags = corpus.columns.length[: corpus.columns.used] != GONE
-    return there
 
 
 def hours(moment: datetime) -> float:

@@ -8,7 +8,7 @@ from hybrid_memory.models import ArmScore, Explanation, MemoryNode, RecallHit
 from hybrid_memory.recall import mentions
 from hybrid_memory.recall.corpus import Corpus
 from hybrid_memory.recall.entity_index import EntityIndex
-from hybrid_memory.recall.fusion import Weights
+from hybrid_memory.recall.fusion import Weights, Whatever
 from hybrid_memory.recall.graph_arm import GraphArm
 from hybrid_memory.recall.language import Language
 from hybrid_memory.recall.question import Question
@@ -19,10 +19,10 @@ class Recall:
     """The search of one user's memory. Any thread may ask; what it knows of the words follows the snapshots."""
 
     def __init__(self, entities: EntityIndex, language: str = "english", weights: Weights | None = None) -> None:
-        self._weights = weights or Weights()
         self._corpus = Corpus(Language(language))
         self._entities = entities
         self._graph = GraphArm(entities)
+        self._whatever = Whatever(weights or Weights())
 
     def ranked(self, view: GraphView, question: Question, now: datetime) -> list[RecallHit]:
         """What fits a question in a snapshot, the best first; the same for the same snapshot, question and moment."""
@@ -41,7 +41,7 @@ class Recall:
         if question.limit <= len(leading):
             return leading
         with self._corpus.at(view):
-            found = Search(self._corpus, self._graph, self._weights, question, now).hits(view)
+            found = Search(self._corpus, self._graph, self._whatever, question, now).hits(view)
         known = {hit.node.node_id for hit in leading}
         return leading + [hit for hit in found if hit.node.node_id not in known]
 

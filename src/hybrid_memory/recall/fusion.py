@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hybrid_memory.recall.columns import Floats
-from hybrid_memory.recall.corpus import Corpus
+from hybrid_memory.recall.columns import Columns, Floats
 from hybrid_memory.recall.lexical import Lending
 
 
@@ -55,34 +54,57 @@ class Arm:
     weight: float
 
 
+Arms = dict[str, Arm]
+
+
 def normalised(scores: Floats) -> Floats:
     """As shares of the best."""
     best = float(scores.max(initial=0.0))
-    return scores / best if best > 0 else np.zeros(len(scores))
+    return scores / best if best > 0 else np.zeros_like(scores)
 
 
-def of_conversation(corpus: Corpus, matched: Floats, session: Floats, named: list[int], w: Weights) -> dict[str, Arm]:
-    """What being a turn of a conversation adds and takes; every other memory is a session of its own, and says all."""
-    columns, used = corpus.columns, corpus.columns.used
-    turn = columns.turn[:used]
-    arms = {
-        "session": Arm(np.where(turn, normalised(session), matched) if turn.any() else matched, w.session),
-        "saying": Arm(corpus.while_unchanged(_saying, w.full_turn), w.saying),
-        "asking": Arm(columns.asks[:used].astype(np.float64), -w.asking),
-    }
+def of_conversation(columns: Columns, matched: Floats, session: Floats | None, named: list[int], w: Weights) -> Arms:
+    """What being a turn of a conversation adds; every other memory is a session of its own."""
+    turn = columns.turn[: columns.used]
+    arms = {"session": Arm(matched if session is None else np.where(turn, normalised(session), matched), w.session)}
     if len(named) == 1:
-        arms["speaker"] = Arm((columns.speaker[:used] == named[0]).astype(np.float64), w.speaker)
+        arms["speaker"] = Arm((columns.speaker[: columns.used] == named[0]).astype(np.float32), w.speaker)
     return arms
 
 
-def _saying(corpus: Corpus, full_turn: float) -> Floats:
-    columns, used = corpus.columns, corpus.columns.used
-    return np.where(columns.turn[:used], np.minimum(columns.length[:used], full_turn) / full_turn, 1.0)
+def of_itself(columns: Columns, slots: slice, w: Weights) -> Arms:
+    """What is added to memories whatever is asked: turns say more or less, and may ask; every other memory says all."""
+    turn, length = columns.turn[slots], columns.length[slots]
+    full = np.float32(w.full_turn)
+    return {
+        "saying": Arm(np.where(turn, np.minimum(length, full) / full, np.float32(1.0)), w.saying),
+        "asking": Arm(columns.asks[slots].astype(np.float32), -w.asking),
+    }
+
+
+class Whatever:
+    """What is added to memories whatever is asked, for all of them: reckoned once, as they come."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self._columns: Columns | None = None
+        self._added: Floats = np.zeros(0, np.float32)
+        self._known = 0
+
+    def added(self, columns: Columns) -> Floats:
+        """By slot. Nobody asks for that of empty ones."""
+        room = len(columns.length)
+        if columns is not self._columns or room != len(self._added):
+            self._columns, self._added, self._known = columns, np.zeros(room, np.float32), 0
+        if self._known < columns.used:
+            new = slice(self._known, columns.used)
+            total(of_itself(columns, new, self.weights).values(), self._added[new])
+            self._known = columns.used
+        return self._added[: columns.used]
 
 
 def total(arms: Iterable[Arm], scores: Floats) -> Floats:
     """The weighted sum, added to what there is."""
-    scores = scores.copy()
     for arm in arms:
         scores += arm.weight * arm.scores
     return scores

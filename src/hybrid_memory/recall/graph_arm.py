@@ -32,20 +32,22 @@ class GraphArm:
 
     def scores(
         self, corpus: Corpus, view: GraphView, text: str, matched: Floats
-    ) -> tuple[Floats, Mapping[str, Reached]]:
-        """How strongly each memory is connected, from 0 to 1, and what was reached on which way."""
-        scores = np.zeros(corpus.columns.used)
+    ) -> tuple[Floats | None, Mapping[str, Reached]]:
+        """How strongly each memory is connected, from 0 to 1, where any is, and what was reached on which way."""
         meant = named(self._entities, view, text, corpus.language.empty)
         leading = _highest(matched, _LEADING) if view.edge_count else []
         seeds = {corpus.node_at(slot).node_id: _LED * float(matched[slot]) for slot in leading} | meant
         if not seeds:
-            return scores, {}
+            return None, {}
+        scores = np.zeros(corpus.columns.used, np.float32)
         reached = self._walk.reached(view, seeds)
         for node_id, way in reached.items():
             slot = corpus.slots.get(node_id)
             if slot is not None and (len(way.path) > 1 or node_id in meant):
                 scores[slot] = way.strength if len(way.path) > 1 else _ITSELF * way.strength
         self._spread_by_name(corpus, view, reached, scores)
+        if not scores.any():
+            return None, {}
         return scores, {node_id: way for node_id, way in reached.items() if len(way.path) > 1 or node_id in meant}
 
     def _spread_by_name(self, corpus: Corpus, view: GraphView, reached: Mapping[str, Reached], scores: Floats) -> None:

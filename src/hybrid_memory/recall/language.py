@@ -2,10 +2,12 @@
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import Stemmer
 
+# The same few words are most of what is said.
+_MOST_STEMS = 10_000
 _WORD = re.compile(r"[^\W_]+")
 # Words that are in every text and tell nothing apart, and what is left of "don't" or "it's".
 _EMPTY = {
@@ -46,17 +48,29 @@ class Language:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._stemmer = Stemmer.Stemmer(name)
+        self._stemmer = Stemmer.Stemmer(name, 0)
+        self._stems: dict[str, str] = {}
         self.empty = frozenset(_EMPTY.get(name, "").split())
         self._endings = _ENDINGS.get(name, ())
 
     def terms(self, text: str) -> Iterator[str]:
         """The words that tell anything, in their order."""
-        for word in plain_words(text):
+        return self.terms_of(plain_words(text))
+
+    def terms_of(self, words: Iterable[str]) -> Iterator[str]:
+        """The same of words without case and accents."""
+        stems = self._stems
+        for word in words:
             if word not in self.empty:
-                yield self._stem(word)
+                yield stems.get(word) or self._stem(word)
 
     def _stem(self, word: str) -> str:
+        if len(self._stems) >= _MOST_STEMS:
+            self._stems.clear()
+        stem = self._stems[word] = self._stemmed(word)
+        return stem
+
+    def _stemmed(self, word: str) -> str:
         for ending, spelt in self._endings:
             word, found = ending.subn(spelt, word)
             if found:

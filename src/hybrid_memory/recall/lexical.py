@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log1p
 
 import numpy as np
 
-from hybrid_memory.recall.columns import NOBODY, Columns, Flags, Floats, Slots
-from hybrid_memory.recall.corpus import Corpus, occupied
+from hybrid_memory.recall.columns import NOBODY, Columns, Floats, Slots
+from hybrid_memory.recall.corpus import Corpus
+from hybrid_memory.recall.holders import Holders
 
 # What so many say tells next to nothing of their neighbours.
 _MOST_LENDERS = 1000
+# A word that a larger share of many memories hold is looked for in all of them: that takes less time.
+_COMMON_SHARE = 0.125
 _LEAST_ASKED = 1e-9
-_NO_SLOTS: Slots = np.zeros(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +34,12 @@ class Lending:
 class WordScores:
     """BM25 of every memory, words lent by neighbours included; of the session each is from; how much is covered.
 
+    Scores are for comparing with each other: what is the same in all is left out. `session` is there where turns are.
     `covered` is the largest share of the question that one memory says itself, rare words counting more.
     """
 
     own: Floats
-    session: Floats
+    session: Floats | None
     covered: float
 
 
@@ -48,85 +52,104 @@ class Bm25:
         self._lending = lending
 
     def scores(self, corpus: Corpus, terms: Sequence[str]) -> WordScores:
-        """The words count in the order given, so that sums are the same whenever they are made."""
-        columns, used = corpus.columns, corpus.columns.used
-        memories = len(corpus.slots)
-        measure = corpus.while_unchanged(_measure_of, self._saturation, self._length_share)
-        sessions = np.zeros(len(measure.sessions))
-        own: Floats = np.zeros(used)
-        covered: Floats = np.zeros(used)
+        """The words count in one order, so that sums are the same whenever they are made."""
+        columns, memories = corpus.columns, len(corpus.slots)
+        most = max(_MOST_LENDERS, _COMMON_SHARE * memories)
+        seldom: list[tuple[Holders, float]] = []
+        common: list[tuple[Holders, float]] = []
         asked = 0.0
         for term in terms:
             holders = corpus.holders(term)
             rare = rarity(0 if holders is None else holders.alive, memories)
             asked += rare
-            if holders is None:
-                continue
-            slots, amounts = holders.arrays()
-            scored = rare * amounts * (self._saturation + 1) / (amounts + measure.memories[slots])
-            covered[slots] += rare
-            lenders: Slots = _NO_SLOTS
-            if measure.spoken:
-                sessions += self._of_sessions(columns.session[slots], amounts, measure)
-                lenders = np.flatnonzero(columns.turn[slots])
-            if 0 < len(lenders) <= _MOST_LENDERS:
-                own += self._lent(columns, slots, scored, lenders)
-            else:
-                own[slots] += scored
-        own[NOBODY] = 0.0
-        most = float((covered * measure.there).max())
-        return WordScores(own, sessions[columns.session[:used]], most / max(asked, _LEAST_ASKED))
+            if holders is not None:
+                (seldom if holders.alive <= most else common).append((holders, rare))
+        own: Floats = np.zeros(columns.used, np.float32)
+        if not seldom and not common:
+            return WordScores(own, own if columns.turns else None, 0.0)
+        covered: Floats = np.zeros(columns.used, np.float32)
+        held = Postings(seldom)
+        mean = corpus.words_in_all / max(1, memories)
+        scored = self._measured(held.amounts, columns.length[held.slots], mean)
+        scored *= held.rarities
+        if columns.turns and seldom:
+            own += self._lent(columns, held, scored)
+        else:
+            np.add.at(own, held.slots, scored)
+        np.add.at(covered, held.slots, held.rarities * (scored > 0))
+        everywhere = [(holders.by_slot(len(columns.length))[: columns.used], rare) for holders, rare in common]
+        for amounts, rare in everywhere:
+            share = self._measured(amounts, columns.length[: columns.used], mean)
+            own += rare * share
+            covered += rare * (share > 0)
+        sessions = self._of_sessions(corpus, held, everywhere) if columns.turns else None
+        return WordScores(own, sessions, float(covered.max()) / max(asked, _LEAST_ASKED))
 
-    def _of_sessions(self, session: Slots, amounts: Floats, measure: "_Measure") -> Floats:
-        """What one word tells of sessions, documents of their own that are made of what their turns hold."""
-        said = np.bincount(session, amounts, len(measure.sessions))
-        said[0] = 0.0
-        rare = rarity(int(np.count_nonzero(said)), measure.spoken)
-        scores: Floats = rare * said * (self._saturation + 1) / (said + measure.sessions)
+    def _measured(self, amounts: Floats, lengths: Floats, mean: float) -> Floats:
+        """Amounts of a word as shares of 1, which more and more of it come near; it takes more in what is long."""
+        damping = lengths * np.float32(self._saturation * self._length_share / max(mean, 1.0))
+        damping += np.float32(self._saturation * (1 - self._length_share))
+        shares = amounts + damping
+        return np.divide(amounts, shares, out=shares)
+
+    def _lent(self, columns: Columns, held: "Postings", scored: Floats) -> Floats:
+        """The sums by slot, with what neighbours lend of each word to those that do not say it themselves."""
+        lending = self._lending
+        of_words = np.zeros((held.words, columns.used), np.float32)
+        flat, begin = of_words.reshape(-1), held.word * columns.used
+        flat[begin + held.slots] = scored
+        lends = held.alive <= _MOST_LENDERS
+        slots, begin, lent = (
+            (held.slots, begin, scored) if lends.all() else (held.slots[lends], begin[lends], scored[lends])
+        )
+        before, after = columns.earlier[slots], columns.later[slots]
+        to_answer = lending.after + np.float32(lending.answer) * columns.asks[slots]
+        for neighbours, share in (
+            (after, to_answer), (before, lending.before), (columns.later[after], lending.second_after),
+        ):  # fmt: skip
+            np.maximum.at(flat, begin + neighbours, lent * share)
+        of_words[:, NOBODY] = 0.0
+        sums: Floats = of_words.sum(axis=0)
+        return sums
+
+    def _of_sessions(self, corpus: Corpus, held: "Postings", everywhere: Sequence[tuple[Floats, float]]) -> Floats:
+        """What the words tell of the session of each: documents of their own that are made of what their turns hold."""
+        session, lengths = corpus.columns.session, np.array(corpus.threads.words, np.float32)
+        count, spoken = len(lengths), int(np.count_nonzero(lengths))
+        said = np.bincount(held.word * count + session[held.slots], held.amounts, held.words * count)
+        of_common = [np.bincount(session[: len(amounts)], amounts, count) for amounts, _ in everywhere]
+        of_words = np.vstack([said.reshape(held.words, count), *of_common]).astype(np.float32)
+        of_words[:, 0] = 0.0
+        rarities = [rarity(found, spoken) for found in np.count_nonzero(of_words, axis=1).tolist()]
+        shares = self._measured(of_words, lengths, float(lengths.sum()) / max(1, spoken))
+        shares *= np.array(rarities, np.float32)[:, np.newaxis]
+        scores: Floats = shares.sum(axis=0)[session[: corpus.columns.used]]
         return scores
 
-    def _lent(self, columns: Columns, slots: Slots, scored: Floats, lenders: Slots) -> Floats:
-        """The scores of one word by slot, those of its holders' neighbours among them."""
-        lending, everyone = self._lending, np.zeros(columns.used)
-        everyone[slots] = scored
-        lent, slots = scored[lenders], slots[lenders]
-        before, after = columns.earlier[slots], columns.later[slots]
-        shares = (
-            (after, lending.after + lending.answer * columns.asks[slots]),
-            (before, lending.before),
-            (columns.later[after], lending.second_after),
-        )
-        for neighbours, share in shares:
-            everyone[neighbours] = np.maximum(everyone[neighbours], share * lent)
-        return everyone
 
+class Postings:
+    """Some words and who holds them, one list behind the other."""
 
-@dataclass(frozen=True, slots=True)
-class _Measure:
-    """What amounts of a word are measured with, by memory and by session; who is there, and how many sessions are."""
+    def __init__(self, words: Sequence[tuple[Holders, float]]) -> None:
+        self.words = len(words)
+        # Copies at once: what refers to these arrays would hold up whoever adds to them.
+        self.slots: Slots = np.frombuffer(b"".join([holders.slots for holders, _ in words]), np.intp)
+        self.amounts: Floats = np.frombuffer(b"".join([holders.amounts for holders, _ in words]), np.float32)
+        counts = [len(holders.slots) for holders, _ in words]
+        self.rarities: Floats = np.repeat(np.array([rare for _, rare in words], np.float32), counts)
+        self._words, self._counts = words, counts
 
-    memories: Floats
-    sessions: Floats
-    there: Flags
-    spoken: int
+    @property
+    def word(self) -> Slots:
+        """Which word each is of."""
+        return np.repeat(np.arange(self.words), self._counts)
 
-
-def _measure_of(corpus: Corpus, saturation: float, length_share: float) -> _Measure:
-    """Nothing counts of what is gone."""
-
-    def damping(length: Floats, mean: float) -> Floats:
-        return saturation * (1 - length_share + length_share * length / max(mean, 1.0))
-
-    lengths = corpus.session_lengths()
-    spoken = int(np.count_nonzero(lengths[1:]))
-    return _Measure(
-        damping(corpus.columns.length[: corpus.columns.used], corpus.words_in_all / max(1, len(corpus.slots))),
-        damping(lengths, float(lengths[1:].sum()) / max(1, spoken)),
-        corpus.while_unchanged(occupied),
-        spoken,
-    )
+    @property
+    def alive(self) -> Slots:
+        """How many memories hold it."""
+        return np.repeat(np.array([holders.alive for holders, _ in self._words], np.intp), self._counts)
 
 
 def rarity(holders: int, memories: int) -> float:
     """What a word tells, from the number of memories that have it."""
-    return float(np.log1p((memories - holders + 0.5) / (holders + 0.5)))
+    return log1p((memories - holders + 0.5) / (holders + 0.5))

@@ -62,6 +62,9 @@ _DOUBTFUL = frozenset(["may", "march"])
 _ORDINAL = re.compile(r"(\d{1,2})(?:st|nd|rd|th|o)?")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _ISO = re.compile(r"\b(\d{4})-(\d\d)(?:-(\d\d))?\b")
+# Without one of these, or a year, nothing is a time.
+_NAMES = frozenset([*_MONTHS, *_DAYS, *_UNITS, *_NEAR_DAYS])
+_YEAR_DIGITS = 4
 _UNIT_DAYS = {"day": 1, "week": 7, "weekend": 7, "month": 30.4, "year": 365.25}
 _DAY = timedelta(days=1)
 _EPOCH = date(1970, 1, 1)
@@ -88,6 +91,11 @@ class Span:
     def moments(self) -> tuple[datetime, datetime]:
         """Both as moments."""
         return _midnight(self.start), _midnight(self.end)
+
+
+def may_name_times(words: Sequence[str]) -> bool:
+    """Whether it is worth while to look for times in a question of these words: most questions name none."""
+    return not _NAMES.isdisjoint(words) or any(len(word) == _YEAR_DIGITS and word.isdecimal() for word in words)
 
 
 def spans(question: str, now: datetime, years: Sequence[int]) -> list[Span]:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from hybrid_memory.models import MemoryNode
-from hybrid_memory.recall.columns import Columns, Floats, Slots
+from hybrid_memory.recall.columns import Columns, Moments, Slots
 from hybrid_memory.recall.passage import MESSAGE
 
 # After how many hours a memory of a type counts half.
@@ -49,10 +49,10 @@ def age_hours(node: MemoryNode, now: datetime) -> float:
     return max(0.0, (now - since).total_seconds() / 3600)
 
 
-def vitality(columns: Columns, slots: Slots, now_hours: float) -> Floats:
+def vitality(columns: Columns, slots: Slots, now_hours: float) -> Moments:
     """From 0.05 to 1: importance, halved with every half-life of the type, and lifted by a recent access."""
     lives = np.minimum(np.maximum((now_hours - columns.updated[slots]) / columns.half_life[slots], 0.0), _MOST_LIVES)
-    kept: Floats = columns.importance[slots] * np.exp2(-lives)
+    kept: Moments = columns.importance[slots] * np.exp2(-lives)
     accessed = columns.accessed[slots]
     read = np.flatnonzero(accessed > now_hours - _MOST_LIVES * _ACCESS_HALF_LIFE_HOURS)
     kept[read] += _ACCESS_SHARE * np.exp2(-np.maximum(0.0, now_hours - accessed[read]) / _ACCESS_HALF_LIFE_HOURS)

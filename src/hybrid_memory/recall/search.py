@@ -8,45 +8,47 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hybrid_memory.graph.view import GraphView
-from hybrid_memory.models import RecallHit
+from hybrid_memory.models import MemoryNode, RecallHit
 from hybrid_memory.recall.arms import time_scores, vector_scores
-from hybrid_memory.recall.columns import NOBODY, Flags, Floats, Slots
-from hybrid_memory.recall.corpus import Corpus, distinct, hours, occupied
+from hybrid_memory.recall.columns import Columns, Flags, Floats, Slots
+from hybrid_memory.recall.corpus import Corpus, distinct, hours
 from hybrid_memory.recall.explaining import Explainer
-from hybrid_memory.recall.fusion import Arm, Weights, normalised, of_conversation, total
+from hybrid_memory.recall.fusion import Arm, Arms, Whatever, normalised, of_conversation, of_itself, total
 from hybrid_memory.recall.graph_arm import GraphArm
 from hybrid_memory.recall.language import plain_words
 from hybrid_memory.recall.lexical import Bm25
-from hybrid_memory.recall.moments import Span, spans
+from hybrid_memory.recall.moments import Span, may_name_times, spans
 from hybrid_memory.recall.question import EVERYTHING, Question
 from hybrid_memory.recall.relevance import LEAST_VITALITY, vitality
 from hybrid_memory.recall.selection import Fit, best, page
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hybrid_memory.recall.walk import Reached
 
 _MOST_YEARS = 50
 # How sure a search is that has only a time to go by.
 _SURE_OF_TIME = 0.5
 _DAYS_OF_YEAR = 365.25
-# The arms that say by themselves what a question is about.
-_MATCHED = frozenset({"words", "vector"})
 _NOT_FOUND = -1.0
 
 
 class Search:
     """A question put to a corpus that nobody changes meanwhile."""
 
-    def __init__(self, corpus: Corpus, graph: GraphArm, weights: Weights, question: Question, now: datetime) -> None:
+    def __init__(self, corpus: Corpus, graph: GraphArm, whatever: Whatever, question: Question, now: datetime) -> None:
         self._corpus = corpus
         self._graph = graph
-        self._weights = replace(weights, copy=1.0) if question.near_copies else weights
+        self._whatever = whatever.added(corpus.columns)
+        self._weights = replace(whatever.weights, copy=1.0) if question.near_copies else whatever.weights
         self._question = question
         self._now = now
         self._text = question.text or ""
-        self._terms = distinct(corpus.language.terms(self._text))
-        self._arms: dict[str, Arm] = {}
-        self._reached: dict[str, Reached] = {}
+        self._words_said = plain_words(self._text)
+        self._terms = distinct(corpus.language.terms_of(self._words_said))
+        self._arms: Arms = {}
+        self._reached: Mapping[str, Reached] = {}
         self._spans: list[Span] = []
         self._sure = 0.0
         self._timings: dict[str, float] = {}
@@ -64,52 +66,55 @@ class Search:
         chosen = page(self._corpus, ranked, self._question.limit, self._weights)
         self._took("selection", started)
         share = self._sure / highest if highest > 0 else 0.0
-        return [self._hit(slot, min(1.0, score * share)) for slot, score in chosen]
+        explain = self._explainer().of if self._question.explain else _nothing
+        nodes = ((slot, self._corpus.node_at(slot), score) for slot, score in chosen)
+        return [
+            RecallHit(node=node, score=min(1.0, score * share), explanation=explain(slot, node))
+            for slot, node, score in nodes
+        ]
 
     def _near(self) -> bool:
         near = self._question.similarities
-        return near is not None and len(near.node_ids) > 0
+        return near is not None and len(near.cosines) > 0
 
     def _everything(self) -> Fit:
         """Without a question: what matters now."""
-        slots = np.flatnonzero(self._corpus.while_unchanged(occupied))
-        scores = np.full(self._corpus.columns.used, _NOT_FOUND)
-        scores[slots] = vitality(self._corpus.columns, slots, hours(self._now))
+        columns = self._corpus.columns
+        slots = np.flatnonzero(columns.there[: columns.used])
+        scores = np.full(columns.used, _NOT_FOUND, np.float32)
+        scores[slots] = vitality(columns, slots, hours(self._now))
         self._sure = float(scores.max(initial=0.0))
         return Fit(scores, 1.0, scores.__getitem__)
 
     def _fused(self, view: GraphView) -> Fit:
         corpus, w = self._corpus, self._weights
-        nothing = np.zeros(corpus.columns.used)
-        session = self._words()
-        there = self._vectors()
-        matched = total(self._arms.values(), nothing)
-        found = (matched > 0) | there
+        columns = corpus.columns
+        session, there = self._words(), self._vectors()
+        matched = total(self._arms.values(), np.zeros(columns.used, np.float32))
+        found: Flags = matched > 0
+        if there is not None:
+            found |= there
+        further: Arms = {}
         if self._question.graph and w.graph:
-            started = perf_counter()
-            scores, reached = self._graph.scores(corpus, view, self._text, matched)
-            connected = scores > 0
-            if connected.any():
-                self._arms["graph"], self._reached = Arm(scores, w.graph), dict(reached)
-                found |= connected
-            self._took("graph", started)
-        self._times(found)
-        found &= corpus.while_unchanged(occupied)
+            further |= self._connected(view, matched, found)
+        further |= self._times(found)
+        found &= columns.there[: columns.used]
         if not found.any():
-            return Fit(np.full(len(found), _NOT_FOUND), 1.0, nothing.__getitem__)
-        named = corpus.speakers_named(plain_words(self._text))
-        further = {name: arm for name, arm in self._arms.items() if name not in _MATCHED}
-        further |= of_conversation(corpus, matched, session, named, w)
+            return Fit(np.full(len(found), _NOT_FOUND, np.float32), 1.0, matched.__getitem__)
+        further |= of_conversation(columns, matched, session, corpus.speakers_named(self._words_said), w)
         self._arms |= further
-        fit = np.maximum(total(further.values(), matched), 0.0)
+        fit = np.maximum(total(further.values(), matched + self._whatever), 0.0)
+        fit[~found] = _NOT_FOUND
 
         def faded(slots: Slots) -> Floats:
-            return fit[slots] * (1 - w.vitality + w.vitality * vitality(corpus.columns, slots, hours(self._now)))
+            alive = vitality(columns, slots, hours(self._now)).astype(np.float32)
+            fits: Floats = fit[slots] * (1 - w.vitality + w.vitality * alive)
+            return fits
 
         # How far everything has faded need not be known: to begin with, that nothing fades further counts.
-        return Fit(np.where(found, fit, _NOT_FOUND), 1 - w.vitality + w.vitality * LEAST_VITALITY, faded)
+        return Fit(fit, 1 - w.vitality + w.vitality * LEAST_VITALITY, faded)
 
-    def _words(self) -> Floats:
+    def _words(self) -> Floats | None:
         """The arm of the words; what sessions are about."""
         started = perf_counter()
         w = self._weights
@@ -119,60 +124,74 @@ class Search:
         self._took("words", started)
         return found.session
 
-    def _vectors(self) -> Flags:
+    def _vectors(self) -> Flags | None:
         """The arm of the vectors; who has one."""
         near = self._question.similarities
         if near is None or not self._near():
-            return np.zeros(self._corpus.columns.used, np.bool_)
+            return None
         started = perf_counter()
-        compared = self._corpus.compared(near.node_ids)
-        scores = vector_scores(compared, near.cosines, self._weights.neighbour)
+        self._corpus.places.follow(near.node_ids, len(near.cosines), self._corpus.slots)
+        scores, there = vector_scores(self._corpus.columns, near.cosines, self._weights.neighbour)
         self._arms["vector"] = Arm(scores, self._weights.vector)
         self._sure = max(self._sure, min(1.0, float(near.cosines.max())))
         self._took("vector", started)
-        return compared.there
+        return there
 
-    def _times(self, found: Flags) -> None:
+    def _connected(self, view: GraphView, matched: Floats, found: Flags) -> Arms:
+        """The arm of the graph, where anything is connected."""
+        started = perf_counter()
+        scores, self._reached = self._graph.scores(self._corpus, view, self._text, matched)
+        self._took("graph", started)
+        if scores is None:
+            return {}
+        found |= scores > 0
+        return {"graph": Arm(scores, self._weights.graph)}
+
+    def _times(self, found: Flags) -> Arms:
         """The arm of the time asked for. It finds by itself where there is nothing else to go by."""
         started = perf_counter()
-        columns = self._corpus.columns
-        if not self._weights.time or columns.used == NOBODY + 1:
-            return
-        first, last = self._corpus.while_unchanged(_years)
-        self._spans = spans(self._text, self._now.astimezone(UTC), range(max(first, last - _MOST_YEARS), last + 1))
+        arms: Arms = {}
+        self._spans = self._asked_times() if self._weights.time else []
         if self._spans:
-            scores = time_scores(columns, self._spans, self._weights.time_fades_days)
-            self._arms["time"] = Arm(scores, self._weights.time)
+            scores = time_scores(self._corpus.columns, self._spans, self._weights.time_fades_days)
+            arms["time"] = Arm(scores, self._weights.time)
             if not found.any():
                 found |= scores >= 1.0
                 self._sure = _SURE_OF_TIME
         self._took("time", started)
+        return arms
+
+    def _asked_times(self) -> list[Span]:
+        columns = self._corpus.columns
+        if not self._corpus.slots or not may_name_times(self._words_said):
+            return []
+        first, last = _years(columns)
+        return spans(self._text, self._now.astimezone(UTC), range(max(first, last - _MOST_YEARS), last + 1))
 
     def _admitted(self, slot: int) -> bool:
         return self._question.filters.admit(self._corpus.node_at(slot), self._now)
 
-    def _hit(self, slot: int, score: float) -> RecallHit:
-        node = self._corpus.node_at(slot)
-        if not self._question.explain:
-            return RecallHit(node=node, score=score)
+    def _explainer(self) -> Explainer:
         columns = self._corpus.columns
-        explainer = Explainer(
-            columns=columns,
-            arms=self._arms,
+        return Explainer(
+            corpus=self._corpus,
+            arms=self._arms | of_itself(columns, slice(columns.used), self._weights),
             terms=self._terms,
             spans=self._spans,
             reached=self._reached,
             timings_ms=self._timings,
+            now_hours=hours(self._now),
         )
-        alive = float(vitality(columns, np.array([slot], np.intp), hours(self._now))[0])
-        explanation = explainer.of(slot, node.node_id, self._corpus.terms_of(slot), alive)
-        return RecallHit(node=node, score=score, explanation=explanation)
 
     def _took(self, part: str, started: float) -> None:
         self._timings[part] = (perf_counter() - started) * 1000
 
 
-def _years(corpus: Corpus) -> tuple[int, int]:
+def _nothing(_slot: int, _node: MemoryNode) -> None:
+    """Why is not asked."""
+
+
+def _years(columns: Columns) -> tuple[int, int]:
     """From which year to which one what there is happened."""
-    at = corpus.columns.at[NOBODY + 1 : corpus.columns.used]
+    at = columns.at[: columns.used][columns.there[: columns.used]]
     return 1970 + int(at.min() / _DAYS_OF_YEAR), 1970 + int(at.max() / _DAYS_OF_YEAR)

@@ -1,5 +1,6 @@
 """Which turns of a conversation are neighbours, and which belong to one session."""
 
+from array import array
 from bisect import bisect_left, insort
 from collections import defaultdict
 
@@ -18,17 +19,18 @@ class Threads:
         self._columns = columns
         self._turns: defaultdict[str, list[_Turn]] = defaultdict(list)
         self._sessions: dict[tuple[str, int], int] = {}
-
-    @property
-    def sessions(self) -> int:
-        """The highest number of a session."""
-        return len(self._sessions)
+        # How many words each session has, by its number; that of none has none.
+        self.words = array("d", [0.0])
 
     def add(self, thread_id: str, seq: int, node_id: str, slot: int) -> None:
         """A turn takes its place between its neighbours."""
         columns, turns = self._columns, self._turns[thread_id]
         day = int(columns.at[slot])
-        columns.session[slot] = self._sessions.setdefault((thread_id, day), len(self._sessions) + 1)
+        session = self._sessions.setdefault((thread_id, day), len(self.words))
+        if session == len(self.words):
+            self.words.append(0.0)
+        columns.session[slot] = session
+        self.words[session] += columns.length[slot]
         turn = (seq, node_id, slot)
         insort(turns, turn)
         place = bisect_left(turns, turn)
@@ -37,6 +39,7 @@ class Threads:
 
     def drop(self, thread_id: str, seq: int, node_id: str, slot: int) -> None:
         """Its neighbours become each other's."""
+        self.words[self._columns.session[slot]] -= self._columns.length[slot]
         turns = self._turns[thread_id]
         place = bisect_left(turns, (seq, node_id, slot))
         del turns[place]

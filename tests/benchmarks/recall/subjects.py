@@ -13,7 +13,7 @@ from hybrid_memory.memory.texts import CONTENT, texts_of
 from hybrid_memory.postgres.target import Target
 from hybrid_memory.recall.engine import Recall
 from hybrid_memory.recall.entity_index import EntityIndex
-from hybrid_memory.recall.fusion import Weights
+from hybrid_memory.recall.fusion import Weights, Whatever
 from hybrid_memory.recall.question import Question, Similarities
 from tests.benchmarks.recall.conversations import Asked, Conversation
 from tests.benchmarks.recall.measures import PAGES, Answer
@@ -33,7 +33,7 @@ class Subject:
 
     def answers(self, weights: Weights, *, vectors: bool, graph: bool = True) -> list[Answer]:
         """What is found for each of its questions."""
-        self.recall._weights = weights
+        self.recall._whatever = Whatever(weights)
         now = datetime.now(UTC)
 
         def found(asked: Asked) -> list[str]:
