@@ -92,7 +92,7 @@ class Finding:
             if alike is None:
                 return []
             there = memory.snapshot()
-            near = ((there.memory(node_id), cosine) for node_id, cosine in alike.best_first())
+            near = ((there.memory(node_id), cosine) for node_id, cosine in alike.best_first(most))
             return list(islice(((node, cosine) for node, cosine in near if node is not None and admits(node)), most))
         question = Question(
             text=query,
