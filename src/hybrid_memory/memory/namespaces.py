@@ -1,8 +1,8 @@
 """Whose an item of a store is: read from the labels of its namespace."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from hybrid_memory.errors import InvalidInput
@@ -23,8 +23,7 @@ class UnfitNamespace(InvalidInput):
     """A namespace cannot be one."""
 
 
-@dataclass(frozen=True, slots=True)
-class ItemAddress:
+class ItemAddress(NamedTuple):
     """Where an item is; `node_id` is the id of the memory it is, the same on every instance."""
 
     owner: str
