@@ -59,7 +59,7 @@ def is_searched(node: MemoryNode) -> bool:
     index = _about(node).get("index")
     if index is None or index is False:
         return index is None
-    return any(_texts_at(node, path) for path in index or [WHOLE])
+    return any(_holds_text(node, path) for path in index or [WHOLE])
 
 
 def is_searched_whole(node: MemoryNode) -> bool:
@@ -101,6 +101,16 @@ def with_metadata(node: MemoryNode, metadata: Mapping[str, Any]) -> dict[str, An
     if not is_item(node):
         return dict(metadata)
     return {**metadata, STORE: {name: kept for name, kept in _about(node).items() if name != "version"}}
+
+
+def _holds_text(node: MemoryNode, path: str) -> bool:
+    # Asked of every hit: most paths are the name of a field, and whatever is in it has a text.
+    return node.content.get(path) is not None if _is_field(path) else bool(_texts_at(node, path))
+
+
+@lru_cache(_PATHS_KNOWN)
+def _is_field(path: str) -> bool:
+    return path != WHOLE and _steps(path) == [path] and path[0] not in "[{*"
 
 
 def _texts_at(node: MemoryNode, path: str) -> list[str]:
