@@ -444,3 +444,35 @@ def test_the_order_rows_come_in_does_not_show(rng: random.Random) -> None:
         views.append(graph.view())
     assert views[0].memories() == views[1].memories() == views[2].memories()
     assert views[0].edges() == views[1].edges() == views[2].edges()
+
+
+def test_what_is_different_between_any_two_snapshots_is_told(
+    graph: UserGraph, clock: Clock, rng: random.Random
+) -> None:
+    """However many came between, in either direction, over expiry, loads, and what waits on top of the rows."""
+    graph.apply(everything([fact(number) for number in range(200)], version=1))
+    views, version = [graph.view()], 1
+    for _ in range(150):
+        version += 1
+        put = [
+            fact(number, f"{version}", version=version, expires_at=rng.choice([None, START + timedelta(hours=version)]))
+            for number in rng.sample(range(200), 3)
+        ]
+        if rng.random() < 0.05:
+            graph.apply(everything([*put, *(fact(number) for number in range(150))], version=version))
+        else:
+            graph.apply(changes(version - 1, version, put, deleted=[id_of(rng.randrange(200))]))
+        waits = fact(rng.randrange(200), "waits", version=None)
+        graph.lay_over(rng.choice([None, None, lambda _, node=waits: changes(0, 0, [node])]))
+        clock.pass_hours(rng.choice([0, 0.5]))
+        views.append(graph.view())
+        earlier, later = rng.choice(views[-12:]), rng.choice(views[-12:])
+        told = later.changes_since(earlier)
+        before, after = earlier.nodes_by_id, later.nodes_by_id
+        ids_of = before.keys() | after.keys()
+        different = {one for one in ids_of if before.get(one) is not after.get(one)}
+        assert {node.node_id for node in told.before} == different & before.keys()
+        assert {node.node_id for node in told.after} == different & after.keys()
+        assert all(before[node.node_id] is node for node in told.before)
+        assert all(after[node.node_id] is node for node in told.after)
+        assert len(told.before) + len(told.after) == len({*map(id, told.before), *map(id, told.after)})

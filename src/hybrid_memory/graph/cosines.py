@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_memory.graph.largest import nth_largest
+from hybrid_memory.graph.largest import about_nth_largest, nth_largest
 
 Rows = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float32]
@@ -48,7 +48,7 @@ class Cosines:
         scores = self.scores
         if self._exactly is None or not self._off or count <= self._sharp:
             return
-        least = nth_largest(scores, count) if count < len(scores) else NONE / 2
+        least = about_nth_largest(scores, count) if count < len(scores) else NONE / 2
         places = np.flatnonzero(scores >= max(least - 2 * self._off, NONE / 2))
         scores[places] = self._exactly(places)
         self._sharp = count

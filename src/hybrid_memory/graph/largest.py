@@ -8,11 +8,17 @@ _ROWS = 32
 _FEWEST_COLUMNS = 4
 
 
-def nth_largest(values: NDArray[np.floating], n: int) -> float:
-    """The n-th largest of at least n numbers; as large are n of them, or more where some are equal."""
+def about_nth_largest(values: NDArray[np.floating], n: int) -> float:
+    """A number no larger than the n-th largest of at least n numbers, and hardly smaller."""
     columns = len(values) // _ROWS
     if columns >= _FEWEST_COLUMNS * n:
-        # In n columns the largest is no smaller than this one: it is no larger than what is looked for.
-        largest = values[: columns * _ROWS].reshape(_ROWS, columns).max(axis=0)
-        values = values[values >= np.partition(largest, columns - n)[columns - n]]
+        # In n columns the largest is no smaller than the n-th of them.
+        values = values[: columns * _ROWS].reshape(_ROWS, columns).max(axis=0)
+    return float(np.partition(values, len(values) - n)[len(values) - n])
+
+
+def nth_largest(values: NDArray[np.floating], n: int) -> float:
+    """The n-th largest of at least n numbers; as large are n of them, or more where some are equal."""
+    if len(values) // _ROWS >= _FEWEST_COLUMNS * n:
+        values = values[values >= about_nth_largest(values, n)]
     return float(np.partition(values, len(values) - n)[len(values) - n])

@@ -17,7 +17,8 @@ _TO = attrgetter("to_node_id")
 class Rows:
     """Memories by id, and the relationships that leave and reach each of them.
 
-    The list of one memory's edges is replaced, never changed: copies share it.
+    The list of one memory's edges is replaced, never changed: copies share it. `touched` are the memories that were put
+    or removed since somebody cleared it.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class Rows:
         self.incoming: dict[str, Sequence[Relationship]] = {}
         self.expiring: dict[str, datetime] = {}
         self.edge_count = 0
+        self.touched: dict[str, None] = {}
 
     def copy(self) -> "Rows":
         """Rows that no longer change with these; no row is copied."""
@@ -50,6 +52,7 @@ class Rows:
         lost: dict[EdgeKey, Relationship] = {}
         for node_id in node_ids:
             if self.nodes.pop(node_id, None) is not None:
+                self.touched[node_id] = None
                 self.expiring.pop(node_id, None)
                 for edges in (self.outgoing.get(node_id, ()), self.incoming.get(node_id, ())):
                     lost |= {edge_key(edge): edge for edge in edges}
@@ -57,6 +60,7 @@ class Rows:
 
     def _put(self, node: MemoryNode) -> None:
         self.nodes[node.node_id] = node
+        self.touched[node.node_id] = None
         if node.expires_at is None:
             self.expiring.pop(node.node_id, None)
         else:

@@ -12,7 +12,7 @@ from itertools import chain
 
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.rows import Rows
-from hybrid_memory.graph.view import GraphView
+from hybrid_memory.graph.view import GraphView, Journal
 
 Clock = Callable[[], datetime]
 Overlay = Callable[[GraphView], Delta]
@@ -41,6 +41,8 @@ class UserGraph:
         self._version = 0
         self._loaded = False
         self._ahead: list[Delta] = []
+        self._journal: list[tuple[str, ...]] = []
+        self._journaled = 0
         self._overlay: Overlay | None = None
         self._below: GraphView | None = None
         self._view: GraphView | None = None
@@ -172,11 +174,22 @@ class UserGraph:
             with self._lock:
                 view = self._view
                 if view is None or not view.holds_at(now):
-                    view = self._view = self._view_of(self._shown(), now)
+                    journal = self._entered() if self._overlay is None else None
+                    view = self._view = self._view_of(self._shown(), now, journal)
         return view
 
-    def _view_of(self, rows: Rows, at: datetime) -> GraphView:
-        return GraphView(rows, incarnation=self._incarnation, version=self._version, at=at)
+    def _view_of(self, rows: Rows, at: datetime, journal: Journal | None = None) -> GraphView:
+        return GraphView(rows, incarnation=self._incarnation, version=self._version, at=at, journal=journal)
+
+    def _entered(self) -> Journal:
+        """What changed since the last entry, as the next one; another journal is begun when looking at all is less."""
+        touched = tuple(self._rows.touched)
+        self._rows.touched.clear()
+        self._journaled += len(touched)
+        if self._journaled > len(self._rows.nodes):
+            self._journal, self._journaled = [], 0
+        self._journal.append(touched)
+        return self._journal
 
     def _shown(self) -> Rows:
         if self._overlay is None:
@@ -200,6 +213,8 @@ class UserGraph:
 
     def _replace(self, rows: Rows, delta: Delta) -> None:
         self._rows, self._loaded = rows, True
+        rows.touched.clear()
+        self._journal, self._journaled = [], 0
         self._incarnation, self._version = delta.incarnation, delta.version
         self._ahead = [one for one in self._ahead if self._is_of_this_life(one)]
 

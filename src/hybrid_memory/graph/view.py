@@ -1,6 +1,6 @@
 """A snapshot of one user's graph at one moment, which never changes: what every reader reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain, compress
@@ -11,6 +11,8 @@ from hybrid_memory.graph.delta import edge_key
 from hybrid_memory.graph.rows import Rows
 from hybrid_memory.models import MemoryNode, Relationship
 
+# What changed in a graph's rows from one snapshot to the next: ids of what came, changed or went; it only grows.
+Journal = Sequence[Iterable[str]]
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
@@ -31,14 +33,23 @@ class GraphView:
     """The memories that have not expired, and the relationships between them.
 
     Stubs are nodes, so that what they join stays joined, but they are no memories.
+
+    Args:
+        rows: of which it is a copy.
+        incarnation, version: of the rows.
+        at: what has expired by then is not in it.
+        journal: what changed until now; without it nobody knows what may have.
     """
 
-    def __init__(self, rows: Rows, *, incarnation: str | None, version: int, at: datetime) -> None:
+    def __init__(
+        self, rows: Rows, *, incarnation: str | None, version: int, at: datetime, journal: Journal | None = None
+    ) -> None:
         self.incarnation = incarnation
         self.version = version
         self._rows = rows.copy()
-        expired = [node_id for node_id, expires_at in rows.expiring.items() if expires_at <= at]
-        self._rows.remove(expired)
+        self.expired = [node_id for node_id, expires_at in rows.expiring.items() if expires_at <= at]
+        self._rows.remove(self.expired)
+        self.journal, self.entry = journal, len(journal or ())
         self._holds_until = min(self._rows.expiring.values(), default=_NEVER)
         self._changes: tuple[ref[GraphView], Changes] | None = None
         self._memories: tuple[MemoryNode, ...] | None = None
@@ -49,12 +60,20 @@ class GraphView:
         known = self._changes
         if known is None or known[0]() is not earlier or earlier is None:
             before: Mapping[str, MemoryNode] = {} if earlier is None else earlier.nodes_by_id
-            changes = _difference(before, self.nodes_by_id)
+            changes = _difference(before, self.nodes_by_id, self._may_differ(earlier))
             if earlier is None:
                 return changes
             # Weakly: a snapshot must not keep all that were before it.
             known = self._changes = (ref(earlier), changes)
         return known[1]
+
+    def _may_differ(self, earlier: "GraphView | None") -> Iterable[str] | None:
+        """The ids of what may be different from an earlier snapshot; None when that is not known."""
+        if earlier is None or self.journal is None or self.journal is not earlier.journal:
+            return None
+        first, last = sorted((earlier.entry, self.entry))
+        entries = self.journal[first:last]
+        return dict.fromkeys(chain(chain.from_iterable(entries), self.expired, earlier.expired))
 
     def holds_at(self, moment: datetime) -> bool:
         """Whether nothing in here has expired by then."""
@@ -107,8 +126,14 @@ def _by_age(node: MemoryNode) -> tuple[datetime, str]:
     return node.created_at or _NEVER, node.node_id
 
 
-def _difference(before: Mapping[str, MemoryNode], after: Mapping[str, MemoryNode]) -> Changes:
-    """Nodes that stayed are the same objects; telling which did takes most of the time after a write."""
+def _difference(
+    before: Mapping[str, MemoryNode], after: Mapping[str, MemoryNode], may_differ: Iterable[str] | None
+) -> Changes:
+    """Nodes that stayed are the same objects. Where it is not known which may have changed, all are looked at."""
+    if may_differ is not None:
+        pairs = [(before.get(node_id), after.get(node_id)) for node_id in may_differ]
+        different = [(old, new) for old, new in pairs if old is not new]
+        return Changes([old for old, _ in different if old], [new for _, new in different if new])
     new = list(compress(after.values(), map(is_not, map(before.get, after), after.values())))
     old = [before[node.node_id] for node in new if node.node_id in before]
     if len(after) - len(new) != len(before) - len(old):

@@ -41,9 +41,9 @@ def vector_scores(columns: Columns, cosines: Scores, neighbour: float) -> tuple[
         return np.zeros(used, np.float32), there
     nearest = float(among.max())
     farthest = min(float(among.min()), nearest - _LEAST_SPREAD)
-    scores: Floats = (mixed - np.float32(farthest)) * there
-    scores *= np.float32(1 / (nearest - farthest))
-    return scores, there
+    mixed -= np.float32(farthest)
+    mixed *= np.float32(1 / (nearest - farthest))
+    return np.maximum(mixed, 0.0, out=mixed), there
 
 
 def time_scores(columns: Columns, asked: Sequence[Span], fades_days: float) -> Floats:

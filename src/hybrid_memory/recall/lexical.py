@@ -70,7 +70,8 @@ class Bm25:
         covered: Floats = np.zeros(columns.used, np.float32)
         held = Postings(seldom)
         mean = corpus.words_in_all / max(1, memories)
-        scored = self._measured(held.amounts, columns.length[held.slots], mean)
+        damping = self._damping(columns.length[: columns.used], mean)
+        scored = _shares(held.amounts, damping[held.slots])
         scored *= held.rarities
         if columns.turns and seldom:
             own += self._lent(columns, held, scored)
@@ -79,18 +80,18 @@ class Bm25:
         np.add.at(covered, held.slots, held.rarities * (scored > 0))
         everywhere = [(holders.by_slot(len(columns.length))[: columns.used], rare) for holders, rare in common]
         for amounts, rare in everywhere:
-            share = self._measured(amounts, columns.length[: columns.used], mean)
-            own += rare * share
-            covered += rare * (share > 0)
+            scored = _shares(amounts, damping)
+            covered += np.float32(rare) * (scored > 0)
+            scored *= np.float32(rare)
+            own += scored
         sessions = self._of_sessions(corpus, held, everywhere) if columns.turns else None
         return WordScores(own, sessions, float(covered.max()) / max(asked, _LEAST_ASKED))
 
-    def _measured(self, amounts: Floats, lengths: Floats, mean: float) -> Floats:
-        """Amounts of a word as shares of 1, which more and more of it come near; it takes more in what is long."""
+    def _damping(self, lengths: Floats, mean: float) -> Floats:
+        """How much of a word is half as good as any amount of it: more in what is long."""
         damping = lengths * np.float32(self._saturation * self._length_share / max(mean, 1.0))
         damping += np.float32(self._saturation * (1 - self._length_share))
-        shares = amounts + damping
-        return np.divide(amounts, shares, out=shares)
+        return damping
 
     def _lent(self, columns: Columns, held: "Postings", scored: Floats) -> Floats:
         """The sums by slot, with what neighbours lend of each word to those that do not say it themselves."""
@@ -121,7 +122,7 @@ class Bm25:
         of_words = np.vstack([said.reshape(held.words, count), *of_common]).astype(np.float32)
         of_words[:, 0] = 0.0
         rarities = [rarity(found, spoken) for found in np.count_nonzero(of_words, axis=1).tolist()]
-        shares = self._measured(of_words, lengths, float(lengths.sum()) / max(1, spoken))
+        shares = _shares(of_words, self._damping(lengths, float(lengths.sum()) / max(1, spoken)))
         shares *= np.array(rarities, np.float32)[:, np.newaxis]
         scores: Floats = shares.sum(axis=0)[session[: corpus.columns.used]]
         return scores
@@ -148,6 +149,13 @@ class Postings:
     def alive(self) -> Slots:
         """How many memories hold it."""
         return np.repeat(np.array([holders.alive for holders, _ in self._words], np.intp), self._counts)
+
+
+def _shares(amounts: Floats, damping: Floats) -> Floats:
+    """Amounts of a word as shares of 1, which more and more of it comes near."""
+    shares: Floats = amounts + damping
+    np.divide(amounts, shares, out=shares)
+    return shares
 
 
 def rarity(holders: int, memories: int) -> float:

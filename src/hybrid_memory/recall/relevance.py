@@ -55,5 +55,6 @@ def vitality(columns: Columns, slots: Slots, now_hours: float) -> Moments:
     kept: Moments = columns.importance[slots] * np.exp2(-lives)
     accessed = columns.accessed[slots]
     read = np.flatnonzero(accessed > now_hours - _MOST_LIVES * _ACCESS_HALF_LIFE_HOURS)
-    kept[read] += _ACCESS_SHARE * np.exp2(-np.maximum(0.0, now_hours - accessed[read]) / _ACCESS_HALF_LIFE_HOURS)
+    if len(read):
+        kept[read] += _ACCESS_SHARE * np.exp2(-np.maximum(0.0, now_hours - accessed[read]) / _ACCESS_HALF_LIFE_HOURS)
     return np.minimum(np.maximum(kept, LEAST_VITALITY), 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybrid_memory.graph.largest import nth_largest
+from hybrid_memory.graph.largest import about_nth_largest, nth_largest
 from hybrid_memory.recall.columns import Floats, Slots
 from hybrid_memory.recall.copies import say_the_same
 from hybrid_memory.recall.corpus import Corpus
@@ -17,8 +17,9 @@ from hybrid_memory.recall.fusion import Weights
 _SPARE = 16
 
 Admitted = Callable[[int], bool] | None
-# What the best are sorted by: score, then what changed last; and the memory's slot.
-Ranked = tuple[float, float, str, int]
+# What the best are sorted by: score, then what changed last, then the place among all, where ids decide of equals; and
+# the memory's slot.
+Ranked = tuple[float, float, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Fit:
 
     def best(self, size: int) -> tuple[Slots, Floats]:
         """So many of the best, and those that are as good as the last of them; and how well they fit."""
-        enough = max(0.0, nth_largest(self.most, min(size, len(self.most)))) * self.least_share
+        enough = max(0.0, about_nth_largest(self.most, min(size, len(self.most)))) * self.least_share
         slots = np.flatnonzero(self.most >= enough)
         scores = self.of(slots)
         if size < len(slots):
@@ -62,16 +63,18 @@ def best(corpus: Corpus, fit: Fit, wanted: int, admitted: Admitted) -> tuple[lis
 
 
 def _ranked(corpus: Corpus, slots: Slots, scores: Floats, most: int) -> list[Ranked]:
-    if not len(slots):
-        return []
     falling, ages = -scores, -corpus.columns.updated[slots]
-    if len(slots) > most:
+    order = np.lexsort((ages, falling))
+    falling, ages = falling[order], ages[order]
+    tied = (falling[1:] == falling[:-1]) & (ages[1:] == ages[:-1])
+    if tied[:most].any():
         # Many may fit equally well: ids are looked up of those alone that may come into it.
-        last = np.lexsort((ages, falling))[most - 1]
-        ahead = (falling < falling[last]) | ((falling == falling[last]) & (ages <= ages[last]))
-        slots, falling, ages = slots[ahead], falling[ahead], ages[ahead]
-    ids = [corpus.node_at(slot).node_id for slot in slots.tolist()]
-    return sorted(zip(falling.tolist(), ages.tolist(), ids, slots.tolist(), strict=True))[:most]
+        may_come = most + int(np.argmin([*tied[most - 1 :], False]))
+        ids = np.array([corpus.node_at(slot).node_id for slot in slots[order[:may_come]].tolist()])
+        order = order[np.lexsort((ids, ages[:may_come], falling[:may_come]))]
+    first = order[:most]
+    ages = -corpus.columns.updated[slots[first]]
+    return list(zip((-scores[first]).tolist(), ages.tolist(), range(most), slots[first].tolist(), strict=False))
 
 
 @dataclass(slots=True)
@@ -91,7 +94,7 @@ def page(corpus: Corpus, best_first: Sequence[Ranked], wanted: int, weights: Wei
     waiting, known = list(best_first), defaultdict[int, _Waiting](_Waiting)
     fits = {slot: -falling for falling, _, _, slot in best_first}
     while waiting and len(chosen) < wanted:
-        falling, age, node_id, slot = heapq.heappop(waiting)
+        falling, age, place, slot = heapq.heappop(waiting)
         first = known[slot]
         if weights.copy < 1 and not first.repeats:
             first.repeats = said.repeats(slot, since=first.compared)
@@ -100,7 +103,7 @@ def page(corpus: Corpus, best_first: Sequence[Ranked], wanted: int, weights: Wei
         score = fits[slot] - weights.crowd * crowd[of_session]
         score *= weights.copy if first.repeats else 1.0
         if score < -falling:
-            heapq.heappush(waiting, (-score, age, node_id, slot))
+            heapq.heappush(waiting, (-score, age, place, slot))
             continue
         chosen.append((slot, max(0.0, score)))
         said.add(slot)
