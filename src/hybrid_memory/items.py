@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 
-from langgraph.store.base import get_text_at_path
+from langgraph.store.base import get_text_at_path, tokenize_path
 
 from hybrid_memory.models import MemoryNode
 
@@ -15,6 +16,8 @@ STORE = "store"
 # A reader puts off an expiry that has come nearer by this share of the time the item was stored for.
 _REFRESHED_AFTER = 0.1
 WHOLE = "$"
+_NESTS = (dict, list)
+_PATHS_KNOWN = 1000
 
 Index = Literal[False] | list[str] | None
 
@@ -32,8 +35,8 @@ def store_metadata(ttl: float | None, index: Index) -> dict[str, Any]:
 
 def item_version(node: MemoryNode) -> int | None:
     """The version of an item's last write, which stays the same while its expiry is put off; None while it waits."""
-    version = _about(node).get("version")
-    return version if isinstance(version, int) else node.version
+    kept = None if node.expires_at is None else _about(node).get("version")
+    return kept if isinstance(kept, int) else node.version
 
 
 def refresh_is_due(node: MemoryNode, now: datetime) -> bool:
@@ -56,7 +59,7 @@ def is_searched(node: MemoryNode) -> bool:
     index = _about(node).get("index")
     if index is None or index is False:
         return index is None
-    return any(get_text_at_path(node.content, path) for path in index or [WHOLE])
+    return any(_holds_text(node, path) for path in index or [WHOLE])
 
 
 def is_searched_whole(node: MemoryNode) -> bool:
@@ -76,7 +79,7 @@ def searched_texts(node: MemoryNode) -> dict[str, str] | None:
         return {}
     found: dict[str, str] = {}
     for path in index or [WHOLE]:
-        texts = get_text_at_path(node.content, path)
+        texts = _texts_at(node, path)
         found |= {path: texts[0]} if len(texts) == 1 else {f"{path}.{place}": text for place, text in enumerate(texts)}
     return found
 
@@ -94,14 +97,36 @@ def value_of(node: MemoryNode) -> Any:
 
 
 def with_metadata(node: MemoryNode, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """New metadata of an item, without losing what it keeps about itself."""
-    return {**metadata, STORE: dict(_about(node))} if is_item(node) else dict(metadata)
+    """New metadata of an item, without losing what it keeps about itself; its next write has a version of its own."""
+    if not is_item(node):
+        return dict(metadata)
+    return {**metadata, STORE: {name: kept for name, kept in _about(node).items() if name != "version"}}
+
+
+def _holds_text(node: MemoryNode, path: str) -> bool:
+    # Asked of every hit: most paths are the name of a field, and whatever is in it has a text.
+    return node.content.get(path) is not None if _is_field(path) else bool(_texts_at(node, path))
+
+
+@lru_cache(_PATHS_KNOWN)
+def _is_field(path: str) -> bool:
+    return path != WHOLE and _steps(path) == [path] and path[0] not in "[{*"
+
+
+def _texts_at(node: MemoryNode, path: str) -> list[str]:
+    return get_text_at_path(node.content, path if path == WHOLE else _steps(path))
+
+
+@lru_cache(_PATHS_KNOWN)
+def _steps(path: str) -> list[str]:
+    """A path, taken apart: the same few are asked of every item."""
+    return tokenize_path(path)
 
 
 def _copied(value: Any) -> Any:
     # JSON has no cycles and few types; copy.deepcopy takes several times as long.
     if isinstance(value, dict):
-        return {key: _copied(one) for key, one in value.items()}
+        return {key: _copied(one) if isinstance(one, _NESTS) else one for key, one in value.items()}
     return [_copied(one) for one in value] if isinstance(value, list) else value
 
 

@@ -6,7 +6,7 @@ import json
 import math
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 from hypothesis import given, strategies as st
@@ -180,6 +180,13 @@ def test_derived_ids_do_not_change() -> None:
     assert node_id_of("nick", "my-name", most_bytes=100) == ("2c14aa23-e57a-5f68-9e80-b28b27d3b798", "my-name")
     assert entity_node_id("nick", "salesforce", "001") == "0f3e8d86-1841-5b8a-82b8-f72fe2c1cf64"
     assert store_node_id("nick", ("memories", "nick"), "k") == "eb77fcbf-01a4-53f0-a560-5c2a61304a22"
+
+
+@given(label=st.text(), key=st.text())
+def test_derived_ids_are_uuids_of_version_5(label: str, key: str) -> None:
+    items = UUID("51d4a7de-5c1b-5f1c-b1b8-6c6a1d0e9c33")
+    name = json.dumps(["store:docs", ["docs", label], key], ensure_ascii=False, separators=(",", ":"))
+    assert store_node_id("store:docs", ("docs", label), key) == str(uuid5(items, name))
 
 
 def test_ids_of_users_and_parts_do_not_meet() -> None:

@@ -12,6 +12,8 @@ Rows = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float32]
 # No cosine is so small: that of what is compared with nothing.
 NONE = -9.0
+# So many of the nearest have their true cosines to begin with.
+FEWEST_SHARP = 32
 
 
 class Cosines:
@@ -36,6 +38,7 @@ class Cosines:
         self.scores = scores
         self._off = off
         self._exactly = exactly
+        self._sharp = 0
 
     def sharpen(self, count: int) -> None:
         """Have the true scores of the nearest: so many, and all that are as near as the last of them.
@@ -43,16 +46,21 @@ class Cosines:
         Nothing else is as near: who is, is no further below the last of the approximate ones than both may be off.
         """
         scores = self.scores
-        if self._exactly is None or not self._off:
+        if self._exactly is None or not self._off or count <= self._sharp:
             return
         least = nth_largest(scores, count) if count < len(scores) else NONE / 2
         places = np.flatnonzero(scores >= max(least - 2 * self._off, NONE / 2))
         scores[places] = self._exactly(places)
+        self._sharp = count
 
-    def best_first(self) -> Iterator[tuple[str, float]]:
-        """The most alike first; of equals the one with the smaller id, so that the order is always the same."""
+    def best_first(self, expected: int = 64) -> Iterator[tuple[str, float]]:
+        """The most alike first; of equals the one with the smaller id, so that the order is always the same.
+
+        Args:
+            expected: how many will be looked at, most likely.
+        """
         scores = self.scores
-        taken, wanted = 0, 64
+        taken, wanted = 0, max(expected, FEWEST_SHARP)
         while True:
             # Sorting all of a large user for ten of them would cost more than comparing.
             self.sharpen(wanted)
@@ -67,7 +75,7 @@ class Cosines:
 
     def nearest(self, count: int) -> list[tuple[str, float]]:
         """The first of these."""
-        return list(islice(self.best_first(), count))
+        return list(islice(self.best_first(count), count))
 
 
 NOTHING = Cosines((), np.empty(0, dtype=np.float32))

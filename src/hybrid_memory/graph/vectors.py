@@ -9,14 +9,12 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from hybrid_memory.graph.cosines import NONE, NOTHING, Cosines, Rows, Scores
+from hybrid_memory.graph.cosines import FEWEST_SHARP, NONE, NOTHING, Cosines, Rows, Scores
 from hybrid_memory.graph.quantised import QuantisedRows, Vector
 
 _FIRST_ROWS = 64
 # Up to here comparing exactly takes no longer.
 _FEW = 512
-# So many of the nearest have their true cosines to begin with.
-_NEAREST = 32
 # The rest of the matrix is read too where it takes no longer than gathering rows.
 _GATHERED = 4
 _NOBODY = ""
@@ -90,7 +88,7 @@ class VectorTable:
             return Cosines(self._node_ids, by_memory(np.vecdot(matrix, unit)))
         about, off = self._quantised.products(unit, count)
         cosines = Cosines(self._node_ids, by_memory(about), off, exactly)
-        cosines.sharpen(_NEAREST)
+        cosines.sharpen(FEWEST_SHARP)
         return cosines
 
     def _begin(self) -> None:

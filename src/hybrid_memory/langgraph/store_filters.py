@@ -50,7 +50,7 @@ def _condition(wanted: object, path: str) -> Condition:
 
 def _all_of(fields: Mapping[str, Condition]) -> Condition:
     def holds(value: Any) -> bool:
-        return isinstance(value, Mapping) and all(condition(value.get(key)) for key, condition in fields.items())
+        return isinstance(value, dict) and all(condition(value.get(key)) for key, condition in fields.items())
 
     return holds
 
@@ -74,6 +74,8 @@ def _is_number(value: Any) -> bool:
 
 def _equal(one: Any, other: Any) -> bool:
     """Whether both are the same JSON: true is not 1, and 1 is 1.0."""
+    if isinstance(one, str) or isinstance(other, str):
+        return bool(one == other)
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, Mapping) and isinstance(other, Mapping):

@@ -32,8 +32,7 @@ class Accesses:
 
     def count(self, user_id: str, node_ids: Iterable[str]) -> None:
         """Each of these was read once, now."""
-        now = self._clock()
-        self._add(user_id, [(node_id, 1, now) for node_id in node_ids])
+        self._add(user_id, node_ids, 1, self._clock())
 
     async def write(self) -> None:
         """Write down what was counted; what could not be written is counted on.
@@ -66,14 +65,15 @@ class Accesses:
             except BaseException as error:
                 refused = isinstance(error, HybridMemoryError) and not getattr(error, "outcome_unknown", False)
                 # Where it is not known whether they were written: rather once too few than once too often.
-                self._add(user_id, waiting if refused else waiting[len(batch) :])
+                for node_id, times, last_read in waiting if refused else waiting[len(batch) :]:
+                    self._add(user_id, (node_id,), times, last_read)
                 raise
             waiting = waiting[len(batch) :]
 
-    def _add(self, user_id: str, counted: Iterable[tuple[str, int, datetime]]) -> None:
+    def _add(self, user_id: str, node_ids: Iterable[str], reads: int, last: datetime) -> None:
         with self._lock:
             counts = self._users.setdefault(user_id, {})
-            for node_id, reads, last in counted:
+            for node_id in node_ids:
                 before = counts.get(node_id)
                 if before is not None:
                     counts[node_id] = (before[0] + reads, max(before[1], last))

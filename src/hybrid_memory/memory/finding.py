@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 
 from hybrid_memory.errors import InvalidInput, StorageUnavailable
@@ -88,14 +89,11 @@ class Finding:
         """
         if mode == "vector":
             alike = await self._vectors.cosines(memory, query, None)
-            found: list[tuple[MemoryNode, float]] = []
-            for node_id, cosine in () if alike is None else alike.best_first():
-                node = memory.peek(node_id)
-                if node is not None and admits(node):
-                    found.append((node, cosine))
-                    if len(found) >= most:
-                        break
-            return found
+            if alike is None:
+                return []
+            there = memory.snapshot()
+            near = ((there.memory(node_id), cosine) for node_id, cosine in alike.best_first(most))
+            return list(islice(((node, cosine) for node, cosine in near if node is not None and admits(node)), most))
         question = Question(
             text=query,
             similarities=await self._similarities(memory, query, None),

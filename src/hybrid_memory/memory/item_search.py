@@ -138,12 +138,12 @@ class ItemSearch:
                 if wanted.strong or await self._is_large(owner):
                     raise
         memory = await self._memory(owner, strong=wanted.strong)
-        below = self._index_of(memory).below(memory.snapshot(), wanted.prefix)
         if not wanted.query:
-            return _first(below, wanted)
+            return _first(self._below(memory, wanted), wanted)
         mode = self._settings.store_search
         hits = await self._ranking.ranked(memory, wanted.query, _searched(wanted), wanted.most, mode=mode)
-        return _followed(hits, below, wanted, mode)
+        # What is below is put in order only where the hits leave room for it.
+        return _followed(hits, () if len(hits) >= wanted.most else self._below(memory, wanted), wanted, mode)
 
     async def _of_large_owner(self, large: LargeUsers, owner: str, wanted: Wanted) -> list[Found]:
         """The same of somebody who is not to be loaded for it."""
@@ -195,6 +195,9 @@ class ItemSearch:
     async def _memory(self, owner: str, *, strong: bool) -> UserMemory:
         return await (self._sessions.current(owner) if strong else self._sessions.opened(owner))
 
+    def _below(self, memory: UserMemory, wanted: Wanted) -> Sequence[MemoryNode]:
+        return self._index_of(memory).below(memory.snapshot(), wanted.prefix)
+
     def _index_of(self, memory: UserMemory) -> ItemIndex:
         return self._indexes.setdefault(memory, ItemIndex())
 
@@ -224,8 +227,8 @@ def _searched(wanted: Wanted) -> Admits:
         return (
             node.namespace is not None
             and node.namespace[: len(prefix)] == prefix
-            and is_searched(node)
             and (admits is None or admits(node))
+            and is_searched(node)
         )
 
     return searched

@@ -1,8 +1,8 @@
 """Whose an item of a store is: read from the labels of its namespace."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from hybrid_memory.errors import InvalidInput
@@ -23,18 +23,13 @@ class UnfitNamespace(InvalidInput):
     """A namespace cannot be one."""
 
 
-@dataclass(frozen=True)
-class ItemAddress:
-    """Where an item is."""
+class ItemAddress(NamedTuple):
+    """Where an item is; `node_id` is the id of the memory it is, the same on every instance."""
 
     owner: str
     namespace: Namespace
     key: str
-
-    @cached_property
-    def node_id(self) -> str:
-        """The id of the memory it is, the same on every instance."""
-        return store_node_id(self.owner, self.namespace, self.key)
+    node_id: str
 
 
 class Namespaces:
@@ -87,7 +82,7 @@ class Namespaces:
     def _checked_address(self, labels: Namespace, key: str) -> ItemAddress:
         owner = self.owner_of(labels)
         self._border.address(text_of(key, "key", empty=True) + "".join(labels))
-        return ItemAddress(owner, labels, key)
+        return ItemAddress(owner, labels, key, store_node_id(owner, labels, key))
 
     def _user(self, label: str) -> str:
         try:

@@ -60,10 +60,10 @@ class Items:
         self._accesses = accesses
 
     def held(self, owner: str, node_id: str) -> MemoryNode | None:
-        """An item of an owner who is loaded, one that reading it does not keep from expiring; counts as an access."""
+        """An item of an owner who is loaded, unless reading it is to put off its expiry; counts as an access."""
         memory = self._sessions.loaded(owner)
         node = None if memory is None else memory.snapshot().memory(node_id)
-        if node is None or node.expires_at is not None:
+        if node is None or (node.expires_at is not None and refresh_is_due(node, utc_now())):
             return None
         self._accesses.count(owner, (node_id,))
         return node

@@ -167,7 +167,10 @@ class Vectors:
 
     def _answering(self, user_id: str, vectors: UserVectors) -> str:
         """The model that has made more of a user's vectors."""
-        sizes = {name: sum(vectors.sizes(name).values()) for name in self.held.models(user_id)}
+        models = self.held.models(user_id)
+        if len(models) == 1:
+            return models[0]
+        sizes = {name: sum(vectors.sizes(name).values()) for name in models}
         return max(sizes, key=lambda name: (sizes[name], name == self.model), default=self.model)
 
     async def question(self, user_id: str, text: str) -> Vector | None:

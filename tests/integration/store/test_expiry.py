@@ -71,6 +71,17 @@ class TestReading:
         assert after.version == before.version
         assert await manager.store.aput_if_version(NICK, "key", {"a": 2}, before.version) is not None
 
+    async def test_a_change_by_the_manager_has_a_version_of_its_own(
+        self, manager: HybridMemoryManager, targets: Targets
+    ) -> None:
+        await manager.store.aput(NICK, "key", {"a": 1}, ttl=60)
+        await age(targets, 30 * 60)
+        read = await got(manager)
+        (node,) = await manager.list_memories("nick")
+        await manager.update_memory("nick", node.node_id, content={"a": 2})
+        assert (await got(manager)).version > read.version
+        assert await manager.store.aput_if_version(NICK, "key", {"a": 3}, read.version) is None
+
     async def test_others_who_hold_the_item_learn_of_it(
         self, manager: HybridMemoryManager, instance: Callable[..., HybridMemoryManager], targets: Targets
     ) -> None:
