@@ -387,6 +387,14 @@ def test_reasons_are_text_and_data(graph: UserGraph, memory: UserMemory) -> None
 # Keeping up.
 
 
+def test_what_is_gone_has_no_rank(graph: UserGraph, memory: UserMemory) -> None:
+    graph.apply(everything([turn(1, "tea"), *(fact(one, f"milk {one}") for one in range(2, 9))]))
+    ranks = {name: arm.rank for name, arm in why(memory, "tea milk", 1).arms.items()}
+    assert ranks["saying"] == 8
+    graph.apply(changes(1, 2, deleted=[id_of(one) for one in range(2, 8)]))
+    assert why(memory, "tea milk", 1).arms["saying"].rank == 2
+
+
 def test_only_what_changed_is_read_again(graph: UserGraph, memory: UserMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     graph.apply(everything([turn(one, f"number {one}", thread=f"t{one % 9}") for one in range(1, 500)]))
     found(memory, "number")

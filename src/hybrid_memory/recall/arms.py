@@ -15,9 +15,9 @@ _NO_COSINE = NONE / 2
 
 
 def vector_scores(columns: Columns, by_place: Scores, neighbour: float) -> tuple[Floats, Flags]:
-    """From 0 for the farthest to 1 for the nearest, by slot; a turn means what its neighbours mean too. And who is so.
+    """From 0 for the farthest to 1 for the nearest, by slot; and who has a vector.
 
-    `neighbour` is how much those of both neighbours count, against its own.
+    A turn means what its neighbours mean too: `neighbour` is how much those of both neighbours count, against its own.
     """
     used = columns.used
     near = by_place.take(columns.place[:used])

@@ -31,6 +31,7 @@ class Explainer:
     def of(self, slot: int, node: MemoryNode) -> Explanation:
         """Why this one."""
         columns, holds = self.corpus.columns, self.corpus.terms_of(slot)
+        there = columns.there[: columns.used]
         matched = tuple(term for term in self.terms if term in holds)
         window = self._window(slot)
         reached = self.reached.get(node.node_id)
@@ -46,7 +47,7 @@ class Explainer:
         }
         arms = {
             name: ArmScore(
-                rank=1 + int(np.count_nonzero(arm.scores > arm.scores[slot])),
+                rank=1 + int(np.count_nonzero((arm.scores > arm.scores[slot]) & there)),
                 score=float(arm.scores[slot]),
                 weight=arm.weight,
                 reason=reasons[name],
