@@ -13,6 +13,7 @@ from hybrid_memory.graph.vectors import VectorTable
 from hybrid_memory.graph.view import GraphView
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.models import Explanation, MemoryNode, RecallHit, Relationship
+from hybrid_memory.recall import lexical
 from hybrid_memory.recall.passage import Passage, passage_of
 from hybrid_memory.recall.question import Filters, Question, Similarities, tags_of, types_of
 from tests.support.graphs import START, USER, Clock, changes, edge, entity, everything, fact, id_of, stub
@@ -54,6 +55,19 @@ def test_an_answer_is_found_by_the_words_of_its_question(graph: UserGraph, memor
     assert why(memory, "tent", 1).matched == ("tent",)
     graph.apply(changes(1, 2, deleted=[id_of(1)]))
     assert found(memory, "where is the tent") == []
+
+
+def test_a_long_question_is_answered_word_by_word_as_well(
+    graph: UserGraph, memory: UserMemory, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"]
+    graph.apply(everything([turn(one, " ".join(rng.sample(words, 4)), "Ann", f"t{one % 7}") for one in range(1, 80)]))
+    question = Question(text=" ".join(words), limit=50)
+    together = memory.ranked(question)
+    monkeypatch.setattr(lexical, "_MOST_CELLS", 1)
+    one_by_one = memory.ranked(question)
+    assert numbers(one_by_one) == numbers(together)
+    assert [hit.score for hit in one_by_one] == pytest.approx([hit.score for hit in together], abs=1e-5)
 
 
 def test_neighbours_are_turns_of_one_thread_without_a_long_pause(graph: UserGraph, memory: UserMemory) -> None:

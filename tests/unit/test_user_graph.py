@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
+from hybrid_memory.graph import user_graph
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.graph.view import GraphView
 from tests.support.graphs import START, USER, Clock, History, changes, contents, edge, everything, fact, id_of, stub
@@ -476,3 +477,17 @@ def test_what_is_different_between_any_two_snapshots_is_told(
         assert all(before[node.node_id] is node for node in told.before)
         assert all(after[node.node_id] is node for node in told.after)
         assert len(told.before) + len(told.after) == len({*map(id, told.before), *map(id, told.after)})
+
+
+def test_what_is_noted_for_the_next_snapshot_is_bounded(graph: UserGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_graph, "_MOST_GONE_NOTED", 10)
+    graph.apply(everything([fact(1), fact(2)], version=1))
+    earlier = graph.view()
+    for version in range(2, 100, 2):
+        graph.apply(changes(version - 1, version, [fact(version + 1, version=version)]))
+        graph.apply(changes(version, version + 1, deleted=[id_of(version + 1)]))
+        assert len(graph._rows.touched) < 20
+    graph.apply(changes(99, 100, [fact(1, "new", version=100)]))
+    told = graph.view().changes_since(earlier)
+    assert [node.text for node in told.after] == ["new"]
+    assert [node.node_id for node in told.before] == [id_of(1)]

@@ -17,6 +17,8 @@ from hybrid_memory.graph.view import GraphView, Journal
 Clock = Callable[[], datetime]
 Overlay = Callable[[GraphView], Delta]
 _BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+# So many ids of what is gone are noted for the next snapshot, if there is one.
+_MOST_GONE_NOTED = 1000
 
 
 def utc_now() -> datetime:
@@ -188,8 +190,14 @@ class UserGraph:
         self._journaled += len(touched)
         if self._journaled > len(self._rows.nodes):
             self._journal, self._journaled = [], 0
-        self._journal.append(touched)
+        if touched:
+            self._journal.append(touched)
         return self._journal
+
+    def _begin_journal(self) -> None:
+        """Let the next snapshot be compared as a whole with those before."""
+        self._rows.touched.clear()
+        self._journal, self._journaled = [], 0
 
     def _shown(self) -> Rows:
         if self._overlay is None:
@@ -213,13 +221,14 @@ class UserGraph:
 
     def _replace(self, rows: Rows, delta: Delta) -> None:
         self._rows, self._loaded = rows, True
-        rows.touched.clear()
-        self._journal, self._journaled = [], 0
+        self._begin_journal()
         self._incarnation, self._version = delta.incarnation, delta.version
         self._ahead = [one for one in self._ahead if self._is_of_this_life(one)]
 
     def _advance(self, delta: Delta) -> None:
         self._rows.apply(delta)
+        if len(self._rows.touched) > len(self._rows.nodes) + _MOST_GONE_NOTED:
+            self._begin_journal()
         self._incarnation, self._version = delta.incarnation, delta.version
 
     def _keep_ahead(self, delta: Delta) -> None:

@@ -15,7 +15,8 @@ from hybrid_memory.memory.sessions import Sessions
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.memory.vectors import Vectors
 from hybrid_memory.models import MemoryNode, RecallHit
-from hybrid_memory.recall.question import Filters, Question, Similarities, tags_of, types_of
+from hybrid_memory.recall.question import EVERYTHING, Filters, Question, Similarities, tags_of, types_of
+from hybrid_memory.recall.selection import looked_at
 
 MOST_HITS = 1000
 
@@ -69,8 +70,7 @@ class Finding:
         hits = await self._found_in_postgres(owner, question, given)
         if hits is None:
             memory = await self._sessions.opened(owner)
-            alike = await self._similarities(memory, text, given)
-            hits = memory.ranked(question if alike is None else replace(question, similarities=alike))
+            hits = memory.ranked(await self._compared(memory, question, given))
         self._accesses.count(owner, (hit.node.node_id for hit in hits))
         return hits
 
@@ -94,14 +94,8 @@ class Finding:
             there = memory.snapshot()
             near = ((there.memory(node_id), cosine) for node_id, cosine in alike.best_first(most))
             return list(islice(((node, cosine) for node, cosine in near if node is not None and admits(node)), most))
-        question = Question(
-            text=query,
-            similarities=await self._similarities(memory, query, None),
-            filters=Filters(admits=admits),
-            limit=most,
-            near_copies=True,
-        )
-        return [(hit.node, hit.score) for hit in memory.ranked(question)]
+        question = Question(text=query, filters=Filters(admits=admits), limit=most, near_copies=True)
+        return [(hit.node, hit.score) for hit in memory.ranked(await self._compared(memory, question, None))]
 
     async def _found_in_postgres(
         self, owner: str, question: Question, vector: Sequence[float] | None
@@ -112,6 +106,10 @@ class Finding:
                 return await self._large.hits(owner, question, vector)
         return None
 
-    async def _similarities(self, memory: UserMemory, text: str, vector: Sequence[float] | None) -> Similarities | None:
-        alike = await self._vectors.cosines(memory, text, vector)
-        return None if alike is None else Similarities(alike.node_ids, alike.scores)
+    async def _compared(self, memory: UserMemory, question: Question, vector: Sequence[float] | None) -> Question:
+        """The question with the vectors it is like, if there are any; exactly for all that may be among the hits."""
+        alike = await self._vectors.cosines(memory, question.text or "", vector)
+        if alike is None:
+            return question
+        alike.sharpen(looked_at(question.limit) if question.filters == EVERYTHING else len(alike.scores))
+        return replace(question, similarities=Similarities(alike.node_ids, alike.scores))

@@ -15,6 +15,8 @@ _MOST_LENDERS = 1000
 # A word that a larger share of many memories hold is looked for in all of them: that takes less time.
 _COMMON_SHARE = 0.125
 _LEAST_ASKED = 1e-9
+# Words by memories that are looked at together: a long question must not take room for all of both.
+_MOST_CELLS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,23 +70,28 @@ class Bm25:
         if not seldom and not common:
             return WordScores(own, own if columns.turns else None, 0.0)
         covered: Floats = np.zeros(columns.used, np.float32)
-        held = Postings(seldom)
+        sessions = np.zeros(columns.used, np.float32) if columns.turns else None
         mean = corpus.words_in_all / max(1, memories)
         damping = self._damping(columns.length[: columns.used], mean)
-        scored = _shares(held.amounts, damping[held.slots])
-        scored *= held.rarities
-        if columns.turns and seldom:
-            own += self._lent(columns, held, scored)
-        else:
-            np.add.at(own, held.slots, scored)
-        np.add.at(covered, held.slots, held.rarities * (scored > 0))
+        at_once = max(1, _MOST_CELLS // columns.used)
+        for begin in range(0, len(seldom), at_once):
+            held = Postings(seldom[begin : begin + at_once])
+            scored = _shares(held.amounts, damping[held.slots])
+            scored *= held.rarities
+            np.add.at(covered, held.slots, held.rarities * (scored > 0))
+            if sessions is None:
+                np.add.at(own, held.slots, scored)
+            else:
+                own += self._lent(columns, held, scored)
+                sessions += self._of_sessions(corpus, held, ())
         everywhere = [(holders.by_slot(len(columns.length))[: columns.used], rare) for holders, rare in common]
         for amounts, rare in everywhere:
             scored = _shares(amounts, damping)
             covered += np.float32(rare) * (scored > 0)
             scored *= np.float32(rare)
             own += scored
-        sessions = self._of_sessions(corpus, held, everywhere) if columns.turns else None
+        if sessions is not None and everywhere:
+            sessions += self._of_sessions(corpus, Postings(()), everywhere)
         return WordScores(own, sessions, float(covered.max()) / max(asked, _LEAST_ASKED))
 
     def _damping(self, lengths: Floats, mean: float) -> Floats:

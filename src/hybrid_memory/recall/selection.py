@@ -47,9 +47,14 @@ class Fit:
         return slots, scores
 
 
+def looked_at(limit: int) -> int:
+    """How many of the best are looked at for so many hits, near-copies and faded ones among them."""
+    return 2 * limit + _SPARE
+
+
 def best(corpus: Corpus, fit: Fit, wanted: int, admitted: Admitted) -> tuple[list[Ranked], float]:
     """Enough of the best that are admitted, the best first; and how well the best of all fits, admitted or not."""
-    enough = 2 * wanted + _SPARE
+    enough = looked_at(wanted)
     size = enough
     while True:
         slots, scores = fit.best(size)
