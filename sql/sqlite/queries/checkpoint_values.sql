@@ -64,6 +64,13 @@ where line = :line and layout is not null
 -- Remove values, a JSON array of rows.
 delete from checkpoint_values where value in (select value from json_each(:values));
 
+-- name: unname
+-- Values that only lists are put together from, a JSON array of rows: no checkpoint can name them any more.
+update checkpoint_values
+set version = '-' || value,
+    checksum = row_checksum('checkpoint_values', value, line, channel, '-' || value, kind, content, base, layout)
+where value in (select e.value from json_each(:values) e) and version <> '-' || value;
+
 -- name: remove_unheld
 -- Remove the values of a line, lists aside, that none of its checkpoints has.
 delete from checkpoint_values

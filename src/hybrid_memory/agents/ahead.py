@@ -22,6 +22,7 @@ class Handed(Generic[Thing]):
     def leave(self, about: Hashable, thing: Thing) -> None:
         """Leave it for whoever asks first."""
         self._left[about] = thing, time.monotonic()
+        self._left.move_to_end(about)
         if len(self._left) > _MOST_LEFT:
             self._left.popitem(last=False)
 

@@ -113,9 +113,11 @@ class HybridCheckpointer(ThreadCalls):
             InvalidInput: something in it cannot be stored, or may not come back; the text names it.
             StorageUnavailable: not stored.
         """
-        put = StoredPut(self._serialisation, self._memory, self._elements, config, checkpoint, metadata, new_versions)
+        database = self._state.database()
+        memory = self._memory_of(database)
+        put = StoredPut(self._serialisation, memory, self._elements, config, checkpoint, metadata, new_versions)
         put.prepare()
-        self._state.database().write_blocking(put, durable=self._durable)
+        database.write_blocking(put, durable=self._durable)
         put.done()
         return config_of(put.address, checkpoint["id"])
 
@@ -127,10 +129,12 @@ class HybridCheckpointer(ThreadCalls):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint; it is durable when this returns. Errors as in `put`."""
-        put = StoredPut(self._serialisation, self._memory, self._elements, config, checkpoint, metadata, new_versions)
+        database = await self._database()
+        memory = self._memory_of(database)
+        put = StoredPut(self._serialisation, memory, self._elements, config, checkpoint, metadata, new_versions)
         if light := not put.is_heavy:
             put.prepare()
-        await (await self._database()).write(put, durable=self._durable, light=light)
+        await database.write(put, durable=self._durable, light=light)
         put.done()
         return config_of(put.address, checkpoint["id"])
 
@@ -138,19 +142,21 @@ class HybridCheckpointer(ThreadCalls):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
-        stored = StoredWrites(self._serialisation, self._memory, config, writes, task_id, task_path)
+        database = self._state.database()
+        stored = StoredWrites(self._serialisation, self._memory_of(database), config, writes, task_id, task_path)
         stored.prepare()
-        self._state.database().write_blocking(stored.job, durable=self._durable)
+        database.write_blocking(stored.job, durable=self._durable)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
-        stored = StoredWrites(self._serialisation, self._memory, config, writes, task_id, task_path)
+        database = await self._database()
+        stored = StoredWrites(self._serialisation, self._memory_of(database), config, writes, task_id, task_path)
         if light := not stored.is_heavy:
             stored.prepare()
         # LangGraph puts the checkpoint of the step next, and waits for neither.
-        await (await self._database()).write(stored.job, durable=self._durable, light=light, followed=True)
+        await database.write(stored.job, durable=self._durable, light=light, followed=True)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

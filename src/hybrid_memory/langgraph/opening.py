@@ -41,7 +41,7 @@ class OnStateFile(BaseCheckpointSaver[str]):
         self._durable = (durability or self._settings.checkpoint_durability) == "full"
         self._events = events or Events()
         self._state = state or StateFile(directory.expanduser(), self._events)
-        self._memory = Memory()
+        self._remembered: tuple[Database | None, Memory] = None, Memory()
         self._elements = KnownElements()
         self._serialisation_made = Serialisation(self.serde)
 
@@ -74,7 +74,13 @@ class OnStateFile(BaseCheckpointSaver[str]):
     @property
     def _serialisation(self) -> Serialisation:
         if self._serialisation_made.serde is not self.serde:
-            self._memory = Memory()
+            self._remembered = None, Memory()
             self._elements = KnownElements()
             self._serialisation_made = Serialisation(self.serde)
         return self._serialisation_made
+
+    def _memory_of(self, database: Database) -> Memory:
+        """What is remembered of a file that is open: one that is opened again may be another, or an older one."""
+        if self._remembered[0] is not database:
+            self._remembered = database, Memory()
+        return self._remembered[1]

@@ -282,7 +282,25 @@ def _written(user_id: str, version: int, echo: Mapping[str, Any], operations: It
 def _as_sent(sent: Mapping[str, Any], told: Mapping[str, Any], version: int, now: str) -> dict[str, Any]:
     """The row of a memory that was not there before, as Postgres would write it."""
     times = {name: sent.get(name) or now for name in _TIMES_LEFT_OPEN}
-    return {name: sent.get(name) for name in _AS_SENT} | times | {"version": version, "access_count": 0, **told}
+    return (
+        {name: _in_order(sent.get(name)) for name in _AS_SENT}
+        | times
+        | {
+            "version": version,
+            "access_count": 0,
+            **told,
+        }
+    )
+
+
+def _in_order(value: Any) -> Any:
+    """JSON with its keys as Postgres gives them back: what is made of a memory's text is the same everywhere."""
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
+        return {key: _in_order(value[key]) for key in keys}
+    if isinstance(value, list):
+        return [_in_order(one) for one in value]
+    return value
 
 
 def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from datetime import timedelta
 from operator import add
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, TypedDict
 
@@ -141,6 +142,55 @@ def test_pruning_collects_values_that_nobody_has(checkpointer: HybridCheckpointe
     assert rows(checkpointer)["checkpoints"] == 1
     assert rows(checkpointer)["checkpoint_values"] <= 5
     assert thread.state() == {"document": "49" + "d" * 1000, "messages": messages[-3:]}
+
+
+def put_of(checkpointer: HybridCheckpointer, number: int, parent: int | None, new: list[str], **values: Any) -> Any:
+    """The checkpoint of a number; each value has the version that it is given with."""
+    checkpoint: Any = {
+        "v": 4,
+        "id": f"{number:032d}",
+        "ts": "",
+        "channel_values": {name: value for name, (value, _) in values.items()},
+        "channel_versions": {name: version for name, (_, version) in values.items()},
+        "versions_seen": {},
+        "updated_channels": None,
+    }
+    begun: Any = {"thread_id": "t", "checkpoint_ns": ""} | ({"checkpoint_id": f"{parent:032d}"} if parent else {})
+    versions = {name: checkpoint["channel_versions"][name] for name in new}
+    return checkpointer.put({"configurable": begun}, checkpoint, {"source": "loop", "step": number}, versions)
+
+
+def test_a_list_that_others_are_put_together_from_is_brought_again_when_it_is_named_again(
+    checkpointer: HybridCheckpointer,
+) -> None:
+    """Another run began with the checkpoint that named it, and goes on after that was pruned."""
+    first, second = "a" * 1500, "b" * 1500
+    put_of(checkpointer, 1, None, ["m"], m=([first], "1"))
+    put_of(checkpointer, 2, 1, ["m"], m=([first, second], "2"))
+    put_of(checkpointer, 3, 2, ["m"], m=([second], "3"))
+    checkpointer.prune(["t"])
+    put_of(checkpointer, 4, 2, ["n"], m=([first, second], "2"), n=(1, "4"))
+    newest = checkpointer.get_tuple(config_of("t"))
+    assert newest is not None
+    assert newest.checkpoint["channel_values"] == {"m": [first, second], "n": 1}
+    checkpointer.prune(["t"])
+    assert len(list(checkpointer.list(config_of("t")))) == 1
+
+
+def test_of_a_file_that_was_exchanged_nothing_is_remembered(checkpointer: HybridCheckpointer, tmp_path: Path) -> None:
+    """Such as for an older copy, while a run goes on that need not bring what it brought before."""
+    large = "x" * 5000
+    put_of(checkpointer, 1, None, ["n"], n=(1, "1"))
+    checkpointer.close()
+    [state] = tmp_path.rglob("state.db")
+    copy = state.read_bytes()
+    put_of(checkpointer, 2, 1, ["large"], n=(1, "1"), large=(large, "2"))
+    checkpointer.close()
+    state.write_bytes(copy)
+    put_of(checkpointer, 3, 2, ["n"], n=(3, "3"), large=(large, "2"))
+    newest = checkpointer.get_tuple(config_of("t"))
+    assert newest is not None
+    assert newest.checkpoint["channel_values"] == {"n": 3, "large": large}
 
 
 def test_an_unknown_strategy_is_refused(checkpointer: HybridCheckpointer) -> None:

@@ -221,8 +221,10 @@ def _collect_values(sql: Statements, line: int) -> None:
     layouts = {row: value.layout_of_list for row, value in lists.items()}
     held = {item for entry in _entries(sql, line) for item in entry.held.items()}
     needed: set[int] = set()
+    named: set[int] = set()
     for row, value in lists.items():
         if (value.channel, value.version) in held:
+            named.add(row)
             needed.update(place.row for place in unfolded(row, layouts))
             following: int | None = row
             while following is not None:
@@ -231,5 +233,7 @@ def _collect_values(sql: Statements, line: int) -> None:
     unneeded = lists.keys() - needed
     if unneeded:
         removed += sql.run("checkpoint_values.remove", values=json.dumps(sorted(unneeded)))
+    if needed - named:
+        removed += sql.run("checkpoint_values.unname", values=json.dumps(sorted(needed - named)))
     if removed:
         sql.run("checkpoint_lines.collected", line=line)
