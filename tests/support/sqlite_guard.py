@@ -7,8 +7,9 @@ be removed, so one is installed once per process and asks the watches that are a
 
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import apsw
@@ -59,5 +60,14 @@ def _active() -> list[Watch]:
 
 
 def _in_use() -> set[str]:
-    names = [connection.filename for connection in apsw.connections() if connection.filename]
-    return {os.path.realpath(name) + suffix for name in names for suffix in _SIDE_FILES}
+    names = [_name_of(connection) for connection in apsw.connections()]
+    return {os.path.realpath(name) + suffix for name in filter(None, names) for suffix in _SIDE_FILES}
+
+
+def _name_of(connection: apsw.Connection) -> str:
+    """Asked again while another thread works with it, for up to ten seconds."""
+    for _ in range(10_000):
+        with suppress(apsw.ThreadingViolationError):
+            return connection.filename
+        time.sleep(0.001)
+    return connection.filename
