@@ -109,7 +109,7 @@ async def a_kill(moving: Moving, user_id: str) -> None:
     for _ in range(MOST_STEPS):
         for listener in moving._listeners:
             listener(user_id, 0, 0)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(2)
 
 
 async def noted_early(self: Moving, upload: Any) -> int:
