@@ -353,6 +353,8 @@ class TestPlanAndExecute:
         await graph.aupdate_state(of("nick"), {"outcome": "found GenePoint, which is in Lisbon"}, as_node="execute")
         state = await graph.ainvoke(None, of("nick"))
         assert state["past_steps"] == [["look GenePoint up", "found GenePoint, which is in Lisbon"]]
+        # The next step is kept for sure where it is done, which it is not at its interrupt.
+        await graph.ainvoke(None, of("nick"))
         assert await outcomes(manager, "nick") == ["found GenePoint, which is in Lisbon", "told about GenePoint"]
 
     async def test_a_step_that_cannot_be_kept_is_not_done(self, manager: HybridMemoryManager) -> None:
