@@ -17,14 +17,10 @@ from hybrid_memory.sqlite.connection import Connection, Statements
 from hybrid_memory.sqlite.files import Kind
 from hybrid_memory.sqlite.groups import Verdict, run_group
 from hybrid_memory.sqlite.inbox import Inbox
+from hybrid_memory.sqlite.pace import Pace
 from hybrid_memory.sqlite.tickets import Ticket, tell
 
 _MOST_JOBS_PER_COMMIT = 1000
-# An event loop may do itself what usually takes less than this, and no more after one that took long.
-_QUICK_SECONDS = 0.001
-_COMMITS_REMEMBERED = 8
-# What is thought of a disk before it was seen at work.
-_SLOW_SECONDS = 0.01
 # An append makes the WAL longer, which the disk takes much longer to keep than a page written over.
 _BYTES_BEFORE_CHECKPOINT = 4 * 1024 * 1024
 # Longer than this, the WAL grew behind a long reader: it is cut as soon as no reader needs it.
@@ -51,7 +47,7 @@ class Writer:
         self._working = 0
         self._wal_pages = 0
         self._flushes = True
-        self._usual_seconds = _SLOW_SECONDS
+        self._pace = Pace()
         self._pages_per_checkpoint = _BYTES_BEFORE_CHECKPOINT // kind.page_bytes
         self._checkpoint_at = self._pages_per_checkpoint
         self._use(connection)
@@ -77,18 +73,20 @@ class Writer:
 
     def run_quickly(self, tickets: Sequence[Ticket[Any]]) -> bool:
         """Run and commit jobs in an event loop's thread, if that will hardly hold the loop up; False when not done."""
-        if self._usual_seconds > _QUICK_SECONDS or self._wal_pages >= self._checkpoint_at or self._inbox.queued:
+        if not self._pace.is_quick() or self._wal_pages >= self._checkpoint_at or self._inbox.queued:
             return False
         if not self._turn.acquire(blocking=False):
             return False
         try:
             self._inbox.check_open()
+            begun = time.perf_counter()
             with self._connection.patience.at_most(0):
                 verdicts = self._verdicts(tickets)
         finally:
             self._turn.release()
         if all(isinstance(error, apsw.BusyError) for _, error in verdicts):  # another process writes; threads can wait
             return False
+        self._pace.in_loop(time.perf_counter() - begun)
         self._settle(tickets, verdicts)
         return True
 
@@ -110,21 +108,23 @@ class Writer:
         """Run jobs, commit them, tell their callers: in this order."""
         if not tickets:
             return
-        self._settle(tickets, self._verdicts(tickets))
+        begun = time.perf_counter()
+        verdicts = self._verdicts(tickets)
+        self._pace.in_thread(time.perf_counter() - begun)
+        self._settle(tickets, verdicts)
         tell(tickets)
         if self._wal_pages >= self._checkpoint_at:
             self._checkpoint()
 
     def _verdicts(self, tickets: Sequence[Ticket[Any]]) -> Sequence[Verdict]:
         """Run and commit jobs; what became of each."""
-        self._working, begun = threading.get_ident(), time.perf_counter()
+        self._working = threading.get_ident()
         try:
             return self._commit(tickets)
         except BaseException as error:  # noqa: BLE001 - no caller may wait for an answer that never comes
             return [(None, error)] * len(tickets)
         finally:
             self._working = 0
-            self._usual_seconds += (time.perf_counter() - begun - self._usual_seconds) / _COMMITS_REMEMBERED
 
     def _settle(self, tickets: Sequence[Ticket[Any]], verdicts: Sequence[Verdict]) -> None:
         for ticket, (result, error) in zip(tickets, verdicts, strict=True):
