@@ -16,6 +16,7 @@ from hybrid_memory.models import Explanation, MemoryNode, RecallHit, Relationshi
 from hybrid_memory.recall import lexical
 from hybrid_memory.recall.passage import Passage, passage_of
 from hybrid_memory.recall.question import Filters, Question, Similarities, tags_of, types_of
+from hybrid_memory.recall.search import Search
 from tests.support.graphs import START, USER, Clock, changes, edge, entity, everything, fact, id_of, stub
 from tests.support.turns import turn
 
@@ -366,6 +367,23 @@ def test_filters(graph: UserGraph, memory: UserMemory, filters: Filters, expecte
     ]
     graph.apply(everything(nodes))
     assert set(found(memory, "tea", filters=filters)) == expected
+
+
+def test_where_nothing_may_be_given_nothing_is_looked_for(
+    graph: UserGraph, memory: UserMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Looked(Exception):
+        pass
+
+    def looks(*_: object) -> None:
+        raise Looked
+
+    graph.apply(everything([fact(number, "green tea") for number in range(1, 4)]))
+    assert found(memory, "tea", filters=Filters(admits=lambda node: node.node_id == id_of(2))) == [2]
+    monkeypatch.setattr(Search, "hits", looks)
+    assert found(memory, "tea", filters=Filters(admits=lambda _: False)) == []
+    with pytest.raises(Looked):
+        found(memory, "tea", filters=Filters(admits=lambda node: node.node_id == id_of(2)))
 
 
 def test_filters_apply_before_ranking(graph: UserGraph, memory: UserMemory) -> None:

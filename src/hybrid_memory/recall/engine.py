@@ -14,6 +14,9 @@ from hybrid_memory.recall.language import Language
 from hybrid_memory.recall.question import Question
 from hybrid_memory.recall.search import Search
 
+# Of so many memories it is looked at once whether any may be given, which takes less than to ask what they are about.
+_FEW = 100
+
 
 class Recall:
     """The search of one user's memory. Any thread may ask; what it knows of the words follows the snapshots."""
@@ -26,6 +29,8 @@ class Recall:
 
     def ranked(self, view: GraphView, question: Question, now: datetime) -> list[RecallHit]:
         """What fits a question in a snapshot, the best first; the same for the same snapshot, question and moment."""
+        if _may_give_nothing(view, question):
+            return []
         found = self._found(view, question, now)
         if question.min_score is not None:
             found = [hit for hit in found if hit.score >= question.min_score]
@@ -55,6 +60,12 @@ class Recall:
             for node in nodes
             if question.filters.admit(node, now)
         ]
+
+
+def _may_give_nothing(view: GraphView, question: Question) -> bool:
+    """Whether there are only few memories and the question admits none, such as what its prompt has already."""
+    admits = question.filters.admits
+    return admits is not None and len(view.nodes_by_id) <= _FEW and not any(map(admits, view.nodes()))
 
 
 def _sure() -> Explanation:
