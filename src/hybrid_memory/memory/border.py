@@ -221,8 +221,9 @@ class Border:
             InvalidInput: naming the field.
         """
         owner = self.user_id(user_id)
-        own_id, name = new_id(), None
-        if node_id is not None:
+        if node_id is None:
+            own_id, name = new_id(), None
+        else:
             own_id, name = node_id_of(owner, node_id, most_bytes=self._settings.max_key_bytes)
         plain, kind, content_hash = self.content(content)
         kept_type = self.name(context_type, "context_type")
