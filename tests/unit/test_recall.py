@@ -227,6 +227,7 @@ def test_of_many_vectors_the_truly_nearest_come_first(graph: UserGraph, memory: 
             table.drop(id_of(number))
         if number % 500 == 0:
             alike = table.cosines(rows[0])
+            alike.sharpen(10)
             asked = Question(text="xyzzy", similarities=Similarities(alike.node_ids, alike.scores))
             truth = sorted(
                 (float(rows[int(one.replace("-", ""), 16)] @ rows[0]) for one in table.node_ids()), reverse=True

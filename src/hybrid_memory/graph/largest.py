@@ -17,6 +17,21 @@ def about_nth_largest(values: NDArray[np.floating], n: int) -> float:
     return float(np.partition(values, len(values) - n)[len(values) - n])
 
 
+def places_of_largest(values: NDArray[np.floating], n: int, margin: float, least: float) -> NDArray[np.intp]:
+    """Where the n largest are, and whatever is no further than a margin below the last of them; nothing below `least`.
+
+    Of fewer numbers than n, where all are.
+    """
+    if n >= len(values):
+        return np.flatnonzero(values >= least)
+    places = np.flatnonzero(values >= max(about_nth_largest(values, n) - margin, least))
+    among = values[places]
+    if len(among) <= n:
+        return places
+    enough: NDArray[np.intp] = places[among >= nth_largest(among, n) - margin]
+    return enough
+
+
 def nth_largest(values: NDArray[np.floating], n: int) -> float:
     """The n-th largest of at least n numbers; as large are n of them, or more where some are equal."""
     if len(values) // _ROWS >= _FEWEST_COLUMNS * n:

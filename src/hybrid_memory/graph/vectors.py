@@ -9,7 +9,7 @@ from math import isfinite, sqrt
 
 import numpy as np
 
-from hybrid_memory.graph.cosines import FEWEST_SHARP, NONE, NOTHING, Cosines, Rows, Scores
+from hybrid_memory.graph.cosines import NONE, NOTHING, Cosines, Rows, Scores
 from hybrid_memory.graph.quantised import QuantisedRows, Vector
 
 _FIRST_ROWS = 64
@@ -28,6 +28,7 @@ class VectorTable:
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
+        self._silent_known: Rows | None = None
         self._begin()
 
     def __len__(self) -> int:
@@ -55,18 +56,19 @@ class VectorTable:
         for row in self._rows.pop(node_id, {}).values():
             self._node_ids[row] = _NOBODY
             self._silent[row], self._first[row] = True, row
+            self._silent_known = None
             self._quantised.drop(row)
             self._gone += 1
         if self._gone > max(_FIRST_ROWS, len(self._node_ids) // 2):
             self._close_up()
 
     def cosines(self, question: Vector) -> Cosines:
-        """The cosine of a question with every memory that has a vector, exact for the nearest."""
+        """The cosine of a question with every memory that has a vector; of many about, until they are sharpened."""
         unit = _unit(question)
         if not self._rows or unit is None or unit.size != self.dimensions:
             return NOTHING
         count = len(self._node_ids)
-        matrix, first, silent = self._matrix[:count], self._first, np.flatnonzero(self._silent[:count])
+        matrix, first, silent = self._matrix[:count], self._first, self._silent_rows()
 
         def by_memory(scores: Scores) -> Scores:
             if len(silent):
@@ -87,9 +89,7 @@ class VectorTable:
             # `@` wakes a thread per core for a product that takes less time than waiting for them on a busy machine.
             return Cosines(self._node_ids, by_memory(np.vecdot(matrix, unit)))
         about, off = self._quantised.products(unit, count)
-        cosines = Cosines(self._node_ids, by_memory(about), off, exactly)
-        cosines.sharpen(FEWEST_SHARP)
-        return cosines
+        return Cosines(self._node_ids, by_memory(about), off, exactly)
 
     def _begin(self) -> None:
         self._matrix = np.zeros((_FIRST_ROWS, self.dimensions), dtype=np.float32)
@@ -99,6 +99,7 @@ class VectorTable:
         # The row of the same memory's first vector; and which rows say nothing by themselves: others than these.
         self._first: Rows = np.zeros(_FIRST_ROWS, np.intp)
         self._silent = np.zeros(_FIRST_ROWS, np.bool_)
+        self._silent_known = None
         self._rows: dict[str, dict[str, int]] = {}
         self._gone = 0
 
@@ -110,8 +111,16 @@ class VectorTable:
             )
             self._quantised.grow()
         self._first[row], self._silent[row] = (row, False) if first is None else (first, True)
+        if first is not None:
+            self._silent_known = None
         self._node_ids.append(node_id if first is None else _NOBODY)
         return row
+
+    def _silent_rows(self) -> Rows:
+        """Looked for again when there may be others."""
+        if self._silent_known is None:
+            self._silent_known = np.flatnonzero(self._silent)
+        return self._silent_known
 
     def _set(self, row: int, unit: Vector) -> None:
         self._matrix[row] = unit

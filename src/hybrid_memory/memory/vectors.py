@@ -124,9 +124,10 @@ class Vectors:
         question = await self._question(memory.user_id, model, text)
         if question is None:
             return None
-        if not vectors.sizes(model):
-            await self._fill_from_cache(memory, vectors, Space(model, question.size))
         table = vectors.table(model, question.size)
+        if not table and not vectors.sizes(model):
+            await self._fill_from_cache(memory, vectors, Space(model, question.size))
+            table = vectors.table(model, question.size)
         return NOTHING if table is None else table.cosines(question)
 
     async def close(self) -> None:

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hybrid_memory.graph.cosines import NONE, Scores
+from hybrid_memory.graph.cosines import LEAST, Scores
 from hybrid_memory.recall.columns import Columns, Flags, Floats, Slots
 from hybrid_memory.recall.moments import Span
 
 # Where all vectors are about as near, none is far.
 _LEAST_SPREAD = 0.5
-# What is compared with nothing has no cosine.
-_NO_COSINE = NONE / 2
 
 
 def vector_scores(columns: Columns, by_place: Scores, neighbour: float) -> tuple[Floats, Flags]:
@@ -21,12 +19,12 @@ def vector_scores(columns: Columns, by_place: Scores, neighbour: float) -> tuple
     """
     used = columns.used
     near = by_place.take(columns.place[:used])
-    there: Flags = near > _NO_COSINE
+    there: Flags = near > LEAST
 
     def beside(neighbours: Slots) -> Floats:
         """Itself, where there is none."""
         found = near.take(neighbours[:used])
-        return np.where(found > _NO_COSINE, found, near)
+        return np.where(found > LEAST, found, near)
 
     if columns.turns:
         mixed = near + np.float32(neighbour) * beside(columns.earlier)

@@ -18,7 +18,7 @@ from hybrid_memory.recall.graph_arm import GraphArm
 from hybrid_memory.recall.language import plain_words
 from hybrid_memory.recall.lexical import Bm25
 from hybrid_memory.recall.moments import Span, may_name_times, spans
-from hybrid_memory.recall.question import EVERYTHING, Question
+from hybrid_memory.recall.question import Question
 from hybrid_memory.recall.relevance import LEAST_VITALITY, vitality
 from hybrid_memory.recall.selection import Fit, best, page
 
@@ -61,7 +61,7 @@ class Search:
         self._took("fusion", started)
         self._timings["fusion"] -= arms
         started = perf_counter()
-        admitted = None if self._question.filters == EVERYTHING else self._admitted
+        admitted = None if self._question.filters.admit_all else self._admitted
         ranked, highest = best(self._corpus, fit, self._question.limit, admitted)
         chosen = page(self._corpus, ranked, self._question.limit, self._weights)
         self._took("selection", started)
