@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hybrid_memory.graph.cosines import LEAST, Scores
-from hybrid_memory.recall.columns import Columns, Flags, Floats, Slots
+from hybrid_memory.recall.columns import NOBODY, Columns, Flags, Floats, Slots
 from hybrid_memory.recall.moments import Span
 
 # Where all vectors are about as near, none is far.
@@ -31,13 +31,17 @@ def vector_scores(columns: Columns, by_place: Scores, neighbour: float) -> tuple
         mixed += np.float32(neighbour) * beside(columns.later)
     else:
         mixed = near * np.float32(1 + 2 * neighbour)
-    among = mixed[there]
+    all_there = bool(there[NOBODY + 1 :].all())
+    among = mixed[NOBODY + 1 :] if all_there else mixed[there]
     if not len(among):
         return np.zeros(used, np.float32), there
     nearest = float(among.max())
     farthest = min(float(among.min()), nearest - _LEAST_SPREAD)
     mixed -= np.float32(farthest)
     mixed *= np.float32(1 / (nearest - farthest))
+    if all_there:
+        mixed[NOBODY] = 0.0
+        return mixed, there
     return np.maximum(mixed, 0.0, out=mixed), there
 
 

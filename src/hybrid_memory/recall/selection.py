@@ -77,9 +77,9 @@ def _ranked(corpus: Corpus, slots: Slots, scores: Floats, most: int) -> list[Ran
         may_come = most + int(np.argmin([*tied[most - 1 :], False]))
         ids = np.array([corpus.node_at(slot).node_id for slot in slots[order[:may_come]].tolist()])
         order = order[np.lexsort((ids, ages[:may_come], falling[:may_come]))]
-    first = order[:most]
-    ages = -corpus.columns.updated[slots[first]]
-    return list(zip((-scores[first]).tolist(), ages.tolist(), range(most), slots[first].tolist(), strict=False))
+    # What was tied has changed places only with its like.
+    first = falling[:most].tolist(), ages[:most].tolist()
+    return list(zip(*first, range(most), slots[order[:most]].tolist(), strict=False))
 
 
 def page(corpus: Corpus, best_first: Sequence[Ranked], wanted: int, weights: Weights) -> list[tuple[int, float]]:
