@@ -59,7 +59,8 @@ def is_searched(node: MemoryNode) -> bool:
     index = _about(node).get("index")
     if index is None or index is False:
         return index is None
-    return any(_holds_text(node, path) for path in index or [WHOLE])
+    paths = index or [WHOLE]
+    return _holds_text(node, paths[0]) or any(_holds_text(node, path) for path in paths[1:])
 
 
 def is_searched_whole(node: MemoryNode) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_memory.graph.largest import places_of_largest
+from hybrid_memory.graph.largest import nth_largest, places_of_largest
 
 Rows = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float32]
@@ -54,17 +54,18 @@ class Cosines:
         while True:
             # Sorting all of a large user for ten of them would cost more than comparing.
             places = self._nearest(wanted)
+            scores = self.scores[places]
+            if wanted < len(places):
+                # Others may be nearer than what is behind the last of these.
+                sure = scores >= nth_largest(scores, wanted)
+                places, scores = places[sure], scores[sure]
             ids = (self.node_ids[place] for place in places.tolist())
-            ordered = sorted(zip((-self.scores[places]).tolist(), ids, strict=True))
-            if len(ordered) <= wanted or wanted >= len(self.scores):
-                sure = ordered
-            else:
-                # Others may be nearer than what is behind the last of those that were wanted.
-                sure = [one for one in ordered if one[0] <= ordered[wanted - 1][0]]
-            yield from ((node_id, -negative) for negative, node_id in sure[taken:])
-            if len(sure) < wanted or wanted >= len(self.scores):
+            ordered = sorted(zip((-scores).tolist(), ids, strict=True))
+            for negative, node_id in ordered[taken:]:
+                yield node_id, -negative
+            if len(ordered) < wanted or wanted >= len(self.scores):
                 return
-            taken, wanted = len(sure), wanted * 8
+            taken, wanted = len(ordered), wanted * 8
 
     def _nearest(self, count: int) -> Rows:
         """Where the nearest are: so many, all that are as near as the last of them, and some more; exact by now.

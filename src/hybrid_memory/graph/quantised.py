@@ -1,5 +1,7 @@
 """Vectors with a byte per dimension: a quarter of what has to be read for a comparison, and how far off that may be."""
 
+from math import sqrt
+
 import numpy as np
 import numpy.typing as npt
 import simsimd
@@ -57,4 +59,4 @@ def _quantised(unit: Vector) -> tuple[npt.NDArray[np.int8], np.float32, float]:
     step = np.float32(np.abs(unit).max() / _MOST_STEPS)
     steps = np.rint(unit / step)
     off = unit - steps * step
-    return steps.astype(np.int8), step, float(np.sqrt(off @ off))
+    return steps.astype(np.int8), step, sqrt(off @ off)

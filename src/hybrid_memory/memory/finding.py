@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from typing import Any, Literal
 
 from hybrid_memory.errors import InvalidInput, StorageUnavailable
+from hybrid_memory.graph.cosines import Cosines
+from hybrid_memory.graph.view import GraphView
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.large_users import LargeUsers
@@ -95,9 +96,7 @@ class Finding:
             alike = await self._vectors.cosines(memory, query, None)
             if alike is None:
                 return []
-            there = memory.snapshot()
-            near = ((there.memory(node_id), cosine) for node_id, cosine in alike.best_first(most))
-            return list(islice(((node, cosine) for node, cosine in near if node is not None and admits(node)), most))
+            return _nearest(memory.snapshot(), alike, admits, most)
         filters = Filters(admits=admits)
         similarities = await self._compared(memory, query, None, limit=most, filters=filters)
         question = Question(text=query, similarities=similarities, filters=filters, limit=most, near_copies=True)
@@ -121,3 +120,16 @@ class Finding:
             return None
         alike.sharpen(looked_at(limit) if filters.admit_all else len(alike.scores))
         return Similarities(alike.node_ids, alike.scores)
+
+
+def _nearest(
+    there: GraphView, alike: Cosines, admits: Callable[[MemoryNode], bool], most: int
+) -> list[tuple[MemoryNode, float]]:
+    found: list[tuple[MemoryNode, float]] = []
+    for node_id, cosine in alike.best_first(most):
+        node = there.memory(node_id)
+        if node is not None and admits(node):
+            found.append((node, cosine))
+            if len(found) == most:
+                break
+    return found
