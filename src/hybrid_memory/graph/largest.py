@@ -18,18 +18,13 @@ def about_nth_largest(values: NDArray[np.floating], n: int) -> float:
 
 
 def places_of_largest(values: NDArray[np.floating], n: int, margin: float, least: float) -> NDArray[np.intp]:
-    """Where the n largest are, and whatever is no further than a margin below the last of them; nothing below `least`.
+    """Where the n largest are, whatever is no further than a margin below the last of them, and hardly more.
 
-    Of fewer numbers than n, where all are.
+    Nothing below `least`; of fewer numbers than n, where all others are.
     """
-    if n >= len(values):
-        return np.flatnonzero(values >= least)
-    places = np.flatnonzero(values >= max(about_nth_largest(values, n) - margin, least))
-    among = values[places]
-    if len(among) <= n:
-        return places
-    enough: NDArray[np.intp] = places[among >= nth_largest(among, n) - margin]
-    return enough
+    if n < len(values):
+        least = max(about_nth_largest(values, n) - margin, least)
+    return np.flatnonzero(values >= least)
 
 
 def nth_largest(values: NDArray[np.floating], n: int) -> float:

@@ -5,12 +5,12 @@ thread, the manager's home loop.
 """
 
 from collections.abc import Container, Iterator
-from math import isfinite, sqrt
 
 import numpy as np
 
 from hybrid_memory.graph.cosines import NONE, NOTHING, Cosines, Rows, Scores
-from hybrid_memory.graph.quantised import QuantisedRows, Vector
+from hybrid_memory.graph.directions import Direction, Vector, unit_of
+from hybrid_memory.graph.quantised import QuantisedRows
 
 _FIRST_ROWS = 64
 # Up to here comparing exactly takes no longer.
@@ -44,7 +44,7 @@ class VectorTable:
 
     def put(self, node_id: str, field: str, vector: Vector) -> None:
         """Keep a vector; one without a direction, or of another length, is as good as none."""
-        unit = _unit(vector)
+        unit = unit_of(vector)
         if unit is not None and unit.size == self.dimensions:
             own = self._rows.setdefault(node_id, {})
             if field not in own:
@@ -62,9 +62,9 @@ class VectorTable:
         if self._gone > max(_FIRST_ROWS, len(self._node_ids) // 2):
             self._close_up()
 
-    def cosines(self, question: Vector) -> Cosines:
+    def cosines(self, question: Direction) -> Cosines:
         """The cosine of a question with every memory that has a vector; of many about, until they are sharpened."""
-        unit = _unit(question)
+        unit = question.unit
         if not self._rows or unit is None or unit.size != self.dimensions:
             return NOTHING
         count = len(self._node_ids)
@@ -88,7 +88,7 @@ class VectorTable:
         if count <= _FEW:
             # `@` wakes a thread per core for a product that takes less time than waiting for them on a busy machine.
             return Cosines(self._node_ids, by_memory(np.vecdot(matrix, unit)))
-        about, off = self._quantised.products(unit, count)
+        about, off = self._quantised.products(question, count)
         return Cosines(self._node_ids, by_memory(about), off, exactly)
 
     def _begin(self) -> None:
@@ -173,10 +173,3 @@ class UserVectors:
     def sizes(self, model: str) -> dict[int, int]:
         """How many memories have a vector of a model, by the length of the vectors."""
         return {table.dimensions: len(table) for (name, _), table in self._tables.items() if name == model and table}
-
-
-def _unit(vector: Vector) -> Vector | None:
-    """The same direction at length one; None where there is no direction. The squares of large numbers need room."""
-    whole = vector.astype(np.float64)
-    length = sqrt(whole @ whole)
-    return (whole / length).astype(np.float32) if isfinite(length) and length > 0 else None

@@ -48,7 +48,8 @@ class GraphView:
         self.version = version
         self._rows = rows.copy()
         self.expired = [node_id for node_id, expires_at in rows.expiring.items() if expires_at <= at]
-        self._rows.remove(self.expired)
+        if self.expired:
+            self._rows.remove(self.expired)
         self.journal, self.entry = journal, len(journal or ())
         self._holds_until = min(self._rows.expiring.values(), default=_NEVER)
         self._changes: tuple[ref[GraphView], Changes] | None = None
