@@ -15,7 +15,6 @@ _MOST_LENDERS = 1000
 # A word that a larger share of many memories hold is looked for in all of them: that takes less time.
 _COMMON_SHARE = 0.125
 _LEAST_ASKED = 1e-9
-_ROUNDING = 1e-3
 # Words by memories that are looked at together: a long question must not take room for all of both.
 _MOST_CELLS = 2_000_000
 
@@ -88,11 +87,12 @@ class Bm25:
         everywhere = [(holders.by_slot(len(columns.length))[: columns.used], rare) for holders, rare in common]
         for amounts, rare in everywhere:
             scored = _shares(amounts, damping)
+            covered += np.float32(rare) * (scored > 0)
             scored *= np.float32(rare)
             own += scored
         if sessions is not None and everywhere:
             sessions += self._of_sessions(corpus, Postings(()), everywhere)
-        return WordScores(own, sessions, _most_covered(covered, everywhere, columns) / max(asked, _LEAST_ASKED))
+        return WordScores(own, sessions, float(covered.max()) / max(asked, _LEAST_ASKED))
 
     def _damping(self, lengths: Floats, mean: float) -> Floats:
         """How much of a word is half as good as any amount of it: more in what is long."""
@@ -156,20 +156,6 @@ class Postings:
     def alive(self) -> Slots:
         """How many memories hold it."""
         return np.repeat(np.array([holders.alive for holders, _ in self._words], np.intp), self._counts)
-
-
-def _most_covered(covered: Floats, everywhere: Sequence[tuple[Floats, float]], columns: Columns) -> float:
-    """How much the words that many hold add to what is covered, where that may come to most."""
-    most = float(covered.max())
-    if not everywhere:
-        return most
-    added = sum(rare for _, rare in everywhere)
-    slots = np.flatnonzero(covered >= most - added - _ROUNDING)
-    slots = slots[columns.there[slots]]
-    sums = covered[slots]
-    for amounts, rare in everywhere:
-        sums += np.float32(rare) * (amounts[slots] > 0)
-    return float(sums.max(initial=0.0))
 
 
 def _shares(amounts: Floats, damping: Floats) -> Floats:

@@ -85,6 +85,11 @@ def _ranked(corpus: Corpus, slots: Slots, scores: Floats, most: int) -> list[Ran
 def page(corpus: Corpus, best_first: Sequence[Ranked], wanted: int, weights: Weights) -> list[tuple[int, float]]:
     """The first ones, each taken back for what it repeats of those before it."""
     session = corpus.columns.session
+    first = [slot for _, _, _, slot in best_first[:wanted]]
+    marks = [word for slot in first for word in corpus.marks_of(slot)]
+    if len(set(marks)) == len(marks) and not session[first].any():
+        # Nothing is repeated, and nothing comes from a session: most pages of facts.
+        return [(slot, max(0.0, -falling)) for falling, _, _, slot in best_first[:wanted]]
     chosen: list[tuple[int, float]] = []
     said, crowd = _Said(corpus), defaultdict[int, int](int)
     compared: dict[int, int] = {}
