@@ -59,8 +59,7 @@ def is_searched(node: MemoryNode) -> bool:
     index = _about(node).get("index")
     if index is None or index is False:
         return index is None
-    paths = index or [WHOLE]
-    return _holds_text(node, paths[0]) or any(_holds_text(node, path) for path in paths[1:])
+    return any(_holds_text(node, path) for path in index or [WHOLE])
 
 
 def is_searched_whole(node: MemoryNode) -> bool:

@@ -9,10 +9,11 @@ from hybrid_memory.graph.largest import nth_largest, places_of_largest
 
 Rows = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float32]
-# The score of what is compared with nothing, and what no cosine is below, not even about.
+# The score of what is compared with nothing.
 NONE = -9.0
+# No cosine is below this one, and neither is what is about one.
 LEAST = NONE / 2
-# So many are looked at to begin with: fewer cost the same.
+# So many are looked at to begin with at least: fewer would take as long.
 _FEWEST = 16
 
 
