@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hybrid_memory.graph.directions import Direction
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.graph.vectors import VectorTable
 from hybrid_memory.graph.view import GraphView
@@ -227,7 +228,8 @@ def test_of_many_vectors_the_truly_nearest_come_first(graph: UserGraph, memory: 
         if number % 3 == 0:
             table.drop(id_of(number))
         if number % 500 == 0:
-            alike = table.cosines(rows[0])
+            alike = table.cosines(Direction(rows[0]))
+            alike.sharpen(10)
             asked = Question(text="xyzzy", similarities=Similarities(alike.node_ids, alike.scores))
             truth = sorted(
                 (float(rows[int(one.replace("-", ""), 16)] @ rows[0]) for one in table.node_ids()), reverse=True
@@ -472,7 +474,7 @@ def test_an_index_that_followed_every_change_answers_like_a_new_one(rng: random.
             vectors.drop(id_of(number))
         for number in rng.sample(range(1, 60), rng.choice([0, 4, 12])):
             vectors.put(id_of(number), "content", np.array([rng.random() for _ in range(3)], np.float32))
-        compared = vectors.cosines(np.ones(3, np.float32))
+        compared = vectors.cosines(Direction(np.ones(3, np.float32)))
         cosines = Similarities(compared.node_ids, compared.scores)
         fresh = UserMemory(graph)
         for text in ("tea", "Ann's honey lemon in May", "orchestra of the harbour?", "xyzzy"):

@@ -1,12 +1,14 @@
 """Vectors in the process: after any changes, exactly what comparing each with the question gives."""
 
 import random
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from hybrid_memory.graph.cosines import NONE
+from hybrid_memory.graph.cosines import NONE, Cosines
+from hybrid_memory.graph.directions import Direction
 from hybrid_memory.graph.largest import nth_largest
 from hybrid_memory.graph.vectors import UserVectors, VectorTable
 
@@ -20,6 +22,10 @@ def cosine(one: Vector, other: Vector) -> float:
 
 def vector(rng: random.Random) -> Vector:
     return np.array([rng.gauss(0, 1) for _ in range(DIMENSIONS)], dtype=np.float32)
+
+
+def nearest(cosines: Cosines, count: int) -> list[tuple[str, float]]:
+    return list(islice(cosines.best_first(count), count))
 
 
 def test_after_any_changes_the_best_come_first_with_their_cosines(rng: random.Random) -> None:
@@ -38,7 +44,7 @@ def test_after_any_changes_the_best_come_first_with_their_cosines(rng: random.Ra
             expected = {
                 one: max(cosine(stored, question) for stored in fields.values()) for one, fields in model.items()
             }
-            best = list(table.cosines(question).best_first())
+            best = list(table.cosines(Direction(question)).best_first())
             assert sorted(best, key=lambda found: (-found[1], found[0])) == best
             assert dict(best) == pytest.approx(expected, abs=1e-5)
     assert len(table) == len(model) > 200
@@ -48,19 +54,19 @@ def test_the_same_object_names_the_memories_as_long_as_each_stays_where_it_is(rn
     table = VectorTable(DIMENSIONS)
     for number in range(100):
         table.put(f"n{number}", "content", vector(rng))
-    first = table.cosines(vector(rng))
+    first = table.cosines(Direction(vector(rng)))
     for number in range(50):
         table.drop(f"n{number}")
     table.put("n3", "content", vector(rng))
-    then = table.cosines(vector(rng))
+    then = table.cosines(Direction(vector(rng)))
     assert then.node_ids is first.node_ids
     assert {then.node_ids[place] for place in np.flatnonzero(then.scores > NONE).tolist()} == set(table.node_ids())
     for number in range(50, 100):
         table.drop(f"n{number}")
-    last = table.cosines(vector(rng))
+    last = table.cosines(Direction(vector(rng)))
     assert last.node_ids is not first.node_ids
     assert len(last.node_ids) < 50
-    assert [found for found, _ in last.nearest(9)] == ["n3"]
+    assert [found for found, _ in nearest(last, 9)] == ["n3"]
 
 
 @pytest.mark.parametrize("fields", [["content"], ["content", "title", "body"]])
@@ -84,10 +90,12 @@ def test_of_many_the_first_are_the_truly_nearest(fields: list[str], rng: random.
         question = (rng.choice(topics) + draw.standard_normal(dimensions)).astype(np.float32)
         best = {one: max(cosine(stored, question) for stored in own.values()) for one, own in truth.items()}
         for count in (1, 10, 300, len(best)):
-            found = table.cosines(question).nearest(count)
+            found = nearest(table.cosines(Direction(question)), count)
             assert [best[one] for one, _ in found] == pytest.approx(sorted(best.values())[::-1][:count], abs=1e-5)
             assert dict(found) == pytest.approx({one: best[one] for one, _ in found}, abs=1e-5)
-        scores = table.cosines(question).scores
+        compared = table.cosines(Direction(question))
+        compared.sharpen(10)
+        scores = compared.scores
         assert sum(scores > NONE) == len(best)
         assert sorted(scores.tolist())[-10:] == pytest.approx(sorted(best.values())[-10:], abs=1e-5)
 
@@ -98,18 +106,20 @@ def test_what_has_no_direction_or_another_length_is_as_good_as_none() -> None:
     table.put("short", "content", np.ones(2, dtype=np.float32))
     assert len(table) == 0
     table.put("huge", "content", np.full(DIMENSIONS, 3e38, dtype=np.float32))
-    [(found, alike)] = table.cosines(np.ones(DIMENSIONS, dtype=np.float32)).nearest(2)
+    [(found, alike)] = nearest(table.cosines(Direction(np.ones(DIMENSIONS, dtype=np.float32))), 2)
     assert found == "huge"
     assert alike == pytest.approx(1.0, abs=1e-5)
-    assert table.cosines(np.zeros(DIMENSIONS, dtype=np.float32)).nearest(2) == []
-    assert table.cosines(np.ones(2, dtype=np.float32)).nearest(2) == []
+    assert nearest(table.cosines(Direction(np.zeros(DIMENSIONS, dtype=np.float32))), 2) == []
+    assert nearest(table.cosines(Direction(np.ones(2, dtype=np.float32))), 2) == []
 
 
 def test_equal_ones_come_in_the_order_of_their_ids() -> None:
     table, same = VectorTable(2), np.array([1, 1], dtype=np.float32)
     for number in random.Random(1).sample(range(300), 300):
         table.put(f"{number:03d}", "content", same)
-    assert [found for found, _ in table.cosines(same).best_first()] == [f"{number:03d}" for number in range(300)]
+    assert [found for found, _ in table.cosines(Direction(same)).best_first()] == [
+        f"{number:03d}" for number in range(300)
+    ]
 
 
 def test_vectors_of_several_models_and_lengths_do_not_meet() -> None:

@@ -1,19 +1,20 @@
 """How alike memories are to a question: about, for all of them, and exactly for those that it matters of."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_memory.graph.largest import nth_largest
+from hybrid_memory.graph.largest import nth_largest, places_of_largest
 
 Rows = npt.NDArray[np.intp]
 Scores = npt.NDArray[np.float32]
-# No cosine is so small: that of what is compared with nothing.
+# The score of what is compared with nothing.
 NONE = -9.0
-# So many of the nearest have their true cosines to begin with.
-FEWEST_SHARP = 32
+# No cosine is below this one, and neither is what is about one.
+LEAST = NONE / 2
+# So many are looked at to begin with at least: fewer would take as long.
+_FEWEST = 16
 
 
 class Cosines:
@@ -38,20 +39,11 @@ class Cosines:
         self.scores = scores
         self._off = off
         self._exactly = exactly
-        self._sharp = 0
 
     def sharpen(self, count: int) -> None:
-        """Have the true scores of the nearest: so many, and all that are as near as the last of them.
-
-        Nothing else is as near: who is, is no further below the last of the approximate ones than both may be off.
-        """
-        scores = self.scores
-        if self._exactly is None or not self._off or count <= self._sharp:
-            return
-        least = nth_largest(scores, count) if count < len(scores) else NONE / 2
-        places = np.flatnonzero(scores >= max(least - 2 * self._off, NONE / 2))
-        scores[places] = self._exactly(places)
-        self._sharp = count
+        """Have the true scores of the nearest: so many, and all that are as near as the last of them."""
+        if self._exactly is not None:
+            self._nearest(count)
 
     def best_first(self, expected: int = 64) -> Iterator[tuple[str, float]]:
         """The most alike first; of equals the one with the smaller id, so that the order is always the same.
@@ -59,23 +51,32 @@ class Cosines:
         Args:
             expected: how many will be looked at, most likely.
         """
-        scores = self.scores
-        taken, wanted = 0, max(expected, FEWEST_SHARP)
+        taken, wanted = 0, max(expected, _FEWEST)
         while True:
             # Sorting all of a large user for ten of them would cost more than comparing.
-            self.sharpen(wanted)
-            least = nth_largest(scores, wanted) if wanted < len(scores) else NONE
-            places = np.flatnonzero(scores >= max(least, NONE / 2))
+            places = self._nearest(wanted)
+            scores = self.scores[places]
+            if wanted < len(places):
+                # Others may be nearer than what is behind the last of these.
+                sure = scores >= nth_largest(scores, wanted)
+                places, scores = places[sure], scores[sure]
             ids = (self.node_ids[place] for place in places.tolist())
-            ordered = sorted(zip((-scores[places]).tolist(), ids, strict=True))
-            yield from ((node_id, -negative) for negative, node_id in ordered[taken:])
-            if wanted >= len(scores):
+            ordered = sorted(zip((-scores).tolist(), ids, strict=True))
+            for negative, node_id in ordered[taken:]:
+                yield node_id, -negative
+            if len(ordered) < wanted or wanted >= len(self.scores):
                 return
             taken, wanted = len(ordered), wanted * 8
 
-    def nearest(self, count: int) -> list[tuple[str, float]]:
-        """The first of these."""
-        return list(islice(self.best_first(count), count))
+    def _nearest(self, count: int) -> Rows:
+        """Where the nearest are: so many, all that are as near as the last of them, and some more; exact by now.
+
+        Nothing else is as near: who is, is no further below the last of the approximate ones than both may be off.
+        """
+        places = places_of_largest(self.scores, count, 2 * self._off, LEAST)
+        if self._exactly is not None:
+            self.scores[places] = self._exactly(places)
+        return places
 
 
 NOTHING = Cosines((), np.empty(0, dtype=np.float32))

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import simsimd
 
-Vector = npt.NDArray[np.float32]
-_MOST_STEPS = 127
+from hybrid_memory.graph.directions import Direction, Vector, quantised
+
 # What sums in single precision lose, for vectors of any length.
 _ROUNDING = 1e-5
 
@@ -31,7 +31,7 @@ class QuantisedRows:
 
     def put(self, row: int, unit: Vector) -> None:
         """Keep a vector of length one."""
-        self._steps[row], self._step[row], self._off[row] = _quantised(unit)
+        self._steps[row], self._step[row], self._off[row] = quantised(unit)
         self._furthest_off = None
 
     def drop(self, row: int) -> None:
@@ -39,9 +39,9 @@ class QuantisedRows:
         self._off[row] = 0.0
         self._furthest_off = None
 
-    def products(self, unit: Vector, rows: int) -> tuple[Vector, float]:
-        """About the products of a vector of length one with the first rows, and how far off they are at most."""
-        steps, step, off = _quantised(unit)
+    def products(self, question: Direction, rows: int) -> tuple[Vector, float]:
+        """About the products of a direction with the first rows, and how far off they are at most."""
+        steps, step, off = question.quantised
         products = np.empty((1, rows), dtype=np.float32)
         simsimd.cdist(steps[np.newaxis], self._steps[:rows], "dot", out=products)
         about: Vector = products[0]
@@ -50,11 +50,3 @@ class QuantisedRows:
         if self._furthest_off is None:
             self._furthest_off = float(self._off.max())
         return about, off + (1 + off) * self._furthest_off + _ROUNDING
-
-
-def _quantised(unit: Vector) -> tuple[npt.NDArray[np.int8], np.float32, float]:
-    """A vector in steps, how large they are, and how far it is from the vector itself."""
-    step = np.float32(np.abs(unit).max() / _MOST_STEPS)
-    steps = np.rint(unit / step)
-    off = unit - steps * step
-    return steps.astype(np.int8), step, float(np.sqrt(off @ off))

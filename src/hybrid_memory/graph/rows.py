@@ -5,6 +5,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from hybrid_memory.graph.delta import Delta, EdgeKey, edge_key
+from hybrid_memory.graph.layered import Layered
 from hybrid_memory.models import MemoryNode, Relationship
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ class Rows:
     """
 
     def __init__(self) -> None:
-        self.nodes: dict[str, MemoryNode] = {}
-        self.outgoing: dict[str, Sequence[Relationship]] = {}
-        self.incoming: dict[str, Sequence[Relationship]] = {}
+        self.nodes = Layered[MemoryNode]()
+        self.outgoing = Layered[Sequence[Relationship]]()
+        self.incoming = Layered[Sequence[Relationship]]()
         self.expiring: dict[str, datetime] = {}
         self.edge_count = 0
         self.touched: dict[str, None] = {}

@@ -153,8 +153,8 @@ class UserGraph:
             return Delta(
                 incarnation=self._incarnation,
                 version=self._version,
-                nodes=list(self._rows.nodes.values()),
-                relationships=list(chain.from_iterable(self._rows.outgoing.values())),
+                nodes=list(self._rows.nodes.merged().values()),
+                relationships=list(chain.from_iterable(self._rows.outgoing.merged().values())),
                 complete=True,
             )
 

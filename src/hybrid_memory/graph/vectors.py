@@ -5,12 +5,12 @@ thread, the manager's home loop.
 """
 
 from collections.abc import Container, Iterator
-from math import isfinite, sqrt
 
 import numpy as np
 
-from hybrid_memory.graph.cosines import FEWEST_SHARP, NONE, NOTHING, Cosines, Rows, Scores
-from hybrid_memory.graph.quantised import QuantisedRows, Vector
+from hybrid_memory.graph.cosines import NONE, NOTHING, Cosines, Rows, Scores
+from hybrid_memory.graph.directions import Direction, Vector, unit_of
+from hybrid_memory.graph.quantised import QuantisedRows
 
 _FIRST_ROWS = 64
 # Up to here comparing exactly takes no longer.
@@ -28,6 +28,7 @@ class VectorTable:
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
+        self._silent_known: Rows | None = None
         self._begin()
 
     def __len__(self) -> int:
@@ -43,7 +44,7 @@ class VectorTable:
 
     def put(self, node_id: str, field: str, vector: Vector) -> None:
         """Keep a vector; one without a direction, or of another length, is as good as none."""
-        unit = _unit(vector)
+        unit = unit_of(vector)
         if unit is not None and unit.size == self.dimensions:
             own = self._rows.setdefault(node_id, {})
             if field not in own:
@@ -55,18 +56,19 @@ class VectorTable:
         for row in self._rows.pop(node_id, {}).values():
             self._node_ids[row] = _NOBODY
             self._silent[row], self._first[row] = True, row
+            self._silent_known = None
             self._quantised.drop(row)
             self._gone += 1
         if self._gone > max(_FIRST_ROWS, len(self._node_ids) // 2):
             self._close_up()
 
-    def cosines(self, question: Vector) -> Cosines:
-        """The cosine of a question with every memory that has a vector, exact for the nearest."""
-        unit = _unit(question)
+    def cosines(self, question: Direction) -> Cosines:
+        """The cosine of a question with every memory that has a vector; of many about, until they are sharpened."""
+        unit = question.unit
         if not self._rows or unit is None or unit.size != self.dimensions:
             return NOTHING
         count = len(self._node_ids)
-        matrix, first, silent = self._matrix[:count], self._first, np.flatnonzero(self._silent[:count])
+        matrix, first, silent = self._matrix[:count], self._first, self._silent_rows()
 
         def by_memory(scores: Scores) -> Scores:
             if len(silent):
@@ -86,10 +88,8 @@ class VectorTable:
         if count <= _FEW:
             # `@` wakes a thread per core for a product that takes less time than waiting for them on a busy machine.
             return Cosines(self._node_ids, by_memory(np.vecdot(matrix, unit)))
-        about, off = self._quantised.products(unit, count)
-        cosines = Cosines(self._node_ids, by_memory(about), off, exactly)
-        cosines.sharpen(FEWEST_SHARP)
-        return cosines
+        about, off = self._quantised.products(question, count)
+        return Cosines(self._node_ids, by_memory(about), off, exactly)
 
     def _begin(self) -> None:
         self._matrix = np.zeros((_FIRST_ROWS, self.dimensions), dtype=np.float32)
@@ -99,6 +99,7 @@ class VectorTable:
         # The row of the same memory's first vector; and which rows say nothing by themselves: others than these.
         self._first: Rows = np.zeros(_FIRST_ROWS, np.intp)
         self._silent = np.zeros(_FIRST_ROWS, np.bool_)
+        self._silent_known = None
         self._rows: dict[str, dict[str, int]] = {}
         self._gone = 0
 
@@ -110,8 +111,16 @@ class VectorTable:
             )
             self._quantised.grow()
         self._first[row], self._silent[row] = (row, False) if first is None else (first, True)
+        if first is not None:
+            self._silent_known = None
         self._node_ids.append(node_id if first is None else _NOBODY)
         return row
+
+    def _silent_rows(self) -> Rows:
+        """Looked for again when there may be others."""
+        if self._silent_known is None:
+            self._silent_known = np.flatnonzero(self._silent)
+        return self._silent_known
 
     def _set(self, row: int, unit: Vector) -> None:
         self._matrix[row] = unit
@@ -164,10 +173,3 @@ class UserVectors:
     def sizes(self, model: str) -> dict[int, int]:
         """How many memories have a vector of a model, by the length of the vectors."""
         return {table.dimensions: len(table) for (name, _), table in self._tables.items() if name == model and table}
-
-
-def _unit(vector: Vector) -> Vector | None:
-    """The same direction at length one; None where there is no direction. The squares of large numbers need room."""
-    whole = vector.astype(np.float64)
-    length = sqrt(whole @ whole)
-    return (whole / length).astype(np.float32) if isfinite(length) and length > 0 else None

@@ -8,6 +8,7 @@ from operator import is_not
 from weakref import ref
 
 from hybrid_memory.graph.delta import edge_key
+from hybrid_memory.graph.layered import Layered
 from hybrid_memory.graph.rows import Rows
 from hybrid_memory.models import MemoryNode, Relationship
 
@@ -48,7 +49,8 @@ class GraphView:
         self.version = version
         self._rows = rows.copy()
         self.expired = [node_id for node_id, expires_at in rows.expiring.items() if expires_at <= at]
-        self._rows.remove(self.expired)
+        if self.expired:
+            self._rows.remove(self.expired)
         self.journal, self.entry = journal, len(journal or ())
         self._holds_until = min(self._rows.expiring.values(), default=_NEVER)
         self._changes: tuple[ref[GraphView], Changes] | None = None
@@ -59,8 +61,12 @@ class GraphView:
         """What is different from an earlier snapshot of the same graph; found out once for all who follow both."""
         known = self._changes
         if known is None or known[0]() is not earlier or earlier is None:
-            before: Mapping[str, MemoryNode] = {} if earlier is None else earlier.nodes_by_id
-            changes = _difference(before, self.nodes_by_id, self._may_differ(earlier))
+            before = Layered[MemoryNode]() if earlier is None else earlier.nodes_by_id
+            after, may_differ = self.nodes_by_id, self._may_differ(earlier)
+            if may_differ is None:
+                changes = _difference(before.merged(), after.merged())
+            else:
+                changes = _difference_among(may_differ, before, after)
             if earlier is None:
                 return changes
             # Weakly: a snapshot must not keep all that were before it.
@@ -81,10 +87,10 @@ class GraphView:
 
     def nodes(self) -> Iterator[MemoryNode]:
         """Memories and stubs, in no order."""
-        return iter(self._rows.nodes.values())
+        return iter(self._rows.nodes.merged().values())
 
     @property
-    def nodes_by_id(self) -> Mapping[str, MemoryNode]:
+    def nodes_by_id(self) -> Layered[MemoryNode]:
         """The same by their ids."""
         return self._rows.nodes
 
@@ -111,7 +117,7 @@ class GraphView:
     def edges(self) -> tuple[Relationship, ...]:
         """All relationships in the order of their keys."""
         if self._edges is None:
-            self._edges = tuple(sorted(chain.from_iterable(self._rows.outgoing.values()), key=edge_key))
+            self._edges = tuple(sorted(chain.from_iterable(self._rows.outgoing.merged().values()), key=edge_key))
         return self._edges
 
     def edges_of(self, node_id: str) -> Iterator[Relationship]:
@@ -126,14 +132,17 @@ def _by_age(node: MemoryNode) -> tuple[datetime, str]:
     return node.created_at or _NEVER, node.node_id
 
 
-def _difference(
-    before: Mapping[str, MemoryNode], after: Mapping[str, MemoryNode], may_differ: Iterable[str] | None
+def _difference_among(
+    may_differ: Iterable[str], before: Mapping[str, MemoryNode], after: Mapping[str, MemoryNode]
 ) -> Changes:
-    """Nodes that stayed are the same objects. Where it is not known which may have changed, all are looked at."""
-    if may_differ is not None:
-        pairs = [(before.get(node_id), after.get(node_id)) for node_id in may_differ]
-        different = [(old, new) for old, new in pairs if old is not new]
-        return Changes([old for old, _ in different if old], [new for _, new in different if new])
+    """Nodes that stayed are the same objects."""
+    pairs = [(before.get(node_id), after.get(node_id)) for node_id in may_differ]
+    different = [(old, new) for old, new in pairs if old is not new]
+    return Changes([old for old, _ in different if old], [new for _, new in different if new])
+
+
+def _difference(before: Mapping[str, MemoryNode], after: Mapping[str, MemoryNode]) -> Changes:
+    """The same where it is not known which may have changed: all are looked at."""
     new = list(compress(after.values(), map(is_not, map(before.get, after), after.values())))
     old = [before[node.node_id] for node in new if node.node_id in before]
     if len(after) - len(new) != len(before) - len(old):

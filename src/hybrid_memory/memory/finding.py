@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
-from itertools import islice
+from functools import partial
 from typing import Any, Literal
 
 from hybrid_memory.errors import InvalidInput, StorageUnavailable
+from hybrid_memory.graph.cosines import Cosines
+from hybrid_memory.graph.view import GraphView
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.large_users import LargeUsers
@@ -56,22 +57,26 @@ class Finding:
             raise InvalidInput("query must say something, or vector must be given")
         if not 1 <= limit <= MOST_HITS:
             raise InvalidInput(f"limit must be a whole number from 1 to {MOST_HITS}, not {limit!r}")
-        filters = Filters(
-            context_types=types_of(context_types),
-            required_tags=tags_of(tags),
-            thread_id=None if thread_id is None else self._border.thread_id(thread_id),
-            metadata=self._border.mapping(metadata, "metadata"),
-            since=None if since is None else self._border.moment(since, "since"),
-            until=None if until is None else self._border.moment(until, "until"),
-            admits=admits,
-        )
+        conditions = (context_types, tags, thread_id, metadata, since, until, admits)
+        filters = EVERYTHING
+        if any(condition is not None for condition in conditions):
+            filters = Filters(
+                context_types=types_of(context_types),
+                required_tags=tags_of(tags),
+                thread_id=None if thread_id is None else self._border.thread_id(thread_id),
+                metadata=self._border.mapping(metadata, "metadata"),
+                since=None if since is None else self._border.moment(since, "since"),
+                until=None if until is None else self._border.moment(until, "until"),
+                admits=admits,
+            )
         given = None if vector is None else self._border.vector(vector, "vector")
-        question = Question(text=text, filters=filters, limit=limit, explain=explain)
-        hits = await self._found_in_postgres(owner, question, given)
+        asked = partial(Question, text=text, filters=filters, limit=limit, explain=explain)
+        hits = await self._found_in_postgres(owner, asked, given)
         if hits is None:
             memory = await self._sessions.opened(owner)
-            hits = memory.ranked(await self._compared(memory, question, given))
-        self._accesses.count(owner, (hit.node.node_id for hit in hits))
+            similarities = await self._compared(memory, text, given, limit=limit, filters=filters)
+            hits = memory.ranked(asked(similarities=similarities))
+        self._accesses.count(owner, [hit.node.node_id for hit in hits])
         return hits
 
     async def ranked(
@@ -91,25 +96,40 @@ class Finding:
             alike = await self._vectors.cosines(memory, query, None)
             if alike is None:
                 return []
-            there = memory.snapshot()
-            near = ((there.memory(node_id), cosine) for node_id, cosine in alike.best_first(most))
-            return list(islice(((node, cosine) for node, cosine in near if node is not None and admits(node)), most))
-        question = Question(text=query, filters=Filters(admits=admits), limit=most, near_copies=True)
-        return [(hit.node, hit.score) for hit in memory.ranked(await self._compared(memory, question, None))]
+            return _nearest(memory.snapshot(), alike, admits, most)
+        filters = Filters(admits=admits)
+        similarities = await self._compared(memory, query, None, limit=most, filters=filters)
+        question = Question(text=query, similarities=similarities, filters=filters, limit=most, near_copies=True)
+        return [(hit.node, hit.score) for hit in memory.ranked(question)]
 
     async def _found_in_postgres(
-        self, owner: str, question: Question, vector: Sequence[float] | None
+        self, owner: str, asked: Callable[[], Question], vector: Sequence[float] | None
     ) -> list[RecallHit] | None:
         """What is found for a user who is too large to be held; None for everybody else, and without Postgres."""
         with suppress(StorageUnavailable):
             if self._large is not None and await self._large.includes(owner):
-                return await self._large.hits(owner, question, vector)
+                return await self._large.hits(owner, asked(), vector)
         return None
 
-    async def _compared(self, memory: UserMemory, question: Question, vector: Sequence[float] | None) -> Question:
-        """The question with the vectors it is like, if there are any; exactly for all that may be among the hits."""
-        alike = await self._vectors.cosines(memory, question.text or "", vector)
+    async def _compared(
+        self, memory: UserMemory, text: str, vector: Sequence[float] | None, *, limit: int, filters: Filters
+    ) -> Similarities | None:
+        """The vectors a question is like, if there are any; exactly for all that may be among the hits."""
+        alike = await self._vectors.cosines(memory, text, vector)
         if alike is None:
-            return question
-        alike.sharpen(looked_at(question.limit) if question.filters == EVERYTHING else len(alike.scores))
-        return replace(question, similarities=Similarities(alike.node_ids, alike.scores))
+            return None
+        alike.sharpen(looked_at(limit) if filters.admit_all else len(alike.scores))
+        return Similarities(alike.node_ids, alike.scores)
+
+
+def _nearest(
+    there: GraphView, alike: Cosines, admits: Callable[[MemoryNode], bool], most: int
+) -> list[tuple[MemoryNode, float]]:
+    found: list[tuple[MemoryNode, float]] = []
+    for node_id, cosine in alike.best_first(most):
+        node = there.memory(node_id)
+        if node is not None and admits(node):
+            found.append((node, cosine))
+            if len(found) == most:
+                break
+    return found

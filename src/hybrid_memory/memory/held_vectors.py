@@ -103,7 +103,9 @@ class HeldVectors:
         held.vectors.version = kept.version
 
     def _entered(self, user_id: str) -> _Held:
-        held = self._users.setdefault(user_id, _Held())
+        held = self._users.get(user_id)
+        if held is None:
+            held = self._users[user_id] = _Held()
         self._users.move_to_end(user_id)
         while len(self._users) > self._most_users:
             self._users.popitem(last=False)

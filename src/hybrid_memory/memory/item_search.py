@@ -110,7 +110,7 @@ class ItemSearch:
         page = best[wanted.offset : wanted.most]
         if wanted.query:
             for one in {node.user_id for node, _ in page}:
-                self._accesses.count(one, (node.node_id for node, _ in page if node.user_id == one))
+                self._accesses.count(one, [node.node_id for node, _ in page if node.user_id == one])
         return page
 
     async def namespaces(self, prefix: Namespace, *, strong: bool) -> set[Namespace]:

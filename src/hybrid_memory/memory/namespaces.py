@@ -38,6 +38,7 @@ class Namespaces:
     def __init__(self, border: Border) -> None:
         self._border = border
         self._known_address = lru_cache(maxsize=_ADDRESSES)(self._checked_address)
+        self._known_owner = lru_cache(maxsize=_ADDRESSES)(self._checked_owner)
 
     def address(self, namespace: Sequence[str], key: str) -> ItemAddress:
         """The address of an item.
@@ -60,13 +61,10 @@ class Namespaces:
             UnfitNamespace: it cannot be one.
         """
         try:
-            for label in namespace:
-                text_of(label, "a label of the namespace")
-            if is_of_a_user(namespace):
-                return self._user(namespace[1])
-        except InvalidInput as error:
-            raise UnfitNamespace(str(error)) from None
-        return STORE_OWNERS + (namespace[0] if namespace else "")
+            return self._known_owner(namespace)
+        except TypeError:
+            # A list as a label, say: nothing to be remembered, and refused.
+            return self._checked_owner(namespace)
 
     def owner_below(self, prefix: Namespace) -> str | None:
         """Whose all items below are; None when they are of several owners."""
@@ -78,6 +76,16 @@ class Namespaces:
         """A namespace whose items are a user's memories."""
         user = self._border.user_id(user_id)
         return (USERS_ROOTS[0], user.replace("%", "%25").replace(".", "%2E"), *rest)
+
+    def _checked_owner(self, namespace: Namespace) -> str:
+        try:
+            for label in namespace:
+                text_of(label, "a label of the namespace")
+            if is_of_a_user(namespace):
+                return self._user(namespace[1])
+        except InvalidInput as error:
+            raise UnfitNamespace(str(error)) from None
+        return STORE_OWNERS + (namespace[0] if namespace else "")
 
     def _checked_address(self, labels: Namespace, key: str) -> ItemAddress:
         owner = self.owner_of(labels)

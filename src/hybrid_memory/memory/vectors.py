@@ -11,6 +11,7 @@ from hybrid_memory.embeddings.embedder import Embedder, Vector
 from hybrid_memory.embeddings.guarded import GuardedEmbedder
 from hybrid_memory.errors import EmbeddingError, HybridMemoryError, InvalidInput, StorageUnavailable
 from hybrid_memory.graph.cosines import NOTHING, Cosines
+from hybrid_memory.graph.directions import Direction
 from hybrid_memory.graph.vectors import UserVectors
 from hybrid_memory.memory.border import GIVEN_VECTOR
 from hybrid_memory.memory.embedding import Embedding, Texts
@@ -75,7 +76,7 @@ class Vectors:
         self._embedder = embedder
         self._pipeline = pipeline
         self._older = older
-        self._questions: OrderedDict[tuple[str, str, str], Vector] = OrderedDict()
+        self._questions: OrderedDict[tuple[str, str, str], Direction] = OrderedDict()
         self._filled: dict[str, tuple[str, int]] = {}
 
     @property
@@ -124,9 +125,11 @@ class Vectors:
         question = await self._question(memory.user_id, model, text)
         if question is None:
             return None
-        if not vectors.sizes(model):
-            await self._fill_from_cache(memory, vectors, Space(model, question.size))
-        table = vectors.table(model, question.size)
+        dimensions = question.vector.size
+        table = vectors.table(model, dimensions)
+        if not table and not vectors.sizes(model):
+            await self._fill_from_cache(memory, vectors, Space(model, dimensions))
+            table = vectors.table(model, dimensions)
         return NOTHING if table is None else table.cosines(question)
 
     async def close(self) -> None:
@@ -147,7 +150,7 @@ class Vectors:
                 known = " and ".join(map(str, sorted(sizes)))
                 raise InvalidInput(f"vector has {question.size} dimensions, those of the memories have {known}")
             return NOTHING
-        return table.cosines(question)
+        return table.cosines(Direction(question))
 
     async def _current(self, memory: UserMemory) -> UserVectors:
         """The user's vectors, or what there is of them while the database does not answer."""
@@ -175,18 +178,20 @@ class Vectors:
 
     async def question(self, user_id: str, text: str) -> Vector | None:
         """A question as a vector of the present model; None when there is none."""
-        return await self._question(user_id, self.model, text) if text.strip() else None
+        question = await self._question(user_id, self.model, text) if text.strip() else None
+        return None if question is None else question.vector
 
-    async def _question(self, user_id: str, model: str, text: str) -> Vector | None:
+    async def _question(self, user_id: str, model: str, text: str) -> Direction | None:
         key = (user_id, model, text)
         if key not in self._questions:
             embedder = self._embedder if model == self.model else self._older.of(model)
             if embedder is None:
                 return None
             try:
-                self._questions[key] = await embedder.query(text[:LONGEST_TEXT], timeout=_QUESTION_SECONDS)
+                vector = await embedder.query(text[:LONGEST_TEXT], timeout=_QUESTION_SECONDS)
             except EmbeddingError:
                 return None
+            self._questions[key] = Direction(vector)
             if len(self._questions) > _MOST_QUESTIONS:
                 self._questions.popitem(last=False)
         self._questions.move_to_end(key)

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hybrid_memory.graph.cosines import NONE, Scores
-from hybrid_memory.recall.columns import Columns, Flags, Floats, Slots
+from hybrid_memory.graph.cosines import LEAST, Scores
+from hybrid_memory.recall.columns import NOBODY, Columns, Flags, Floats, Slots
 from hybrid_memory.recall.moments import Span
 
 # Where all vectors are about as near, none is far.
 _LEAST_SPREAD = 0.5
-# What is compared with nothing has no cosine.
-_NO_COSINE = NONE / 2
 
 
 def vector_scores(columns: Columns, by_place: Scores, neighbour: float) -> tuple[Floats, Flags]:
@@ -21,25 +19,29 @@ def vector_scores(columns: Columns, by_place: Scores, neighbour: float) -> tuple
     """
     used = columns.used
     near = by_place.take(columns.place[:used])
-    there: Flags = near > _NO_COSINE
+    there: Flags = near > LEAST
 
     def beside(neighbours: Slots) -> Floats:
         """Itself, where there is none."""
         found = near.take(neighbours[:used])
-        return np.where(found > _NO_COSINE, found, near)
+        return np.where(found > LEAST, found, near)
 
     if columns.turns:
         mixed = near + np.float32(neighbour) * beside(columns.earlier)
         mixed += np.float32(neighbour) * beside(columns.later)
     else:
         mixed = near * np.float32(1 + 2 * neighbour)
-    among = mixed[there]
+    all_there = bool(there[NOBODY + 1 :].all())
+    among = mixed[NOBODY + 1 :] if all_there else mixed[there]
     if not len(among):
         return np.zeros(used, np.float32), there
     nearest = float(among.max())
     farthest = min(float(among.min()), nearest - _LEAST_SPREAD)
     mixed -= np.float32(farthest)
     mixed *= np.float32(1 / (nearest - farthest))
+    if all_there:
+        mixed[NOBODY] = 0.0
+        return mixed, there
     return np.maximum(mixed, 0.0, out=mixed), there
 
 

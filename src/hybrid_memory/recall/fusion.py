@@ -98,12 +98,17 @@ class Whatever:
             self._columns, self._added, self._known = columns, np.zeros(room, np.float32), 0
         if self._known < columns.used:
             new = slice(self._known, columns.used)
-            total(of_itself(columns, new, self.weights).values(), self._added[new])
+            self._added[new] = total(*of_itself(columns, new, self.weights).values())
             self._known = columns.used
         return self._added[: columns.used]
 
 
-def total(arms: Iterable[Arm], scores: Floats) -> Floats:
+def total(first: Arm, *others: Arm) -> Floats:
+    """The weighted sum."""
+    return add(others, first.weight * first.scores)
+
+
+def add(arms: Iterable[Arm], scores: Floats) -> Floats:
     """The weighted sum, added to what there is."""
     for arm in arms:
         scores += arm.weight * arm.scores

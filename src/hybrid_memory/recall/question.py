@@ -34,6 +34,11 @@ class Filters:
     namespace: tuple[str, ...] | None = None
     admits: Callable[[MemoryNode], bool] | None = None
 
+    @property
+    def admit_all(self) -> bool:
+        """Whether every memory is looked at."""
+        return self is EVERYTHING or self == EVERYTHING
+
     def admit(self, node: MemoryNode, now: datetime) -> bool:
         """Whether a memory is looked at."""
         return (
@@ -91,7 +96,7 @@ class Question:
 
     text: str | None = None
     similarities: Similarities | None = None
-    filters: Filters = field(default_factory=Filters)
+    filters: Filters = EVERYTHING
     limit: int = 10
     min_score: float | None = None
     graph: bool = True

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hybrid_memory.graph.view import GraphView
-from hybrid_memory.models import MemoryNode, RecallHit
+from hybrid_memory.models import RecallHit
 from hybrid_memory.recall.arms import time_scores, vector_scores
 from hybrid_memory.recall.columns import Columns, Flags, Floats, Slots
 from hybrid_memory.recall.corpus import Corpus, distinct, hours
 from hybrid_memory.recall.explaining import Explainer
-from hybrid_memory.recall.fusion import Arm, Arms, Whatever, normalised, of_conversation, of_itself, total
+from hybrid_memory.recall.fusion import Arm, Arms, Whatever, add, normalised, of_conversation, of_itself, total
 from hybrid_memory.recall.graph_arm import GraphArm
 from hybrid_memory.recall.language import plain_words
 from hybrid_memory.recall.lexical import Bm25
 from hybrid_memory.recall.moments import Span, may_name_times, spans
-from hybrid_memory.recall.question import EVERYTHING, Question
+from hybrid_memory.recall.question import Question
 from hybrid_memory.recall.relevance import LEAST_VITALITY, vitality
 from hybrid_memory.recall.selection import Fit, best, page
 
@@ -61,17 +61,16 @@ class Search:
         self._took("fusion", started)
         self._timings["fusion"] -= arms
         started = perf_counter()
-        admitted = None if self._question.filters == EVERYTHING else self._admitted
+        admitted = None if self._question.filters.admit_all else self._admitted
         ranked, highest = best(self._corpus, fit, self._question.limit, admitted)
         chosen = page(self._corpus, ranked, self._question.limit, self._weights)
         self._took("selection", started)
         share = self._sure / highest if highest > 0 else 0.0
-        explain = self._explainer().of if self._question.explain else _nothing
-        nodes = ((slot, self._corpus.node_at(slot), score) for slot, score in chosen)
-        return [
-            RecallHit(node=node, score=min(1.0, score * share), explanation=explain(slot, node))
-            for slot, node, score in nodes
-        ]
+        found = [(slot, self._corpus.node_at(slot), min(1.0, score * share)) for slot, score in chosen]
+        if not self._question.explain:
+            return [RecallHit(node=node, score=score) for _, node, score in found]
+        why = self._explainer().of
+        return [RecallHit(node=node, score=score, explanation=why(slot, node)) for slot, node, score in found]
 
     def _near(self) -> bool:
         near = self._question.similarities
@@ -90,7 +89,7 @@ class Search:
         corpus, w = self._corpus, self._weights
         columns = corpus.columns
         session, there = self._words(), self._vectors()
-        matched = total(self._arms.values(), np.zeros(columns.used, np.float32))
+        matched = total(*self._arms.values())
         found: Flags = matched > 0
         if there is not None:
             found |= there
@@ -103,7 +102,7 @@ class Search:
             return Fit(np.full(len(found), _NOT_FOUND, np.float32), 1.0, matched.__getitem__)
         further |= of_conversation(columns, matched, session, corpus.speakers_named(self._words_said), w)
         self._arms |= further
-        fit = total(further.values(), matched + self._whatever)
+        fit = add(further.values(), matched + self._whatever)
         np.maximum(fit, 0.0, out=fit)
         fit[~found] = _NOT_FOUND
 
@@ -186,10 +185,6 @@ class Search:
 
     def _took(self, part: str, started: float) -> None:
         self._timings[part] = (perf_counter() - started) * 1000
-
-
-def _nothing(_slot: int, _node: MemoryNode) -> None:
-    """Why is not asked."""
 
 
 def _years(columns: Columns) -> tuple[int, int]:

@@ -77,14 +77,19 @@ def _ranked(corpus: Corpus, slots: Slots, scores: Floats, most: int) -> list[Ran
         may_come = most + int(np.argmin([*tied[most - 1 :], False]))
         ids = np.array([corpus.node_at(slot).node_id for slot in slots[order[:may_come]].tolist()])
         order = order[np.lexsort((ids, ages[:may_come], falling[:may_come]))]
-    first = order[:most]
-    ages = -corpus.columns.updated[slots[first]]
-    return list(zip((-scores[first]).tolist(), ages.tolist(), range(most), slots[first].tolist(), strict=False))
+    # What was tied has changed places only with its like.
+    first = falling[:most].tolist(), ages[:most].tolist()
+    return list(zip(*first, range(most), slots[order[:most]].tolist(), strict=False))
 
 
 def page(corpus: Corpus, best_first: Sequence[Ranked], wanted: int, weights: Weights) -> list[tuple[int, float]]:
     """The first ones, each taken back for what it repeats of those before it."""
     session = corpus.columns.session
+    first = [slot for _, _, _, slot in best_first[:wanted]]
+    marks = [word for slot in first for word in corpus.marks_of(slot)]
+    if len(set(marks)) == len(marks) and not session[first].any():
+        # Nothing is repeated, and nothing comes from a session: most pages of facts.
+        return [(slot, max(0.0, -falling)) for falling, _, _, slot in best_first[:wanted]]
     chosen: list[tuple[int, float]] = []
     said, crowd = _Said(corpus), defaultdict[int, int](int)
     compared: dict[int, int] = {}
