@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from hybrid_memory.errors import CheckpointIncomplete
 from hybrid_memory.sqlite.checkpoints.lists import Layout, unfolded
 from hybrid_memory.sqlite.checkpoints.packing import unpacked
-from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, StoredCheckpoint, StoredWrite
+from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, EncodedList, StoredCheckpoint, StoredWrite
 from hybrid_memory.sqlite.connection import Row, Statements
 
 _SMALL_BYTES = 50_000
@@ -186,11 +186,17 @@ class _Values:
         self._layouts = {row.value: row.layout_of_list for row in lists}
         self._elements = {row.value: unpacked(row.content) for row in lists}
 
-    def encoded(self, value: Value) -> Encoded | list[Encoded] | None:
+    def encoded(self, value: Value) -> Encoded | EncodedList | None:
         """A value, or None when a part of it is missing."""
         if value.layout is None:
             return Encoded(value.kind, value.content)
+        found = EncodedList([], [])
         try:
-            return [self._elements[place.row][place.position] for place in unfolded(value.value, self._layouts)]
-        except (KeyError, IndexError):
+            runs = unfolded(value.value, self._layouts)
+            for run in runs:
+                kinds, contents = self._elements[run.row]
+                found.kinds.extend(kinds[run.first : run.first + run.length])
+                found.contents.extend(contents[run.first : run.first + run.length])
+        except KeyError:
             return None
+        return found if len(found.contents) == sum(run.length for run in runs) else None
