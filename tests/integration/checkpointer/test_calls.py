@@ -5,6 +5,7 @@ import copy
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +17,7 @@ from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.langgraph.storing import StoredPut
 from hybrid_memory.settings import Settings
-from hybrid_memory.sqlite.checkpoints import reading
-from hybrid_memory.sqlite.checkpoints.reading import Selection
+from hybrid_memory.sqlite.checkpoints.listing import Listing, Selection
 from hybrid_memory.sqlite.connection import Row, Statements
 from tests.support.checkpoints import Thread, config_of, ids
 
@@ -136,7 +136,7 @@ def test_a_page_takes_the_same_number_of_statements_however_much_is_in_it(checkp
     def statements(size: int) -> int:
         def query(sql: Statements) -> int:
             counted = Counted(sql)
-            assert len(reading.page(counted, Selection("t", ""), None, size)) == size
+            assert len(Listing(Selection("t", "")).page(counted, size)) == size
             return counted.count
 
         return checkpointer._state.database().read_blocking(query)
@@ -147,6 +147,30 @@ def test_a_page_takes_the_same_number_of_statements_however_much_is_in_it(checkp
         thread.put({"messages": list(messages), "document": f"{number}" * 300})
         thread.write([("messages", number)])
     assert 4 <= statements(100) <= statements(7) <= 5
+
+
+@pytest.mark.parametrize("wanted", [Selection("t", ""), Selection("t"), Selection(), Selection(filter='{"step":5}')])
+def test_no_page_takes_more_work_than_the_first(checkpointer: HybridCheckpointer, wanted: Selection) -> None:
+    for thread in (Thread(checkpointer, "t"), Thread(checkpointer, "t", "child"), Thread(checkpointer, "other")):
+        for _ in range(400):
+            thread.put({"a": 1}, {"step": 5})
+    listing = Listing(wanted)
+
+    def work(sql: Statements) -> tuple[int, int]:
+        ticks = count()
+        sql.connection.set_progress_handler(lambda: next(ticks) < 0, 10)
+        try:
+            found = listing.page(sql, 5)
+        finally:
+            sql.connection.set_progress_handler(None)
+        return next(ticks), len(found)
+
+    database = checkpointer._state.database()
+    first, most = database.read_blocking(work)
+    for _ in range(75):
+        taken, found = database.read_blocking(work)
+        assert found == most == 5
+        assert taken < 1.5 * first
 
 
 # Those that read the checkpoints of all threads.

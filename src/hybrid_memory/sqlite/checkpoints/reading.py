@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, NamedTuple
 
@@ -33,17 +32,6 @@ class Value(NamedTuple):
         return Layout.of_row(self.value, self.base, self.layout or "")
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which checkpoints are wanted; None leaves open. `filter` is a JSON object that the metadata must contain."""
-
-    thread_id: str | None = None
-    namespace: str | None = None
-    checkpoint_id: str | None = None
-    before: str | None = None
-    filter: str = "{}"
-
-
 class TooLarge(Enum):
     """In place of a checkpoint that takes a while to read."""
 
@@ -70,25 +58,6 @@ def one_if_small(
         if len(found.body.content) > _SMALL_BYTES or any(found.held.values()):
             return TOO_LARGE
         complete(sql, [found])
-    return found
-
-
-def page(sql: Statements, wanted: Selection, after: StoredCheckpoint | None, size: int) -> list[StoredCheckpoint]:
-    """The next `size` checkpoints after one, newest first."""
-    common = {
-        "thread_id": wanted.thread_id,
-        "checkpoint_id": wanted.checkpoint_id,
-        "before": wanted.before,
-        "filter": wanted.filter,
-        "last_id": after and after.checkpoint_id,
-        "page": size,
-    }
-    if wanted.thread_id is not None and wanted.namespace is not None:
-        rows = sql.rows("checkpoints.page_of_line", namespace=wanted.namespace, **common)
-    else:
-        rows = sql.rows("checkpoints.page", last_line=after and after.line, **common)
-    found = [stored_checkpoint(row) for row in rows]
-    complete(sql, found)
     return found
 
 
