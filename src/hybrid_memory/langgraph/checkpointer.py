@@ -21,7 +21,7 @@ from hybrid_memory.langgraph.threads import ThreadCalls
 from hybrid_memory.sqlite.checkpoints import reading
 from hybrid_memory.sqlite.checkpoints.history import histories
 from hybrid_memory.sqlite.checkpoints.listing import Listing, Selection
-from hybrid_memory.sqlite.checkpoints.reading import TOO_LARGE
+from hybrid_memory.sqlite.checkpoints.reading import NotRead
 from hybrid_memory.sqlite.checkpoints.rows import Address, StoredCheckpoint
 from hybrid_memory.sqlite.connection import Statements
 
@@ -66,7 +66,10 @@ class HybridCheckpointer(ThreadCalls):
         if (opened := self._state.opened) is not None:
             # A small one is read sooner than a thread could be asked to read it.
             found = opened.read_blocking(partial(reading.one_if_small, **self._named(config)))
-            if found is not TOO_LARGE:
+            if found is NotRead.MEDIUM:
+                async with self._turns.one():
+                    return opened.read_blocking(self._getting(config))
+            if found is not NotRead.LARGE:
                 return None if found is None else restored(self._serialisation, found)
         return await (await self._database()).read(self._getting(config))
 

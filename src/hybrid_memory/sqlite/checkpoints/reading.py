@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from hybrid_memory.errors import CheckpointIncomplete
 from hybrid_memory.sqlite.checkpoints.lists import Layout, unfolded
@@ -12,6 +12,8 @@ from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, EncodedList,
 from hybrid_memory.sqlite.connection import Row, Statements
 
 _SMALL_BYTES = 50_000
+# What takes about a millisecond to be read and made into values, and hardly a multiple of it.
+_MEDIUM_BYTES = 100_000
 
 
 class Value(NamedTuple):
@@ -32,13 +34,11 @@ class Value(NamedTuple):
         return Layout.of_row(self.value, self.base, self.layout or "")
 
 
-class TooLarge(Enum):
-    """In place of a checkpoint that takes a while to read."""
+class NotRead(Enum):
+    """In place of a checkpoint that takes a while to read: about a millisecond, or longer."""
 
-    TOO_LARGE = "too large"
-
-
-TOO_LARGE: Literal[TooLarge.TOO_LARGE] = TooLarge.TOO_LARGE
+    MEDIUM = "medium"
+    LARGE = "large"
 
 
 def one(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | None:
@@ -49,15 +49,17 @@ def one(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredC
     return found
 
 
-def one_if_small(
-    sql: Statements, address: Address, checkpoint_id: str | None
-) -> StoredCheckpoint | Literal[TooLarge.TOO_LARGE] | None:
+def one_if_small(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | NotRead | None:
     """The same, unless it takes a while."""
     found = _alone(sql, address, checkpoint_id)
-    if found is not None:
-        if len(found.body.content) > _SMALL_BYTES or any(found.held.values()):
-            return TOO_LARGE
-        complete(sql, [found])
+    if found is None:
+        return None
+    if len(found.body.content) > _SMALL_BYTES:
+        return NotRead.LARGE
+    if wanted := _outside([found]):
+        size = sql.value("checkpoint_values.size_of_versions", wanted=json.dumps(wanted)) or 0
+        return NotRead.MEDIUM if size <= _MEDIUM_BYTES else NotRead.LARGE
+    complete(sql, [found])
     return found
 
 
@@ -121,15 +123,10 @@ def read_values(
     Raises:
         CheckpointIncomplete: one is missing.
     """
-    wanted = {
-        (one.line, channel, version)
-        for one in checkpoints
-        for channel, version in one.held.items()
-        if version and (channels is None or channel in channels)
-    }
+    wanted = _outside(checkpoints, channels)
     if not wanted:
         return
-    found = [Value(*row) for row in sql.rows("checkpoint_values.of_versions", wanted=json.dumps(sorted(wanted)))]
+    found = [Value(*row) for row in sql.rows("checkpoint_values.of_versions", wanted=json.dumps(wanted))]
     rows = with_bases(sql, found)
     values = _Values(rows)
     by_version = {(value.line, value.channel, value.version): value for value in found}
@@ -145,6 +142,20 @@ def read_values(
                     f"of) channel {channel!r}"
                 )
             checkpoint.values[channel] = encoded
+
+
+def _outside(
+    checkpoints: Iterable[StoredCheckpoint], channels: Collection[str] | None = None
+) -> list[tuple[int, str, str]]:
+    """The line, channel and version of each value that lies outside of these checkpoints."""
+    return sorted(
+        {
+            (one.line, channel, version)
+            for one in checkpoints
+            for channel, version in one.held.items()
+            if version and (channels is None or channel in channels)
+        }
+    )
 
 
 class _Values:
