@@ -47,7 +47,7 @@ with recursive chain (value, base, layout) as (
         union
         select chain.value - (run.value ->> 0) from chain, json_each(chain.layout, '$[2]') run)
 select sum(octet_length(v.content)) from parts
-join checkpoint_values v on v.value = parts.value;
+cross join checkpoint_values v on v.value = parts.value;
 
 -- name: bases
 -- The lists that these lists begin with, all the way down; `values` is a JSON array of rows.

@@ -176,7 +176,8 @@ def test_no_page_takes_more_work_than_the_first(checkpointer: HybridCheckpointer
 
 # Those that read the checkpoints of all threads.
 EVERYTHING = {
-    "checkpoints.of_runs", "checkpoints.verify", "checkpoint_inventory.checkpoints", "checkpoint_lines.size_of_threads",
+    "checkpoints.of_runs", "checkpoint_inventory.checkpoints", "checkpoint_lines.size_of_threads",
+    "checkpoints.verify", "checkpoint_values.verify", "checkpoint_writes.verify",
 }  # fmt: skip
 
 
@@ -185,7 +186,8 @@ def test_who_asks_for_one_thread_does_not_look_through_the_others(checkpointer: 
     asked = [
         query
         for query in queries.load("sqlite").values()
-        if re.search(r"\b(from|join|update) checkpoints\b", query.text) and query.name not in EVERYTHING
+        if re.search(r"\b(from|join|update) checkpoint(s|_values|_writes)\b", query.text)
+        and query.name not in EVERYTHING
     ]
     assert asked
 
@@ -194,7 +196,7 @@ def test_who_asks_for_one_thread_does_not_look_through_the_others(checkpointer: 
             f"{query.name}: {step}"
             for query in asked
             for *_, step in sql.connection.execute(f"explain query plan {query.text}", dict.fromkeys(query.parameters))
-            if re.match("SCAN (c|p|checkpoints)( |$)", step)
+            if re.match("SCAN (c|p|v|w|checkpoints|checkpoint_values|checkpoint_writes)( |$)", step)
         ]
 
     assert checkpointer._state.database().read_blocking(looked_through) == []
