@@ -1,18 +1,15 @@
-"""The command, each time in a process of its own, as a user runs it; what it imports is imported once for all of them.
+"""The command, each time in a process of its own, as a user runs it; what it imports is imported for all of them."""
 
-The processes are forked from one that has imported the library and done nothing else.
-"""
-
-import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hybrid_memory.observability import Events
+from tests.support.children import Child
+
 _SECONDS = 110.0
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["hybrid_memory"])
 
 
 def run(*arguments: str, code: int = 0, **environment: str) -> str:
@@ -23,26 +20,32 @@ def run_with(environment: Mapping[str, str], *arguments: str, code: int = 0) -> 
     """What the command printed; both streams, since a terminal shows both."""
     surroundings = {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment}
     with tempfile.NamedTemporaryFile("r") as output:
-        process = _FORKS.Process(target=_command, args=(arguments, surroundings, Path.cwd(), output.name))
-        process.start()
-        process.join(_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
+        told = {"arguments": arguments, "environment": surroundings, "output": output.name}
+        with Child(_command, told) as child:
+            ended = child.result(_SECONDS)
         said = output.read()
-    assert process.exitcode == code, said
+    assert ended == code, said
     assert "Traceback" not in said
     return said
 
 
-def _command(arguments: tuple[str, ...], environment: Mapping[str, str], directory: Path, output: str) -> None:
+def _command(events: Events, arguments: Sequence[str], environment: Mapping[str, str], output: str) -> int | str | None:
+    del events
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(directory)
+    sys.argv = ["hybrid-memory", *arguments]
+    answers = os.dup(1)
     with Path(output).open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.argv = ["hybrid-memory", *arguments]
-    from hybrid_memory.cli import main
+    try:
+        from hybrid_memory.cli import main  # what it prints with looks at the environment once
 
-    main()
+        main()
+    except SystemExit as end:
+        return end.code or 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(answers, 1)
+    return 0
