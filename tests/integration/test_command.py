@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,31 +20,12 @@ from hybrid_memory.cli import app, demo
 from hybrid_memory.postgres.target import Target, Targets
 from hybrid_memory.settings import Settings
 from tests.support.checkpoints import Thread
+from tests.support.commands import run, run_with
 from tests.support.managers import environment_of, settings_for
 from tests.support.servers import Server, administration, connection_to
 
 SHIPPED = len(migrations.load("postgres"))
 COMMAND = Path(sys.executable).with_name("hybrid-memory")
-
-
-def run(*arguments: str, code: int = 0, **environment: str) -> str:
-    return run_with(environment, *arguments, code=code)
-
-
-def run_with(environment: dict[str, str], *arguments: str, code: int = 0) -> str:
-    """What the command printed; both streams, since a terminal shows both."""
-    done = subprocess.run(
-        [COMMAND, *arguments],
-        env={**os.environ, "NO_COLOR": "1", "COLUMNS": "200", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout
-    assert "Traceback" not in done.stdout
-    return done.stdout
 
 
 def url(target: Target, password: str = "") -> str:
@@ -243,7 +223,8 @@ def test_the_schema_is_printed_for_the_configured_name() -> None:
 
 
 def test_every_command_and_option_explains_itself() -> None:
-    assert "Usage: hybrid-memory" in run("--help")
+    installed = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, timeout=60, check=True)
+    assert "Usage: hybrid-memory" in installed.stdout
     commands = dict(commands_of(get_command(app)))
     assert {"demo", "outbox", "outbox list"} <= commands.keys()
     for name, command in commands.items():

@@ -17,7 +17,7 @@ from hybrid_memory.postgres.batches import Operation
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import queued
 from hybrid_memory.sqlite.outbox import Outbox
-from tests.integration.test_command import run as run_in_a_process
+from tests.support.commands import run as run_in_a_process
 from tests.support.managers import environment_of, settings_for
 from tests.support.outboxes import NOW, RUN, drained, numbers, operation, outbox_in
 from tests.support.rows import fact_row

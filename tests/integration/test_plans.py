@@ -22,46 +22,50 @@ READ = """select idx_tup_fetch + seq_tup_read from pg_stat_xact_user_tables
           where schemaname = 'memory' and relname = 'nodes'"""
 
 
+async def forty_users(targets: Targets) -> None:
+    """Forty users with five hundred memories each, in threads of fifty, of ten types, a few with an expiry."""
+    async with administration(targets) as connection:
+        await connection.execute(
+            """
+            insert into memory.nodes (user_id, node_id, context_type, content, tags, thread_id, seq, version,
+                                      created_at, expires_at, namespace, key)
+            select 'u' || u, md5(u || ':' || i)::uuid,
+                   case when i % 10 = 0 then 'domain_entity' else 't' || i % 10 end,
+                   jsonb_build_object('entity_system', 's', 'entity_id', i::text), array['tag' || i % 20],
+                   'thread' || i / 50, i, i, now() - i * interval '1 minute',
+                   case when i % 50 = 0 then now() + i * interval '1 minute' end,
+                   case when i % 25 = 0 then array['docs', 'n' || i % 3] end, case when i % 25 = 0 then i::text end
+            from generate_series(1, $1::int) u, generate_series(1, $2::int) i
+            """,
+            USERS,
+            PER_USER,
+        )
+        await connection.execute(
+            """
+            insert into memory.relationships (user_id, from_node_id, to_node_id, relationship_type, version)
+            select 'u' || u, md5(u || ':' || i)::uuid, md5(u || ':' || (i * 7 + j) % $2::int + 1)::uuid, 'led_to', i
+            from generate_series(1, $1::int) u, generate_series(1, $2::int) i, generate_series(1, $3::int) j
+            """,
+            USERS,
+            PER_USER,
+            EDGES_PER_NODE,
+        )
+        await connection.execute(
+            "insert into memory.tombstones (user_id, node_id, version, written_at, written_by)"
+            " select user_id, node_id, version, now(), written_by from memory.nodes"
+        )
+        await connection.execute(
+            "insert into memory.embeddings (user_id, node_id, model, dimensions, embedding, version)"
+            " select user_id, node_id, 'm', 3, '[1,2,3]', version from memory.nodes"
+        )
+        await connection.execute("insert into memory.user_metadata select 'u' || u from generate_series(1, 2000) u")
+        await connection.execute("vacuum analyze")
+
+
 @pytest.fixture
 async def filled(each_server: Server) -> AsyncIterator[Targets]:
-    """Forty users with five hundred memories each, in threads of fifty, of ten types, a few with an expiry."""
-    async with each_server.migrated_database() as targets:
-        async with administration(targets) as connection:
-            await connection.execute(
-                """
-                insert into memory.nodes (user_id, node_id, context_type, content, tags, thread_id, seq, version,
-                                          created_at, expires_at, namespace, key)
-                select 'u' || u, md5(u || ':' || i)::uuid,
-                       case when i % 10 = 0 then 'domain_entity' else 't' || i % 10 end,
-                       jsonb_build_object('entity_system', 's', 'entity_id', i::text), array['tag' || i % 20],
-                       'thread' || i / 50, i, i, now() - i * interval '1 minute',
-                       case when i % 50 = 0 then now() + i * interval '1 minute' end,
-                       case when i % 25 = 0 then array['docs', 'n' || i % 3] end, case when i % 25 = 0 then i::text end
-                from generate_series(1, $1::int) u, generate_series(1, $2::int) i
-                """,
-                USERS,
-                PER_USER,
-            )
-            await connection.execute(
-                """
-                insert into memory.relationships (user_id, from_node_id, to_node_id, relationship_type, version)
-                select 'u' || u, md5(u || ':' || i)::uuid, md5(u || ':' || (i * 7 + j) % $2::int + 1)::uuid, 'led_to', i
-                from generate_series(1, $1::int) u, generate_series(1, $2::int) i, generate_series(1, $3::int) j
-                """,
-                USERS,
-                PER_USER,
-                EDGES_PER_NODE,
-            )
-            await connection.execute(
-                "insert into memory.tombstones (user_id, node_id, version, written_at, written_by)"
-                " select user_id, node_id, version, now(), written_by from memory.nodes"
-            )
-            await connection.execute(
-                "insert into memory.embeddings (user_id, node_id, model, dimensions, embedding, version)"
-                " select user_id, node_id, 'm', 3, '[1,2,3]', version from memory.nodes"
-            )
-            await connection.execute("insert into memory.user_metadata select 'u' || u from generate_series(1, 2000) u")
-            await connection.execute("vacuum analyze")
+    """The forty users, for one test alone."""
+    async with each_server.database_with(forty_users) as targets:
         yield targets
 
 
@@ -204,6 +208,17 @@ async def test_who_has_something_to_be_swept_is_told_from_the_index_of_what_expi
         plan = json.loads(await connection.fetchval(f"explain (format json) {asked}"))[0]["Plan"]
     assert indexes_of(plan) == {"nodes_expiry"}
     assert "Seq Scan" not in json.dumps(plan)
+
+
+async def test_the_oldest_tombstones_are_found_by_their_versions(filled: Targets) -> None:
+    text = (sql_root() / "postgres" / "migrations" / "0007_housekeeping.sql").read_text()
+    found = re.search(r"(select t\.node_id, t\.version from memory\.tombstones t.*? limit p_most)", text, re.DOTALL)
+    assert found
+    asked = found[1].replace("p_user", "'u7'").replace("p_before", "now() + '1 h'").replace("p_most", "20")
+    async with connection_to(filled.runtime) as connection, connection.transaction():
+        await connection.execute("select memory.bind_users($1)", ["u7"])
+        plan = json.loads(await connection.fetchval(f"explain (format json) {asked}"))[0]["Plan"]
+    assert indexes_of(plan) == {"tombstones_version"}
 
 
 async def test_who_has_items_is_told_from_their_index(filled: Targets) -> None:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -21,6 +21,12 @@ _ROOM = 2_000_000_000
 # A test's data need not survive the machine.
 _UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
+Filling = Callable[[Targets], Awaitable[None]]
+
+
+async def _nothing(_: Targets) -> None:
+    """What a database has in it that was only migrated."""
+
 
 @dataclass
 class Server:
@@ -30,7 +36,7 @@ class Server:
     embedded: EmbeddedServer
     targets: Targets
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
-    _template: str | None = None
+    _templates: dict[Filling, str] = field(default_factory=dict)
 
     @asynccontextmanager
     async def empty_database(self) -> AsyncIterator[Targets]:
@@ -43,20 +49,27 @@ class Server:
     @asynccontextmanager
     async def migrated_database(self) -> AsyncIterator[Targets]:
         """A database with the whole schema, copied from a template."""
-        if self._template is None:
-            await self._make_template()
-        async with self._database(str(self._template)) as targets:
+        async with self.database_with(_nothing) as targets:
             yield targets
 
-    async def _make_template(self) -> None:
-        name = "migrated"
+    @asynccontextmanager
+    async def database_with(self, filling: Filling) -> AsyncIterator[Targets]:
+        """A database with the whole schema and what `filling` puts in, which it does once, into a template."""
+        if filling not in self._templates:
+            self._templates[filling] = await self._template_with(filling)
+        async with self._database(self._templates[filling]) as targets:
+            yield targets
+
+    async def _template_with(self, filling: Filling) -> str:
+        name = f"template_{len(self._templates)}"
         async with administration(self.targets) as connection:
             await connection.execute(f"create database {name} owner hybrid_memory_owner template template0")
         targets = in_database(self.targets, name)
         async with administration(targets) as connection:
             await connection.execute("create extension vector")
         await schema.ensure(targets, Settings(), Events())
-        self._template = name
+        await filling(targets)
+        return name
 
     @asynccontextmanager
     async def _database(self, template: str) -> AsyncIterator[Targets]:

@@ -20,7 +20,7 @@ from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.files import STATE
 from hybrid_memory.sqlite.groups import Verdict
 from hybrid_memory.sqlite.tickets import LoopTicket, Ticket, tell
-from hybrid_memory.sqlite.writer import Writer
+from hybrid_memory.sqlite.writer import Run, Writer
 from tests.support.sqlite_files import noting
 
 TASKS = 8
@@ -80,11 +80,11 @@ def answer_before_commit() -> None:
     """The planted bug: callers hear of success while the commit is still to come."""
     commit = Writer._commit
 
-    def hasty(self: Writer, tickets: Sequence[Ticket[Any]]) -> Sequence[Verdict]:
+    def hasty(self: Writer, tickets: Sequence[Ticket[Any]], run: Run) -> Sequence[Verdict]:
         assert all(isinstance(ticket, LoopTicket) for ticket in tickets)
         tell(tickets)
         time.sleep(0.02)
-        return commit(self, tickets)
+        return commit(self, tickets, run)
 
     Writer._commit = hasty  # type: ignore[method-assign] # a bug is planted
 

@@ -28,7 +28,11 @@ class Rows:
         return {row: Layout.of_row(row, *stored) for row, stored in self.layouts.items()}
 
     def read(self, row: int) -> list[bytes]:
-        return [self.elements[place.row][place.position] for place in unfolded(row, self.parsed())]
+        return [
+            self.elements[run.row][run.first + step]
+            for run in unfolded(row, self.parsed())
+            for step in range(run.length)
+        ]
 
     def recalled(self, row: int) -> Known:
         return remembered(row, self.parsed(), self.elements)
@@ -77,4 +81,4 @@ def test_elements_that_moved_are_not_written_again() -> None:
 
 @given(st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=50)).map(lambda pair: Encoded(*pair))))
 def test_elements_are_packed_and_unpacked(elements: list[Encoded]) -> None:
-    assert unpacked(packed(elements)) == elements
+    assert list(map(Encoded, *unpacked(packed(elements)))) == elements

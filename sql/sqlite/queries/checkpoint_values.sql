@@ -32,6 +32,23 @@ join checkpoint_values v on v.line = wanted.value ->> 0 and v.channel = wanted.v
 where row_is_intact(v.checksum, 'checkpoint_values', v.value, v.line, v.channel, v.version, v.kind, v.content, v.base,
                     v.layout);
 
+-- name: size_of_versions
+-- How many bytes the values of channels at versions are put together from: `wanted` is a JSON array of
+-- [line, channel, version].
+with recursive chain (value, base, layout) as (
+        select v.value, v.base, v.layout from json_each(:wanted) wanted
+        join checkpoint_values v on v.line = wanted.value ->> 0 and v.channel = wanted.value ->> 1
+                                and v.version = wanted.value ->> 2
+        union
+        select v.value, v.base, v.layout from chain
+        join checkpoint_values v on v.value = chain.value - chain.base),
+    parts (value) as (
+        select value from chain
+        union
+        select chain.value - (run.value ->> 0) from chain, json_each(chain.layout, '$[2]') run)
+select sum(octet_length(v.content)) from parts
+cross join checkpoint_values v on v.value = parts.value;
+
 -- name: bases
 -- The lists that these lists begin with, all the way down; `values` is a JSON array of rows.
 with recursive chain (value) as (

@@ -29,7 +29,7 @@ order by c.checkpoint_id desc
 limit 1;
 
 -- name: page_of_line
--- A page of a line's checkpoints, newest first, whose metadata has all of `filter`.
+-- A page of a line's checkpoints below an id, newest first, whose metadata has all of `filter`. A blob is above all ids.
 select c.line, :thread_id, :namespace, c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body,
        c.written_at
 from checkpoints c
@@ -37,8 +37,7 @@ left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and
 where c.line = (select line from checkpoint_lines where thread_id = :thread_id and namespace = :namespace)
   and c.retired_at is null
   and (:checkpoint_id is null or c.checkpoint_id = :checkpoint_id)
-  and (:before is null or c.checkpoint_id < :before)
-  and (:last_id is null or c.checkpoint_id < :last_id)
+  and c.checkpoint_id < coalesce(:below, x'')
   and not exists (
       select 1 from json_each(:filter) wanted
       where not exists (
@@ -52,29 +51,39 @@ where c.line = (select line from checkpoint_lines where thread_id = :thread_id a
 order by c.checkpoint_id desc
 limit :page;
 
--- name: page
--- The same over all namespaces of a thread, or of all threads: line by line, so that nobody else's are looked through.
-select l.line, l.thread_id, l.namespace, c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body,
-       c.written_at
+-- name: place_of_newest
+-- The newest id below one in each line of a thread, or of all threads; null where there is none.
+select (select max(c.checkpoint_id) from checkpoints c
+        where c.line = l.line and c.checkpoint_id < coalesce(:below, x'')),
+       l.line
 from checkpoint_lines l
-cross join checkpoints c on c.line = l.line and c.retired_at is null
+where l.thread_id between coalesce(:thread_id, '') and coalesce(:thread_id, x'');
+
+-- name: place_of_older
+-- The next id of a line below one.
+select max(checkpoint_id) from checkpoints where line = :line and checkpoint_id < :below;
+
+-- name: of_keys
+-- Those of some checkpoints that are in sight and whose metadata has all of `filter`, newest first: `keys` is a JSON
+-- array of [checkpoint id, line].
+select c.line, l.thread_id, l.namespace, c.checkpoint_id, p.checkpoint_id, c.metadata, c.held, c.kind, c.body,
+       c.written_at
+from json_each(:keys) wanted
+cross join checkpoints c on c.checkpoint_id = wanted.value ->> 0 and c.line = wanted.value ->> 1
+join checkpoint_lines l on l.line = c.line
 left join checkpoints p on p.line = c.line and p.checkpoint_id = c.parent_id and p.retired_at is null
-where (:thread_id is null or l.thread_id = :thread_id)
-  and (:checkpoint_id is null or c.checkpoint_id = :checkpoint_id)
-  and (:before is null or c.checkpoint_id < :before)
-  and (:last_id is null or (c.checkpoint_id, c.line) < (:last_id, :last_line))
+where c.retired_at is null
   and not exists (
-      select 1 from json_each(:filter) wanted
+      select 1 from json_each(:filter) asked
       where not exists (
           select 1 from json_each(c.metadata) has
-          where has.key = wanted.key and has.value is wanted.value
-            and (has.type = wanted.type or (has.type in ('integer', 'real') and wanted.type in ('integer', 'real'))))
-        and (wanted.type <> 'null'
-             or exists (select 1 from json_each(c.metadata) has where has.key = wanted.key and has.type <> 'null')))
+          where has.key = asked.key and has.value is asked.value
+            and (has.type = asked.type or (has.type in ('integer', 'real') and asked.type in ('integer', 'real'))))
+        and (asked.type <> 'null'
+             or exists (select 1 from json_each(c.metadata) has where has.key = asked.key and has.type <> 'null')))
   and row_is_intact(c.checksum, 'checkpoints', c.line, c.checkpoint_id, c.parent_id, c.metadata, c.held, c.retired_at,
                     c.kind, c.body, c.written_at)
-order by c.checkpoint_id desc, c.line desc
-limit :page;
+order by c.checkpoint_id desc, c.line desc;
 
 -- name: ancestors
 -- The next `page` ancestors of a checkpoint, nearest first, retired ones too.

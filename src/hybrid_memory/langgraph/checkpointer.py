@@ -20,7 +20,8 @@ from hybrid_memory.langgraph.storing import StoredPut, StoredWrites, filter_json
 from hybrid_memory.langgraph.threads import ThreadCalls
 from hybrid_memory.sqlite.checkpoints import reading
 from hybrid_memory.sqlite.checkpoints.history import histories
-from hybrid_memory.sqlite.checkpoints.reading import TOO_LARGE, Selection
+from hybrid_memory.sqlite.checkpoints.listing import Listing, Selection
+from hybrid_memory.sqlite.checkpoints.reading import NotRead
 from hybrid_memory.sqlite.checkpoints.rows import Address, StoredCheckpoint
 from hybrid_memory.sqlite.connection import Statements
 
@@ -65,7 +66,10 @@ class HybridCheckpointer(ThreadCalls):
         if (opened := self._state.opened) is not None:
             # A small one is read sooner than a thread could be asked to read it.
             found = opened.read_blocking(partial(reading.one_if_small, **self._named(config)))
-            if found is not TOO_LARGE:
+            if found is NotRead.MEDIUM:
+                async with self._turns.one():
+                    return opened.read_blocking(self._getting(config))
+            if found is not NotRead.LARGE:
                 return None if found is None else restored(self._serialisation, found)
         return await (await self._database()).read(self._getting(config))
 
@@ -197,18 +201,16 @@ class _Pages:
     """A listing, page by page."""
 
     def __init__(self, selection: Selection, limit: int | None) -> None:
-        self._selection = selection
+        self._listing = Listing(selection)
         self._left = limit
-        self._last: StoredCheckpoint | None = None
         self.ended = limit is not None and limit <= 0
 
     def next(self, sql: Statements) -> Sequence[StoredCheckpoint]:
         """The next page."""
         size = _PAGE if self._left is None else min(_PAGE, self._left)
-        found = reading.page(sql, self._selection, self._last, size)
+        found = self._listing.page(sql, size)
         self._left = None if self._left is None else self._left - len(found)
         self.ended = len(found) < size or self._left == 0
-        self._last = found[-1] if found else None
         return found
 
 

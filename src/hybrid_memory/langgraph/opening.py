@@ -11,6 +11,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from hybrid_memory.blocking import elsewhere
 from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.serialisation import AllowedType, Serialisation, strict
+from hybrid_memory.langgraph.turns import Turns
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.checkpoints.remembering import Memory
@@ -43,6 +44,7 @@ class OnStateFile(BaseCheckpointSaver[str]):
         self._state = state or StateFile(directory.expanduser(), self._events)
         self._remembered: tuple[Database | None, Memory] = None, Memory()
         self._elements = KnownElements()
+        self._turns = Turns()
         self._serialisation_made = Serialisation(self.serde)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from hybrid_memory.langgraph.bodies import lengthened
 from hybrid_memory.langgraph.serialisation import Serialisation, nothing_blocked
 from hybrid_memory.sqlite.breathing import breathing
 from hybrid_memory.sqlite.checkpoints.history import ChannelHistory
-from hybrid_memory.sqlite.checkpoints.rows import Encoded, StoredCheckpoint
+from hybrid_memory.sqlite.checkpoints.rows import Encoded, EncodedList, StoredCheckpoint
 
 
 def restored(serialisation: Serialisation, stored: StoredCheckpoint) -> CheckpointTuple:
@@ -52,7 +52,7 @@ def restored_history(serialisation: Serialisation, channel: str, stored: Channel
     return found
 
 
-def _value(serialisation: Serialisation, stored: Encoded | list[Encoded]) -> Any:
+def _value(serialisation: Serialisation, stored: Encoded | EncodedList) -> Any:
     if isinstance(stored, Encoded):
         return serialisation.value(stored)
-    return [serialisation.value(element) for element in breathing(stored)]
+    return [serialisation.value(element) for element in breathing(map(Encoded, *stored))]

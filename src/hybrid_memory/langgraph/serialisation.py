@@ -21,6 +21,7 @@ from langgraph.checkpoint.serde.jsonplus import (
 )
 
 from hybrid_memory.errors import ConfigurationError, InvalidInput
+from hybrid_memory.langgraph.messages import ExtensionHook, making_messages
 from hybrid_memory.sqlite.checkpoints.rows import Encoded
 
 AllowedType = type | str
@@ -82,6 +83,10 @@ class Serialisation:
         if type(serde) is EncryptedSerializer:
             self._cipher, self._plain = serde.cipher, serde.serde
         self._restorable: set[_Named] = set()
+        self._hook: ExtensionHook | None = None
+        # Neither has a public name. Its own hook knows which types are allowed; what somebody else's does is unknown.
+        if type(self._plain) is JsonPlusSerializer and not self._plain._custom_unpack_ext_hook:  # noqa: SLF001
+            self._hook = making_messages(self._plain._unpack_ext_hook)  # noqa: SLF001
 
     def plain(self, value: object, where: str) -> Encoded:
         """A value before it is encrypted: equal values give equal bytes. `where` names it in an error.
@@ -108,9 +113,9 @@ class Serialisation:
 
     def opened(self, stored: Encoded) -> Encoded:
         """The other way."""
-        kind, encrypted, name = stored.kind.partition("+")
-        if self._cipher is None or not encrypted:
+        if self._cipher is None or "+" not in stored.kind:
             return stored
+        kind, name = stored.kind.split("+", 1)
         return Encoded(kind, self._cipher.decrypt(name, stored.content))
 
     def stored(self, value: object, where: str) -> Encoded:
@@ -119,7 +124,10 @@ class Serialisation:
 
     def value(self, stored: Encoded) -> Any:
         """A stored value."""
-        return self.serde.loads_typed(stored)
+        kind, content = self.opened(stored)
+        if kind == _MSGPACK and self._hook is not None:
+            return ormsgpack.unpackb(content, ext_hook=self._hook, option=ormsgpack.OPT_NON_STR_KEYS)
+        return self._plain.loads_typed((kind, content))
 
 
 @contextmanager

@@ -44,6 +44,19 @@ def run_group(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind
     Raises:
         apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError: the file is damaged; nothing was committed.
     """
+    try:
+        return run_as_one(statements, tickets, kind)
+    except TransactionLostError:
+        return [_run_single(statements, ticket, kind) for ticket in tickets]
+
+
+def run_as_one(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind) -> list[Verdict]:
+    """The same in one transaction.
+
+    Raises:
+        TransactionLostError: SQLite gave it up; nothing of any of them has happened.
+        apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError: as above.
+    """
     if len(tickets) == 1:
         return [_run_single(statements, tickets[0], kind)]
     try:
@@ -51,14 +64,14 @@ def run_group(statements: Statements, tickets: Sequence[Ticket[Any]], kind: Kind
         return verdicts or _run_together(statements, tickets, kind)
     except apsw.BusyError as error:
         return [(None, error)] * len(tickets)
-    except (apsw.Error, _TransactionLostError) as error:
+    except apsw.Error as error:
         if failures.is_damage(error, kind):
             raise
-    return [_run_single(statements, ticket, kind) for ticket in tickets]
+        raise TransactionLostError from error
 
 
-class _TransactionLostError(Exception):
-    """A job's error made SQLite roll everything back."""
+class TransactionLostError(Exception):
+    """An error made SQLite roll everything back."""
 
 
 def _run_single(statements: Statements, ticket: Ticket[Any], kind: Kind) -> Verdict:
@@ -125,7 +138,7 @@ def _run_in_savepoint(statements: Statements, ticket: Ticket[Any], kind: Kind) -
         if failures.is_damage(error, kind):
             raise
         if connection.get_autocommit():
-            raise _TransactionLostError from error
+            raise TransactionLostError from error
         connection.execute("rollback to job")
         connection.execute("release job")
         return None, error

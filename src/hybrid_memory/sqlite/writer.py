@@ -15,7 +15,7 @@ import apsw
 from hybrid_memory.sqlite import failures
 from hybrid_memory.sqlite.connection import Connection, Statements
 from hybrid_memory.sqlite.files import Kind
-from hybrid_memory.sqlite.groups import Verdict, run_group
+from hybrid_memory.sqlite.groups import TransactionLostError, Verdict, run_as_one, run_group
 from hybrid_memory.sqlite.inbox import Inbox
 from hybrid_memory.sqlite.pace import Pace
 from hybrid_memory.sqlite.tickets import Ticket, tell
@@ -28,6 +28,7 @@ _BYTES_BEFORE_TRUNCATE = 16 * 1024 * 1024
 
 Repair = Callable[[BaseException], Connection]
 Guard = Callable[[], None]
+Run = Callable[[Statements, Sequence[Ticket[Any]], Kind], Sequence[Verdict]]
 
 
 class Writer:
@@ -81,10 +82,11 @@ class Writer:
             self._inbox.check_open()
             begun = time.perf_counter()
             with self._connection.patience.at_most(0):
-                verdicts = self._verdicts(tickets)
+                verdicts = self._verdicts(tickets, run_as_one)
         finally:
             self._turn.release()
-        if all(isinstance(error, apsw.BusyError) for _, error in verdicts):  # another process writes; threads can wait
+        # Another process writes, or may do so before each has had a transaction of its own: threads can wait.
+        if all(isinstance(error, (apsw.BusyError, TransactionLostError)) for _, error in verdicts):
             return False
         self._pace.in_loop(time.perf_counter() - begun)
         self._settle(tickets, verdicts)
@@ -109,18 +111,18 @@ class Writer:
         if not tickets:
             return
         begun = time.perf_counter()
-        verdicts = self._verdicts(tickets)
+        verdicts = self._verdicts(tickets, run_group)
         self._pace.in_thread(time.perf_counter() - begun)
         self._settle(tickets, verdicts)
         tell(tickets)
         if self._wal_pages >= self._checkpoint_at:
             self._checkpoint()
 
-    def _verdicts(self, tickets: Sequence[Ticket[Any]]) -> Sequence[Verdict]:
+    def _verdicts(self, tickets: Sequence[Ticket[Any]], run: Run) -> Sequence[Verdict]:
         """Run and commit jobs; what became of each."""
         self._working = threading.get_ident()
         try:
-            return self._commit(tickets)
+            return self._commit(tickets, run)
         except BaseException as error:  # noqa: BLE001 - no caller may wait for an answer that never comes
             return [(None, error)] * len(tickets)
         finally:
@@ -130,18 +132,18 @@ class Writer:
         for ticket, (result, error) in zip(tickets, verdicts, strict=True):
             ticket.settle(result, None if error is None else failures.translate(error, self._kind))
 
-    def _commit(self, tickets: Sequence[Ticket[Any]]) -> Sequence[Verdict]:
+    def _commit(self, tickets: Sequence[Ticket[Any]], run: Run) -> Sequence[Verdict]:
         """Run jobs and commit them: what this returns is durable."""
         try:
             self._guard()
             self._wait_for_the_disk(durable=any(ticket.durable for ticket in tickets))
-            return run_group(self._statements, tickets, self._kind)
+            return run(self._statements, tickets, self._kind)
         except (apsw.Error, UnicodeDecodeError) as error:
             if not failures.is_damage(error, self._kind):
                 raise
             self._connection.close(force=True)
             self._use(self._repair(error))
-        return run_group(self._statements, tickets, self._kind)
+        return run(self._statements, tickets, self._kind)
 
     def _wait_for_the_disk(self, *, durable: bool) -> None:
         """Commit from now on with or without a flush; a later commit with one makes earlier ones durable too."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -184,6 +185,30 @@ async def test_an_event_loop_never_waits_for_the_lock_of_another_process(tmp_pat
         other.close()
         await waiting
         assert database.read_blocking(stored_ids) == ["1"]
+
+
+async def test_jobs_that_need_a_transaction_each_wait_for_another_process_between_them(tmp_path: Path) -> None:
+    """Small ones of one loop are committed in it together; where one breaks the transaction, that is for threads."""
+    turns = count(1)
+    with state_in(tmp_path) as (database, _), closing(apsw.Connection(str(database.path))) as other:
+
+        def breaking(sql: Statements) -> None:
+            sql.connection.execute("rollback")
+            if next(turns) == 3:  # now one by one
+                other.execute("begin immediate")
+                threading.Timer(0.2, lambda: other.execute("rollback")).start()
+            raise ValueError("broken")
+
+        await database.write(noting("t", "first"))
+        assert database._writer is not None
+        database._writer._usual_seconds = 0.0
+        done = await asyncio.gather(
+            database.write(breaking, light=True, followed=True),
+            database.write(noting("t", "second"), light=True, followed=True),
+            return_exceptions=True,
+        )
+        assert [type(one) for one in done] == [ValueError, type(None)], done
+        assert database.read_blocking(stored_ids) == ["first", "second"]
 
 
 async def test_jobs_that_are_handed_over_together_have_deadlines_of_their_own(tmp_path: Path) -> None:

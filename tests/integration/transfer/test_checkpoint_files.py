@@ -25,9 +25,9 @@ from hybrid_memory.observability import Events
 from hybrid_memory.transfer.checkpoints import export_checkpoints, import_checkpoints
 from hybrid_memory.transfer.verbatim import VerbatimSerializer
 from tests.conformance.graphs.desk import stored_story
-from tests.integration.test_command import run_with
 from tests.support import paused_graphs
 from tests.support.children import Child
+from tests.support.commands import run_with
 from tests.support.paused_graphs import Order, begin, config, finish, graph_of
 from tests.support.sqlite_guard import watched
 

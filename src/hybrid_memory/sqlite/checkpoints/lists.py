@@ -7,7 +7,7 @@ a thousand times is read through ten layouts at most, and a layout names a handf
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
@@ -114,7 +114,7 @@ def compose(digests: Sequence[bytes], row: int, previous: Known | None) -> Compo
 
 def remembered(row: int, layouts: Mapping[int, Layout], digests_of: Mapping[int, Sequence[bytes]]) -> Known:
     """What is known of a list, from its stored layouts and the digests of the elements in each row."""
-    places = unfolded(row, layouts)
+    places = [Place(run.row, run.first + step) for run in unfolded(row, layouts) for step in range(run.length)]
     chain, shared = [], len(places)
     following: int | None = row
     while following is not None:
@@ -125,18 +125,26 @@ def remembered(row: int, layouts: Mapping[int, Layout], digests_of: Mapping[int,
     return Known(places, [digests_of[place.row][place.position] for place in places], chain)
 
 
-def unfolded(row: int, layouts: Mapping[int, Layout]) -> list[Place]:
-    """Where every element of the list in `row` lies. `layouts` has its layout and those it is built on."""
+def unfolded(row: int, layouts: Mapping[int, Layout]) -> list[Run]:
+    """Where the elements of the list in `row` lie. `layouts` has its layout and those it is built on."""
     path = []
     following: int | None = row
     while following is not None:
         path.append(layouts[following])
         following = path[-1].base
-    places: list[Place] = []
+    runs: list[Run] = []
     for layout in reversed(path):
-        del places[layout.taken :]
-        places.extend(Place(run.row, run.first + step) for run in layout.runs for step in range(run.length))
-    return places
+        runs = [*_beginning(runs, layout.taken), *layout.runs]
+    return runs
+
+
+def _beginning(runs: Iterable[Run], length: int) -> Iterator[Run]:
+    """The first elements of a list."""
+    for run in runs:
+        if length <= 0:
+            return
+        yield run if run.length <= length else run._replace(length=length)
+        length -= run.length
 
 
 def _built_on(previous: Known | None, kept: int, places: Sequence[Place]) -> tuple[Layout, list[_Link]]:

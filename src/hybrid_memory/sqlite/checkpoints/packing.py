@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import ormsgpack
 
-from hybrid_memory.sqlite.checkpoints.rows import Encoded
+from hybrid_memory.sqlite.checkpoints.rows import Encoded, EncodedList
 
 LIST = "list"
 
@@ -14,7 +14,7 @@ def packed(elements: Iterable[Encoded]) -> bytes:
     return ormsgpack.packb([part for element in elements for part in element])
 
 
-def unpacked(content: bytes) -> list[Encoded]:
+def unpacked(content: bytes) -> EncodedList:
     """The other way."""
     parts = ormsgpack.unpackb(content)
-    return [Encoded(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return EncodedList(parts[::2], parts[1::2])

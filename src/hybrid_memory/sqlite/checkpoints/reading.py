@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from hybrid_memory.errors import CheckpointIncomplete
 from hybrid_memory.sqlite.checkpoints.lists import Layout, unfolded
 from hybrid_memory.sqlite.checkpoints.packing import unpacked
-from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, StoredCheckpoint, StoredWrite
+from hybrid_memory.sqlite.checkpoints.rows import Address, Encoded, EncodedList, StoredCheckpoint, StoredWrite
 from hybrid_memory.sqlite.connection import Row, Statements
 
 _SMALL_BYTES = 50_000
+# What takes about a millisecond to be read and made into values, and hardly a multiple of it.
+_MEDIUM_BYTES = 100_000
 
 
 class Value(NamedTuple):
@@ -33,24 +34,11 @@ class Value(NamedTuple):
         return Layout.of_row(self.value, self.base, self.layout or "")
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which checkpoints are wanted; None leaves open. `filter` is a JSON object that the metadata must contain."""
+class NotRead(Enum):
+    """In place of a checkpoint that takes a while to read: about a millisecond, or longer."""
 
-    thread_id: str | None = None
-    namespace: str | None = None
-    checkpoint_id: str | None = None
-    before: str | None = None
-    filter: str = "{}"
-
-
-class TooLarge(Enum):
-    """In place of a checkpoint that takes a while to read."""
-
-    TOO_LARGE = "too large"
-
-
-TOO_LARGE: Literal[TooLarge.TOO_LARGE] = TooLarge.TOO_LARGE
+    MEDIUM = "medium"
+    LARGE = "large"
 
 
 def one(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | None:
@@ -61,34 +49,17 @@ def one(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredC
     return found
 
 
-def one_if_small(
-    sql: Statements, address: Address, checkpoint_id: str | None
-) -> StoredCheckpoint | Literal[TooLarge.TOO_LARGE] | None:
+def one_if_small(sql: Statements, address: Address, checkpoint_id: str | None) -> StoredCheckpoint | NotRead | None:
     """The same, unless it takes a while."""
     found = _alone(sql, address, checkpoint_id)
-    if found is not None:
-        if len(found.body.content) > _SMALL_BYTES or any(found.held.values()):
-            return TOO_LARGE
-        complete(sql, [found])
-    return found
-
-
-def page(sql: Statements, wanted: Selection, after: StoredCheckpoint | None, size: int) -> list[StoredCheckpoint]:
-    """The next `size` checkpoints after one, newest first."""
-    common = {
-        "thread_id": wanted.thread_id,
-        "checkpoint_id": wanted.checkpoint_id,
-        "before": wanted.before,
-        "filter": wanted.filter,
-        "last_id": after and after.checkpoint_id,
-        "page": size,
-    }
-    if wanted.thread_id is not None and wanted.namespace is not None:
-        rows = sql.rows("checkpoints.page_of_line", namespace=wanted.namespace, **common)
-    else:
-        rows = sql.rows("checkpoints.page", last_line=after and after.line, **common)
-    found = [stored_checkpoint(row) for row in rows]
-    complete(sql, found)
+    if found is None:
+        return None
+    if len(found.body.content) > _SMALL_BYTES:
+        return NotRead.LARGE
+    if wanted := _outside([found]):
+        size = sql.value("checkpoint_values.size_of_versions", wanted=json.dumps(wanted)) or 0
+        return NotRead.MEDIUM if size <= _MEDIUM_BYTES else NotRead.LARGE
+    complete(sql, [found])
     return found
 
 
@@ -152,15 +123,10 @@ def read_values(
     Raises:
         CheckpointIncomplete: one is missing.
     """
-    wanted = {
-        (one.line, channel, version)
-        for one in checkpoints
-        for channel, version in one.held.items()
-        if version and (channels is None or channel in channels)
-    }
+    wanted = _outside(checkpoints, channels)
     if not wanted:
         return
-    found = [Value(*row) for row in sql.rows("checkpoint_values.of_versions", wanted=json.dumps(sorted(wanted)))]
+    found = [Value(*row) for row in sql.rows("checkpoint_values.of_versions", wanted=json.dumps(wanted))]
     rows = with_bases(sql, found)
     values = _Values(rows)
     by_version = {(value.line, value.channel, value.version): value for value in found}
@@ -178,6 +144,20 @@ def read_values(
             checkpoint.values[channel] = encoded
 
 
+def _outside(
+    checkpoints: Iterable[StoredCheckpoint], channels: Collection[str] | None = None
+) -> list[tuple[int, str, str]]:
+    """The line, channel and version of each value that lies outside of these checkpoints."""
+    return sorted(
+        {
+            (one.line, channel, version)
+            for one in checkpoints
+            for channel, version in one.held.items()
+            if version and (channels is None or channel in channels)
+        }
+    )
+
+
 class _Values:
     """Values out of rows; each row is taken apart once."""
 
@@ -186,11 +166,17 @@ class _Values:
         self._layouts = {row.value: row.layout_of_list for row in lists}
         self._elements = {row.value: unpacked(row.content) for row in lists}
 
-    def encoded(self, value: Value) -> Encoded | list[Encoded] | None:
+    def encoded(self, value: Value) -> Encoded | EncodedList | None:
         """A value, or None when a part of it is missing."""
         if value.layout is None:
             return Encoded(value.kind, value.content)
+        found = EncodedList([], [])
         try:
-            return [self._elements[place.row][place.position] for place in unfolded(value.value, self._layouts)]
-        except (KeyError, IndexError):
+            runs = unfolded(value.value, self._layouts)
+            for run in runs:
+                kinds, contents = self._elements[run.row]
+                found.kinds.extend(kinds[run.first : run.first + run.length])
+                found.contents.extend(contents[run.first : run.first + run.length])
+        except KeyError:
             return None
+        return found if len(found.contents) == sum(run.length for run in runs) else None

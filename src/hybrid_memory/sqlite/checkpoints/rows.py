@@ -24,6 +24,13 @@ class Encoded(NamedTuple):
     content: bytes
 
 
+class EncodedList(NamedTuple):
+    """The elements of a list, each with the word for how to read it: in two lists, without an object for each."""
+
+    kinds: list[str]
+    contents: list[bytes]
+
+
 class NewList(Protocol):
     """A list by its elements."""
 
@@ -140,5 +147,5 @@ class StoredCheckpoint:
     held: Mapping[str, str | None]
     body: Encoded
     written_at: int
-    values: dict[str, Encoded | list[Encoded]] = field(default_factory=dict)
+    values: dict[str, Encoded | EncodedList] = field(default_factory=dict)
     writes: list[StoredWrite] = field(default_factory=list)

@@ -225,7 +225,7 @@ def _collect_values(sql: Statements, line: int) -> None:
     for row, value in lists.items():
         if (value.channel, value.version) in held:
             named.add(row)
-            needed.update(place.row for place in unfolded(row, layouts))
+            needed.update(run.row for run in unfolded(row, layouts))
             following: int | None = row
             while following is not None:
                 needed.add(following)

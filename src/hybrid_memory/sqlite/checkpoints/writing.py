@@ -130,7 +130,9 @@ class CheckpointPut:
         newest = Value(*found)
         rows = with_bases(sql, [newest]).values()
         layouts = {row.value: row.layout_of_list for row in rows}
-        digests = {row.value: [digest(self.unsealed(one)) for one in unpacked(row.content)] for row in rows}
+        digests = {
+            row.value: [digest(self.unsealed(one)) for one in map(Encoded, *unpacked(row.content))] for row in rows
+        }
         try:
             return remembered(newest.value, layouts, digests)
         except (KeyError, IndexError):  # a part of it was lost; the new list does without it
