@@ -201,7 +201,7 @@ async def test_jobs_that_need_a_transaction_each_wait_for_another_process_betwee
 
         await database.write(noting("t", "first"))
         assert database._writer is not None
-        database._writer._usual_seconds = 0.0
+        as_if_commits_took(database._writer, 0.0)
         done = await asyncio.gather(
             database.write(breaking, light=True, followed=True),
             database.write(noting("t", "second"), light=True, followed=True),
