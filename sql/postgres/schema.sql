@@ -589,6 +589,8 @@ $$;
 -- `now`.
 -- With `"guarded": true`, a node may carry `if_version`: the version it must have now, 0 for one that is not there. One
 -- that has another, or that would lose against what is there, raises 23V01 with the operation in DETAIL.
+-- With `embedded`, a name, no memory of the batch lacks a vector that can be made; where that held before, it is noted
+-- under that name.
 -- `"replayed": true` says that the operations have waited, written for `incarnation` of the user as far as that is known:
 -- what was written before the user was erased is dropped, and so is a relationship to a memory that is gone by now.
 create function memory.apply_user_batch(
@@ -608,6 +610,7 @@ declare
   v_written jsonb;
   v_version bigint;
   v_last_deletion timestamptz;
+  v_embedded boolean;
   v_late boolean;
   v_mark bigint;
   v_dead bigint[] := '{}';
@@ -626,6 +629,7 @@ declare
   v_changed uuid[] := '{}';
   v_wanted boolean := p_ops -> 'echo' = 'true';
   v_exists boolean;
+  v_kind text := p_ops ->> 'embedded';
   v_replayed boolean := coalesce(p_ops -> 'replayed' = 'true', false);
   v_node_rows jsonb[] := '{}';
   v_new_rows jsonb[] := '{}';
@@ -637,7 +641,9 @@ declare
   v_row record;
 begin
   perform memory.bind_users(array[p_user]);
-  select incarnation, version, last_deletion into o_incarnation, v_version, v_last_deletion
+  select incarnation, version, last_deletion,
+         v_kind is not null and version <= coalesce((metadata -> 'embedded' ->> v_kind)::bigint, 0)
+    into o_incarnation, v_version, v_last_deletion, v_embedded
     from memory.user_metadata where user_id = p_user for update;
   v_exists := found;
   -- After the lock, which whoever erases the user holds until it is done.
@@ -657,7 +663,9 @@ begin
     insert into memory.user_metadata (user_id, last_deletion)
       values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
       on conflict (user_id) do nothing;
-    select incarnation, version, last_deletion into strict o_incarnation, v_version, v_last_deletion
+    select incarnation, version, last_deletion,
+           v_kind is not null and version <= coalesce((metadata -> 'embedded' ->> v_kind)::bigint, 0)
+      into strict o_incarnation, v_version, v_last_deletion, v_embedded
       from memory.user_metadata where user_id = p_user for update;
   end if;
   -- In a statement after the lock: one that waited for the lock would see the watermark from before the wait.
@@ -1059,7 +1067,8 @@ begin
   update memory.user_metadata
     set version = v_version, last_activity = v_now, node_count = node_count + v_nodes,
         entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges,
-        last_deletion = greatest(last_deletion, v_last_deletion)
+        last_deletion = greatest(last_deletion, v_last_deletion),
+        metadata = case when v_embedded then memory.marked(metadata, v_kind, v_version) else metadata end
     where user_id = p_user;
   update memory.applied_watermarks set seq = o_mark, updated_at = v_now
     where user_id = p_user and instance_id = p_instance;
@@ -1093,7 +1102,7 @@ revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '61b5c37affd6edd8e28d8e20c5a3b6af11ba7dc887bca768ab42a3921297a94a');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '39c463d8c8d1cce18b28a0873aaab524f5d6d4ef658cad4af2b9fbdfea0cddd0');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
