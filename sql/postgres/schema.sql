@@ -1147,13 +1147,14 @@ create function memory.apply_user_batches(
 language plpgsql volatile
 as $$
 declare
-  c_depends constant jsonpath :=
-    '$.nodes[*] ? (@.only_once == true || @.thread_id != null || @.context_type == "domain_entity")';
+  c_depends constant jsonpath := '$.nodes[*] ? (@.thread_id != null || @.context_type == "domain_entity")';
+  c_once constant jsonpath := '$.nodes[*] ? (@.only_once == true)';
   v_now timestamptz := clock_timestamp();
   v_cutoff timestamptz := v_now + interval '60 seconds';
   v_users text[];
   v_ops jsonb[];
   v_simple boolean;
+  v_once boolean;
   v_there text[];
   v_incarnations uuid[];
   v_versions bigint[];
@@ -1171,8 +1172,9 @@ begin
   select array_agg(s.user_id order by s.user_id collate "C"), array_agg(s.ops order by s.user_id collate "C"),
          current_setting('citus.propagate_set_commands', true) is null
            and bool_and(s.ops ->> 'user_id' = s.user_id and s.ops -> 'guarded' = 'false' and s.ops ? 'nodes'
-                        and not s.ops ?| '{entities, edges, counts, deletes, replayed}' and not s.ops @? c_depends)
-    into v_users, v_ops, v_simple
+                        and not s.ops ?| '{entities, edges, counts, deletes, replayed}' and not s.ops @? c_depends),
+         bool_or(s.ops @? c_once)
+    into v_users, v_ops, v_simple, v_once
     from unnest(p_users, p_ops) as s (user_id, ops);
 
   if v_simple then
@@ -1209,6 +1211,19 @@ begin
         from unnest(v_users, v_ops, v_versions, v_deletions, v_metadata)
                with ordinality as s (user_id, ops, version, last_deletion, metadata, place)
       ) as u;
+  end if;
+  if v_simple and v_once then
+    -- Looked for as for one user. Mostly there is no identical memory; where there may be one, that takes more.
+    set local enable_sort = off;
+    v_simple := not exists (
+      select from unnest(v_users, v_ops) as s (user_id, ops)
+      cross join lateral jsonb_to_recordset(s.ops -> 'nodes') as o (content_hash text, only_once boolean)
+      cross join lateral (
+        select n.content_hash from memory.nodes n
+        where n.user_id = s.user_id and n.content_hash >= decode(o.content_hash, 'hex') order by n.content_hash limit 1
+      ) as nearest
+      where o.only_once and nearest.content_hash = decode(o.content_hash, 'hex'));
+    set local enable_sort to default;
   end if;
   if not v_simple then
     return query
@@ -1303,7 +1318,7 @@ revoke all on function memory.apply_user_batches(
   text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '64680b43640f7423e38d9388fc1e2572bdb916f206c9b87daf977b91022dcf03');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'fcba2bb9502fea054d28250f702041c67fd6d71318dc841daf5900ee2e4047af');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

@@ -282,7 +282,8 @@ async def test_a_call_for_several_users_reads_few_rows_by_plans_from_before_ther
         n = next(numbers)
         written = {"written_at": f"2026-01-01T00:00:00.{n:06d}+00:00", "written_by": str(writer)}
         nodes = [
-            fact_row(node_id) | written | {"n": n, "content_hash": f"{n:064x}"} for node_id in (kept, str(uuid4()))
+            fact_row(node_id) | written | {"n": n, "content_hash": f"{n:064x}", "only_once": node_id != kept}
+            for node_id in (kept, str(uuid4()))
         ]
         vector = {"field": "content", "model": "m", "dimensions": 1, "place": 1}
         vectors = [{"n": n, "node_id": one["node_id"], "content_hash": one["content_hash"]} | vector for one in nodes]
@@ -310,8 +311,9 @@ async def test_a_call_for_several_users_reads_few_rows_by_plans_from_before_ther
         async with administration(each_targets) as others:
             await others.execute(
                 """
-                insert into memory.nodes (user_id, content)
-                  select user_id, '{}' from unnest('{ann, eve, nick}'::text[]) as user_id, generate_series(1, 2000);
+                insert into memory.nodes (user_id, content, content_hash)
+                  select user_id, '{}', sha256(n::text::bytea)
+                  from unnest('{ann, eve, nick}'::text[]) as user_id, generate_series(1, 2000) as n;
                 insert into memory.embeddings (user_id, node_id, model, dimensions, embedding)
                   select user_id, node_id, 'm', 1, '[1]' from memory.nodes on conflict do nothing;
                 insert into memory.user_metadata (user_id) select 'user ' || n from generate_series(1, 2000) as n;

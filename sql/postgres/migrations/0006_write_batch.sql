@@ -722,13 +722,14 @@ create function memory.apply_user_batches(
 language plpgsql volatile
 as $$
 declare
-  c_depends constant jsonpath :=
-    '$.nodes[*] ? (@.only_once == true || @.thread_id != null || @.context_type == "domain_entity")';
+  c_depends constant jsonpath := '$.nodes[*] ? (@.thread_id != null || @.context_type == "domain_entity")';
+  c_once constant jsonpath := '$.nodes[*] ? (@.only_once == true)';
   v_now timestamptz := clock_timestamp();
   v_cutoff timestamptz := v_now + interval '60 seconds';
   v_users text[];
   v_ops jsonb[];
   v_simple boolean;
+  v_once boolean;
   v_there text[];
   v_incarnations uuid[];
   v_versions bigint[];
@@ -746,8 +747,9 @@ begin
   select array_agg(s.user_id order by s.user_id collate "C"), array_agg(s.ops order by s.user_id collate "C"),
          current_setting('citus.propagate_set_commands', true) is null
            and bool_and(s.ops ->> 'user_id' = s.user_id and s.ops -> 'guarded' = 'false' and s.ops ? 'nodes'
-                        and not s.ops ?| '{entities, edges, counts, deletes, replayed}' and not s.ops @? c_depends)
-    into v_users, v_ops, v_simple
+                        and not s.ops ?| '{entities, edges, counts, deletes, replayed}' and not s.ops @? c_depends),
+         bool_or(s.ops @? c_once)
+    into v_users, v_ops, v_simple, v_once
     from unnest(p_users, p_ops) as s (user_id, ops);
 
   if v_simple then
@@ -784,6 +786,19 @@ begin
         from unnest(v_users, v_ops, v_versions, v_deletions, v_metadata)
                with ordinality as s (user_id, ops, version, last_deletion, metadata, place)
       ) as u;
+  end if;
+  if v_simple and v_once then
+    -- Looked for as for one user. Mostly there is no identical memory; where there may be one, that takes more.
+    set local enable_sort = off;
+    v_simple := not exists (
+      select from unnest(v_users, v_ops) as s (user_id, ops)
+      cross join lateral jsonb_to_recordset(s.ops -> 'nodes') as o (content_hash text, only_once boolean)
+      cross join lateral (
+        select n.content_hash from memory.nodes n
+        where n.user_id = s.user_id and n.content_hash >= decode(o.content_hash, 'hex') order by n.content_hash limit 1
+      ) as nearest
+      where o.only_once and nearest.content_hash = decode(o.content_hash, 'hex'));
+    set local enable_sort to default;
   end if;
   if not v_simple then
     return query
