@@ -12,7 +12,7 @@ from typing import Any
 
 from hybrid_memory.embeddings.embedder import Vector
 from hybrid_memory.embeddings.guarded import GuardedEmbedder
-from hybrid_memory.errors import EmbeddingError, HybridMemoryError
+from hybrid_memory.errors import HybridMemoryError
 from hybrid_memory.memory.texts import Texts, hash_of
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
@@ -80,7 +80,7 @@ class VectorsInTime:
                     node_id: tuple(
                         Embedding(space.model, vectors[text], hashes[node_id], field)
                         for field, text in texts.items()
-                        if vectors[text].any()
+                        if text in vectors
                     )
                     for node_id, texts in memories.items()
                 },
@@ -122,7 +122,7 @@ class VectorsInTime:
         return described
 
     async def _made_at_once(self, texts: list[str]) -> dict[str, Vector] | None:
-        """The vectors of texts, if the embedder has them now."""
+        """The vectors of texts, if the embedder has them now; one without a direction is none."""
         if not texts:
             return {}
         if len(texts) > _MOST_TEXTS:
@@ -139,12 +139,11 @@ class VectorsInTime:
         start = time.thread_time()
         try:
             vectors = await self._embedder.documents(texts)
-        except EmbeddingError:
-            # Reported where it is noticed; whoever asks next finds out which text is at fault.
+        except Exception:  # noqa: BLE001 - no embedder fails a write; what is wrong shows when vectors are made behind it
             return None
         if time.thread_time() - start > _LONGEST_SECONDS:
             self._rests_until = time.perf_counter() + _PAUSE_SECONDS
-        return dict(zip(texts, vectors, strict=True))
+        return {text: vector for text, vector in zip(texts, vectors, strict=True) if vector.any()}
 
     def _cache_soon(self, space: Space, described: Mapping[str, _Described], vectors: Mapping[str, Vector]) -> None:
         if self._cache is None or not vectors:
@@ -152,7 +151,7 @@ class VectorsInTime:
         uncached = self._uncached.setdefault(space.mark, {})
         for user_id, memories in described.items():
             for texts in memories.values():
-                uncached |= {(user_id, hash_of(text)): vectors[text] for text in texts.values() if vectors[text].any()}
+                uncached |= {(user_id, hash_of(text)): vectors[text] for text in texts.values() if text in vectors}
         if self._caching is None:
             self._caching = asyncio.create_task(self._keep_cached(self._cache))
 
