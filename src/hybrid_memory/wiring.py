@@ -151,12 +151,25 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
         accesses = Accesses(upkeep)
         source = SourceAtHome(homes, LocalSource(database, clock), loader)
         sessions = Sessions(homes, source, keeper, accesses, queue, settings, events)
+        embeddings = Embeddings(link, changed=invalidation.changed)
+        storage = VectorsAtHome(homes, LocalVectors(database), embeddings)
+        vectors, embedding = vectors_and_pipeline(
+            storage,
+            embedder,
+            sessions,
+            sessions.is_undelivered,
+            None if keeper is None else keeper.vectors,
+            texts_of,
+            settings,
+            events,
+        )
         own = Batches(
             link,
             instance,
             changed=invalidation.changed,
             lost=link.continuity.broken,
             remembered_seconds=oldest_sent(settings.retention_days).total_seconds(),
+            in_time=vectors.in_time,
         )
         writer = Writer(own, instance, clock, queue=queue, shown=_shown(sessions, embedder))
         here = LocalBatches(database, instance, may_begin=homes.may_begin)
@@ -179,18 +192,6 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
             now=utc_now,
         )
         link.on_recovery(sessions.recovered)
-        embeddings = Embeddings(link, changed=invalidation.changed)
-        storage = VectorsAtHome(homes, LocalVectors(database), embeddings)
-        vectors, embedding = vectors_and_pipeline(
-            storage,
-            embedder,
-            sessions,
-            sessions.is_undelivered,
-            None if keeper is None else keeper.vectors,
-            texts_of,
-            settings,
-            events,
-        )
         large = None
         if not link.is_absent:
             large = LargeUsers(

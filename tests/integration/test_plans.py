@@ -1,5 +1,6 @@
 """The hot queries use the index made for them, as the runtime role sees the tables: with row security."""
 
+import itertools
 import json
 import re
 from collections.abc import AsyncIterator
@@ -7,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
 from hybrid_memory import queries
@@ -283,6 +285,58 @@ async def test_vectors_find_their_memories_by_plans_from_when_there_were_none(ea
         await keep(2000, 20)
         # Reading all of them once is the most that an old server makes of it.
         assert await keep(2000, 20) < 2 * 4000
+
+
+async def test_a_call_for_several_users_reads_few_rows_by_plans_from_before_there_were_any(
+    each_targets: Targets,
+) -> None:
+    apply, writer, numbers = queries.load("postgres")["batches.apply_to_several"], uuid4(), itertools.count(1)
+    users, kept = ["ann", "eve", "nick"], str(uuid4())
+
+    def batch(user_id: str) -> str:
+        n = next(numbers)
+        written = {"written_at": f"2026-01-01T00:00:00.{n:06d}+00:00", "written_by": str(writer)}
+        nodes = [
+            fact_row(node_id) | written | {"n": n, "content_hash": f"{n:064x}", "only_once": node_id != kept}
+            for node_id in (kept, str(uuid4()))
+        ]
+        vector = {"field": "content", "model": "m", "dimensions": 1, "place": 1}
+        vectors = [{"n": n, "node_id": one["node_id"], "content_hash": one["content_hash"]} | vector for one in nodes]
+        about = {"user_id": user_id, "last": n, "oldest": written["written_at"], "guarded": False, "echo": True}
+        return json.dumps({"nodes": nodes, "vectors": vectors, "embedded": "m/1"} | about)
+
+    async with connection_to(each_targets.runtime) as connection:
+        await register_vector(connection)
+
+        async def write(times: int) -> int:
+            """Write for all of them so many times, and say how many rows of any kind were read for it."""
+            async with connection.transaction():
+                for _ in range(times):
+                    values = {"users": users, "ops": [batch(user) for user in users], "instance": writer}
+                    vectors = {"vectors": [Vector([1.0])], "halves": []}
+                    await connection.fetch(apply.text, *apply.arguments(values | vectors))
+                return int(
+                    await connection.fetchval(
+                        "select sum(idx_tup_fetch + seq_tup_read) from pg_stat_xact_user_tables where schemaname = $1",
+                        "memory",
+                    )
+                )
+
+        await write(10)
+        async with administration(each_targets) as others:
+            await others.execute(
+                """
+                insert into memory.nodes (user_id, content, content_hash)
+                  select user_id, '{}', sha256(n::text::bytea)
+                  from unnest('{ann, eve, nick}'::text[]) as user_id, generate_series(1, 2000) as n;
+                insert into memory.embeddings (user_id, node_id, model, dimensions, embedding)
+                  select user_id, node_id, 'm', 1, '[1]' from memory.nodes on conflict do nothing;
+                insert into memory.user_metadata (user_id) select 'user ' || n from generate_series(1, 2000) as n;
+                insert into memory.applied_watermarks (user_id, instance_id, seq)
+                  select 'user ' || n, gen_random_uuid(), 1 from generate_series(1, 2000) as n
+                """
+            )
+        assert await write(10) < 10 * len(users) * 30
 
 
 async def explained(connection: Any, name: str, values: dict[str, object], *, analyze: bool = False) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from hybrid_memory import Settings
 from hybrid_memory.errors import StorageRejected
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
-from hybrid_memory.postgres.batches import Batches, Embedding, Operation, Portion, QueuedBatches
+from hybrid_memory.postgres.batches import Applied, Batches, Embedding, Operation, Portion, QueuedBatches
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.target import Targets
@@ -216,6 +216,30 @@ class TestExactlyOnce:
         versions = await look.fetch("select user_id, version from memory.user_metadata")
         distinct = await look.fetch("select user_id, count(distinct version) as n from memory.nodes group by user_id")
         assert {row["user_id"]: row["n"] for row in distinct} == {row["user_id"]: row["version"] for row in versions}
+
+    async def test_nor_do_they_while_users_are_erased(
+        self, batch_database: Database, look: Eyes, rng: random.Random
+    ) -> None:
+        users, done = ["ann", "bob", "eve", "nick"], asyncio.Event()
+
+        async def work(writer: Writer) -> None:
+            for _ in range(25):
+                chosen = rng.sample(users, 3)
+                await writer.batches.apply({user: [writer.node(str(uuid4()))] for user in chosen})
+
+        async def erase() -> None:
+            while not done.is_set():
+                async with look.transaction():
+                    user = rng.choice(users)
+                    for table in ("user_metadata", "nodes", "applied_watermarks"):
+                        await look.execute(f"delete from memory.{table} where user_id = $1", user)
+
+        erasing = asyncio.create_task(erase())
+        try:
+            await asyncio.gather(*(work(Writer(batch_database)) for _ in range(8)))
+        finally:
+            done.set()
+            await erasing
 
 
 class TestTelling:
@@ -606,6 +630,115 @@ class TestNothingHalfDone:
         await writer.batches.apply({"nick": [writer.node(nick)], "eve": [writer.node(eve)]})
         with pytest.raises(StorageRejected):
             await writer.write(writer.edge(nick, eve))
+
+
+class TestSeveralUsers:
+    """What is simple is written for all users of a call by the same statements, and as if each were alone."""
+
+    async def test_together_comes_out_what_comes_out_for_each_alone(
+        self, batch_database: Database, look: Eyes, rng: random.Random
+    ) -> None:
+        writers = [Writer(batch_database) for _ in range(2)]
+        users, pool = ["ann", "B\u00f6b", "Zed", "\u4e09"], [str(uuid4()) for _ in range(5)]
+        new_ids = [str(uuid4()) for _ in range(60)]
+        simple = 0
+        for step in range(60):
+            writer, at = rng.choice(writers), rng.randrange(20) + step
+            batches = {}
+            for user in rng.sample(users, rng.randint(2, 4)):
+                some = rng.sample(pool, rng.randint(1, 3))
+                batches[user] = [writer.node(one, f"{step}", at=at, **_with_vector(rng.choice("abc"))) for one in some]
+                if rng.random() < 0.2:
+                    once = _with_vector(rng.choice("cdefgh")) | {"only_once": True}
+                    batches[user].append(writer.node(new_ids[step], f"{step}", at=at, **once))
+                if rng.random() < 0.03:
+                    batches[user] += [writer.delete(some[0], at=at)]
+            for _ in range(rng.choice([1, 1, 1, 2])):
+                together = await writer.batches.apply(
+                    {f"one {user}": operations for user, operations in batches.items()},
+                    echo=[f"one {user}" for user in users],
+                )
+                assert list(together) == sorted(together)
+                for user, operations in batches.items():
+                    alone = await writer.batches.apply({f"two {user}": operations}, echo=[f"two {user}"])
+                    assert _told(together[f"one {user}"]) == _told(alone[f"two {user}"])
+            at_once = "select count(distinct last_activity) from memory.user_metadata where user_id = any ($1)"
+            simple += await look.fetchval(at_once, list(together)) == 1
+        assert simple > 10
+        for rows in (
+            "select node_id, content, version, written_at, written_by, content_hash from memory.nodes",
+            "select node_id, model, embedding::text, content_hash, version from memory.embeddings",
+            "select version, node_count from memory.user_metadata",
+            "select seq from memory.applied_watermarks",
+        ):
+            for user in users:
+                found = [
+                    sorted(map(repr, await look.fetch(f"{rows} where user_id = $1", f"{where} {user}")))
+                    for where in ("one", "two")
+                ]
+                assert found[0] == found[1] != [], rows
+
+    async def test_each_is_told_what_is_stored(self, writer: Writer, batch_database: Database) -> None:
+        users, (again, new) = ["ann", "eve", "nick"], itertools.islice(ids(), 2)
+        for _ in range(2):
+            await writer.batches.apply({user: [writer.node(again)] for user in users})
+        batches = {
+            user: [writer.node(new, f"of {user}"), writer.node(again, f"{user} again", at=1)] for user in users[:2]
+        }
+        applied = await writer.batches.apply(batches | {"nick": [writer.node(again, at=-1)]}, echo=["ann", "nick"])
+        assert applied["eve"].written is None
+        assert applied["nick"].written is not None
+        assert applied["nick"].written.nodes == []
+        assert applied["ann"].written is not None
+        async with batch_database.transaction(["ann"]) as transaction:
+            stored = await Nodes(transaction, "ann").changed_since(2)
+        assert {node.node_id: node for node in applied["ann"].written.nodes} == {node.node_id: node for node in stored}
+        assert len(stored) == 2
+
+    async def test_an_entity_in_the_way_refuses_the_call(self, writer: Writer, look: Eyes) -> None:
+        entity = str(uuid4())
+        await writer.write(writer.entity(entity, {}), user="eve")
+        await writer.write(writer.node(str(uuid4())), user="nick")
+        with pytest.raises(StorageRejected) as caught:
+            await writer.batches.apply({"eve": [writer.node(entity, at=1)], "nick": [writer.node(entity)]})
+        assert caught.value.sqlstate == "22023"
+        assert (await counters(look, "nick"), await counters(look, "eve")) == ((1, 0, 0), (1, 0, 1))
+
+    async def test_what_was_deleted_later_stays_away(self, writer: Writer, other: Writer, look: Eyes) -> None:
+        one = str(uuid4())
+        for user in ("ann", "eve"):
+            await writer.write(writer.node(one), user=user)
+        await writer.write(writer.delete(one, at=5), user="eve")
+        await other.batches.apply({user: [other.node(one, "late", at=3)] for user in ("ann", "eve")})
+        assert [row["user_id"] for row in await look.fetch("select user_id from memory.nodes")] == ["ann"]
+
+    async def test_nobody_sees_another_users_rows_afterwards(self, writer: Writer, look: Eyes) -> None:
+        for _ in range(2):
+            await writer.batches.apply({user: [writer.node(str(uuid4()))] for user in ("ann", "eve")})
+        assert await look.fetchval("select current_setting('memory.users', true)") in (None, "")
+        with pytest.raises(StorageRejected) as caught:
+            await writer.batches._database.call(
+                "batches.apply_to_several",
+                users=["ann", "eve"],
+                ops=[json.dumps({"user_id": "nick", "last": 9, "nodes": [], "guarded": False})] * 2,
+                instance=UUID(writer.instance),
+                vectors=[],
+                halves=[],
+            )
+        assert caught.value.sqlstate == "22023"
+
+
+def _with_vector(text: str) -> dict[str, Any]:
+    """A content hash, and a vector of that content."""
+    content_hash = text.encode().hex()
+    return {"content_hash": content_hash, "embeddings": (Embedding("m", [float(ord(text))], content_hash),)}
+
+
+def _told(applied: Applied) -> tuple[object, ...]:
+    nodes = [] if applied.written is None else applied.written.nodes
+    gone = None if applied.written is None else applied.written.deleted
+    said = sorted((node.node_id, node.text, node.version, node.written_at, node.seq) for node in nodes)
+    return applied.version, applied.mark, applied.numbers, dict(applied.same), said, gone
 
 
 class TestVectors:

@@ -5,13 +5,20 @@ import hashlib
 import json
 import struct
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+from langchain_core.embeddings import Embeddings
+
+if TYPE_CHECKING:
+    import asyncio
 
 ALIKE = {
     "dog": "animal",
@@ -27,9 +34,14 @@ def vector_of(text: str, dimensions: int = 16) -> list[float]:
     """The sum of its words' directions; words that mean alike share one."""
     total = np.full(dimensions, 1e-3)
     for word in text.casefold().replace(".", " ").replace("?", " ").split():
-        seed = int.from_bytes(hashlib.sha256(ALIKE.get(word, word).encode()).digest()[:8], "big")
-        total += np.random.default_rng(seed).normal(size=dimensions)
+        total += _direction_of(ALIKE.get(word, word), dimensions)
     return [float(number) for number in total]
+
+
+@lru_cache(1000)
+def _direction_of(word: str, dimensions: int) -> npt.NDArray[np.float64]:
+    seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
+    return np.random.default_rng(seed).normal(size=dimensions)
 
 
 class Words:
@@ -48,6 +60,33 @@ class Words:
         if self.failing is not None:
             raise self.failing
         return [vector_of(text, self.dimensions) for text in texts]
+
+
+class AtOnce(Embeddings):
+    """Embeddings that have their answer without waiting, unless they are told to wait or to fail."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.failing: Exception | None = None
+        self.waits_for: asyncio.Event | None = None
+        self.computes_seconds = 0.0
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [vector_of(text) for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return vector_of(text)
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        if self.waits_for is not None:
+            await self.waits_for.wait()
+        self.asked += texts
+        if self.failing is not None:
+            raise self.failing
+        end = time.thread_time() + self.computes_seconds
+        while time.thread_time() < end:
+            pass
+        return self.embed_documents(texts)
 
 
 @dataclass

@@ -149,6 +149,98 @@ begin
 end
 $$;
 
+-- The columns of a memory that no cache needs to know.
+create function memory.inner_columns() returns text[]
+language sql immutable parallel safe
+as $$ select '{user_id, content_hash, field_clocks, entity_id, entity_system, entity_type, entity_name, is_new}'::text[] $$;
+
+-- Writes the `nodes` in several users' operations above `p_mark`, but not those numbered in `p_dead`, each user's in the
+-- given version. What lost against a later write is not in the answer; `o_told` is what a sender does not know of his.
+create function memory.put_nodes(
+  p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_dead bigint[], p_now timestamptz
+) returns table (o_user_id text, o_node_id uuid, o_context_type text, o_is_new boolean, o_told jsonb)
+language plpgsql volatile
+as $$
+declare
+  -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
+  v_cutoff timestamptz := p_now + interval '60 seconds';
+begin
+  return query
+    insert into memory.nodes as t (
+      user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
+      external_id, thread_id, seq, namespace, key, content_hash, version, written_at, written_by, created_at,
+      updated_at, last_accessed_at, expires_at)
+    select s.user_id, o.node_id, o.context_type, o.content, o.content_kind, o.summary, o.tags, o.metadata, o.importance,
+           o.confidence, o.external_id, o.thread_id,
+           case when o.thread_id is not null then o.seq end,
+           o.namespace, o.key, decode(o.content_hash, 'hex'), s.version, least(o.written_at, v_cutoff), o.written_by,
+           coalesce(o.created_at, p_now), coalesce(o.updated_at, p_now), coalesce(o.last_accessed_at, p_now),
+           o.expires_at
+    from unnest(p_users, p_ops, p_versions) as s (user_id, ops, version)
+    cross join lateral jsonb_to_recordset(s.ops -> 'nodes') as o (
+      n bigint, node_id uuid, context_type text, content jsonb, content_kind text, summary text, tags text[],
+      metadata jsonb, importance double precision, confidence double precision, external_id text, thread_id text,
+      seq bigint, namespace text[], key text, content_hash text, written_at timestamptz, written_by uuid,
+      created_at timestamptz, updated_at timestamptz, last_accessed_at timestamptz, expires_at timestamptz)
+    where o.n > p_mark and o.n <> all (p_dead)
+    on conflict (user_id, node_id) do update set
+      context_type = excluded.context_type, content = excluded.content, content_kind = excluded.content_kind,
+      summary = excluded.summary, tags = excluded.tags, metadata = excluded.metadata,
+      importance = excluded.importance, confidence = excluded.confidence, external_id = excluded.external_id,
+      thread_id = excluded.thread_id, namespace = excluded.namespace, key = excluded.key,
+      content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
+      written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
+    where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
+      and t.context_type <> 'domain_entity'
+    returning t.user_id, t.node_id, t.context_type, xmax = 0,
+              jsonb_build_object('node_id', t.node_id, 'seq', t.seq, 'written_at', t.written_at);
+end
+$$;
+
+-- A vector of another text than the one that stands there now is worse than none.
+create function memory.drop_outdated_vectors(p_user text, p_changed uuid[]) returns void
+language plpgsql volatile
+as $$
+declare
+  v_node uuid;
+begin
+  foreach v_node in array p_changed loop
+    delete from memory.embeddings e
+      where e.user_id = p_user and e.node_id = v_node
+        and coalesce(e.content_hash <> (
+              select n.content_hash from memory.nodes n where n.user_id = p_user and n.node_id = v_node), true);
+  end loop;
+end
+$$;
+
+-- Writes the `vectors` of those memories, but not where another text has won.
+create function memory.put_vectors(
+  p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_vectors public.vector[],
+  p_halves public.halfvec[]
+) returns void
+language plpgsql volatile
+as $$
+begin
+  insert into memory.embeddings as t (
+    user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, version)
+  select s.user_id, o.node_id, o.field, o.model, o.dimensions,
+         case when o.dimensions <= 2000 then p_vectors[o.place] end,
+         case when o.dimensions > 2000 then p_halves[o.place] end,
+         there.content_hash, s.version
+  from unnest(p_users, p_ops, p_versions) as s (user_id, ops, version)
+  cross join lateral jsonb_to_recordset(s.ops -> 'vectors') as o (
+    n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
+  -- Looked up one by one, however large the users are.
+  cross join lateral (
+    select n.content_hash from memory.nodes n where n.user_id = s.user_id and n.node_id = o.node_id offset 0
+  ) as there
+  where o.n > p_mark and there.content_hash is not distinct from decode(o.content_hash, 'hex')
+  on conflict (user_id, node_id, field, model) do update set
+    dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
+    content_hash = excluded.content_hash, version = excluded.version;
+end
+$$;
+
 -- Applies what is above the watermark of (user, instance) and moves the watermark in the same transaction, so that
 -- sending a batch again changes nothing. `p_ops` holds `user_id`, the `last` number and the `oldest` time of writing in
 -- it, and lists of operations by kind, each operation with its number `n`: `nodes`, `entities`, `edges`, `vectors`,
@@ -164,6 +256,8 @@ $$;
 -- `now`.
 -- With `"guarded": true`, a node may carry `if_version`: the version it must have now, 0 for one that is not there. One
 -- that has another, or that would lose against what is there, raises 23V01 with the operation in DETAIL.
+-- With `embedded`, a name, no memory of the batch lacks a vector that can be made; where that held before, it is noted
+-- under that name.
 -- `"replayed": true` says that the operations have waited, written for `incarnation` of the user as far as that is known:
 -- what was written before the user was erased is dropped, and so is a relationship to a memory that is gone by now.
 create function memory.apply_user_batch(
@@ -175,14 +269,14 @@ language plpgsql volatile
 as $$
 declare
   -- What no cache needs to know.
-  c_inner constant text[] :=
-    '{user_id, content_hash, field_clocks, entity_id, entity_system, entity_type, entity_name, is_new}';
+  c_inner constant text[] := memory.inner_columns();
   v_now timestamptz := clock_timestamp();
   -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
   v_cutoff timestamptz := v_now + interval '60 seconds';
   v_written jsonb;
   v_version bigint;
   v_last_deletion timestamptz;
+  v_embedded boolean;
   v_late boolean;
   v_mark bigint;
   v_dead bigint[] := '{}';
@@ -201,6 +295,7 @@ declare
   v_changed uuid[] := '{}';
   v_wanted boolean := p_ops -> 'echo' = 'true';
   v_exists boolean;
+  v_kind text := p_ops ->> 'embedded';
   v_replayed boolean := coalesce(p_ops -> 'replayed' = 'true', false);
   v_node_rows jsonb[] := '{}';
   v_new_rows jsonb[] := '{}';
@@ -212,7 +307,9 @@ declare
   v_row record;
 begin
   perform memory.bind_users(array[p_user]);
-  select incarnation, version, last_deletion into o_incarnation, v_version, v_last_deletion
+  select incarnation, version, last_deletion,
+         v_kind is not null and version <= coalesce((metadata -> 'embedded' ->> v_kind)::bigint, 0)
+    into o_incarnation, v_version, v_last_deletion, v_embedded
     from memory.user_metadata where user_id = p_user for update;
   v_exists := found;
   -- After the lock, which whoever erases the user holds until it is done.
@@ -228,13 +325,17 @@ begin
       return;
     end if;
   end if;
-  if not v_exists then
+  -- Who is there now may be erased before he is locked.
+  while not v_exists loop
     insert into memory.user_metadata (user_id, last_deletion)
       values (p_user, (select max(written_at) from memory.tombstones where user_id = p_user))
       on conflict (user_id) do nothing;
-    select incarnation, version, last_deletion into strict o_incarnation, v_version, v_last_deletion
+    select incarnation, version, last_deletion,
+           v_kind is not null and version <= coalesce((metadata -> 'embedded' ->> v_kind)::bigint, 0)
+      into o_incarnation, v_version, v_last_deletion, v_embedded
       from memory.user_metadata where user_id = p_user for update;
-  end if;
+    v_exists := found;
+  end loop;
   -- In a statement after the lock: one that waited for the lock would see the watermark from before the wait.
   select seq into v_mark from memory.applied_watermarks where user_id = p_user and instance_id = p_instance;
   v_mark := coalesce(v_mark, 0);
@@ -340,45 +441,20 @@ begin
     end if;
 
     for v_row in
-      insert into memory.nodes as t (
-        user_id, node_id, context_type, content, content_kind, summary, tags, metadata, importance, confidence,
-        external_id, thread_id, seq, namespace, key, content_hash, version, written_at, written_by, created_at,
-        updated_at, last_accessed_at, expires_at)
-      select p_user, o.node_id, o.context_type, o.content, o.content_kind, o.summary, o.tags, o.metadata, o.importance,
-             o.confidence, o.external_id, o.thread_id,
-             case when o.thread_id is not null then o.seq end,
-             o.namespace, o.key, decode(o.content_hash, 'hex'), v_version, least(o.written_at, v_cutoff), o.written_by,
-             coalesce(o.created_at, v_now), coalesce(o.updated_at, v_now), coalesce(o.last_accessed_at, v_now),
-             o.expires_at
-      from jsonb_to_recordset(p_ops -> 'nodes') as o (
-        n bigint, node_id uuid, context_type text, content jsonb, content_kind text, summary text, tags text[],
-        metadata jsonb, importance double precision, confidence double precision, external_id text, thread_id text,
-        seq bigint, namespace text[], key text, content_hash text, written_at timestamptz, written_by uuid,
-        created_at timestamptz, updated_at timestamptz, last_accessed_at timestamptz, expires_at timestamptz)
-      where o.n > v_mark and o.n <> all (v_dead)
-      on conflict (user_id, node_id) do update set
-        context_type = excluded.context_type, content = excluded.content, content_kind = excluded.content_kind,
-        summary = excluded.summary, tags = excluded.tags, metadata = excluded.metadata,
-        importance = excluded.importance, confidence = excluded.confidence, external_id = excluded.external_id,
-        thread_id = excluded.thread_id, namespace = excluded.namespace, key = excluded.key,
-        content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
-        written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
-      where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
-        and t.context_type <> 'domain_entity'
-      returning t.*, (xmax = 0) as is_new
+      select * from memory.put_nodes(array[p_user], array[p_ops], array[v_version], v_mark, v_dead, v_now)
     loop
-      v_nodes := v_nodes + v_row.is_new::int;
-      v_misplaced := v_misplaced or v_row.context_type = 'domain_entity';
-      if not v_row.is_new then
-        v_changed := v_changed || v_row.node_id;
-        if v_wanted then
-          v_node_rows := v_node_rows || (to_jsonb(v_row) - c_inner);
-        end if;
+      v_nodes := v_nodes + v_row.o_is_new::int;
+      v_misplaced := v_misplaced or v_row.o_context_type = 'domain_entity';
+      if not v_row.o_is_new then
+        v_changed := v_changed || v_row.o_node_id;
       elsif v_wanted then
-        v_new_rows := v_new_rows
-          || jsonb_build_object('node_id', v_row.node_id, 'seq', v_row.seq, 'written_at', v_row.written_at);
+        v_new_rows := v_new_rows || v_row.o_told;
       end if;
     end loop;
+    if v_wanted and v_changed <> '{}' then
+      v_node_rows := array(
+        select to_jsonb(n) - c_inner from memory.nodes n where n.user_id = p_user and n.node_id = any (v_changed));
+    end if;
     if v_nodes < jsonb_array_length(p_ops -> 'nodes') and not v_misplaced then
       select array_agg(o.node_id) into v_ids
         from jsonb_to_recordset(p_ops -> 'nodes') as o (n bigint, node_id uuid) where o.n > v_mark;
@@ -481,11 +557,7 @@ begin
   end if;
 
   if v_changed <> '{}' then
-    -- A vector of another text than the one that stands there now is worse than none.
-    delete from memory.embeddings e using memory.nodes n
-      where e.user_id = p_user and n.user_id = p_user and n.node_id = e.node_id
-        and e.node_id = any (v_changed) and n.node_id = any (v_changed)
-        and (n.content_hash is null or e.content_hash is distinct from n.content_hash);
+    perform memory.drop_outdated_vectors(p_user, v_changed);
   end if;
 
   if p_ops ? 'edges' then
@@ -555,21 +627,7 @@ begin
   end if;
 
   if p_ops ? 'vectors' then
-    -- Not where another text has won.
-    select array_agg(o.node_id) into v_ids from jsonb_to_recordset(p_ops -> 'vectors') as o (node_id uuid);
-    insert into memory.embeddings as t (
-      user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, version)
-    select p_user, o.node_id, o.field, o.model, o.dimensions,
-           case when o.dimensions <= 2000 then p_vectors[o.place] end,
-           case when o.dimensions > 2000 then p_halves[o.place] end,
-           n.content_hash, v_version
-    from jsonb_to_recordset(p_ops -> 'vectors') as o (
-      n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
-    join memory.nodes n on n.user_id = p_user and n.node_id = o.node_id and n.node_id = any (v_ids)
-    where o.n > v_mark and n.content_hash is not distinct from decode(o.content_hash, 'hex')
-    on conflict (user_id, node_id, field, model) do update set
-      dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
-      content_hash = excluded.content_hash, version = excluded.version;
+    perform memory.put_vectors(array[p_user], array[p_ops], array[v_version], v_mark, p_vectors, p_halves);
   end if;
 
   -- What was counted where there was no Postgres; the reports of an entity raise its confidence as if they were told now.
@@ -634,7 +692,8 @@ begin
   update memory.user_metadata
     set version = v_version, last_activity = v_now, node_count = node_count + v_nodes,
         entity_count = entity_count + v_entities, relationship_count = relationship_count + v_edges,
-        last_deletion = greatest(last_deletion, v_last_deletion)
+        last_deletion = greatest(last_deletion, v_last_deletion),
+        metadata = case when v_embedded then memory.marked(metadata, v_kind, v_version) else metadata end
     where user_id = p_user;
   update memory.applied_watermarks set seq = o_mark, updated_at = v_now
     where user_id = p_user and instance_id = p_instance;
@@ -652,6 +711,165 @@ begin
 end
 $$;
 
+-- The same for several users in one call, each of whom has one batch. If all of them bring nothing but memories, to be
+-- stored as they are, one set of statements does it for all; otherwise it is done for one after the other. Sorted,
+-- because two callers that lock users in another order block each other. On Citus users are apart.
+create function memory.apply_user_batches(
+  p_users text[], p_instance uuid, p_ops jsonb[], p_vectors public.vector[], p_halves public.halfvec[]
+) returns table (
+  o_user_id text, o_incarnation uuid, o_version bigint, o_before bigint, o_mark bigint, o_same jsonb, o_echo jsonb
+)
+language plpgsql volatile
+as $$
+declare
+  c_depends constant jsonpath := '$.nodes[*] ? (@.thread_id != null || @.context_type == "domain_entity")';
+  c_once constant jsonpath := '$.nodes[*] ? (@.only_once == true)';
+  v_now timestamptz := clock_timestamp();
+  v_cutoff timestamptz := v_now + interval '60 seconds';
+  v_users text[];
+  v_ops jsonb[];
+  v_simple boolean;
+  v_once boolean;
+  v_there text[];
+  v_incarnations uuid[];
+  v_versions bigint[];
+  v_deletions timestamptz[];
+  v_metadata jsonb[];
+  v_before bigint[];
+  v_embedded boolean[];
+  v_new bigint[];
+  v_new_rows jsonb[];
+  v_written bigint;
+  v_owners text[];
+  v_changed uuid[];
+  v_changed_rows jsonb[];
+begin
+  select array_agg(s.user_id order by s.user_id collate "C"), array_agg(s.ops order by s.user_id collate "C"),
+         current_setting('citus.propagate_set_commands', true) is null
+           and bool_and(s.ops ->> 'user_id' = s.user_id and s.ops -> 'guarded' = 'false' and s.ops ? 'nodes'
+                        and not s.ops ?| '{entities, edges, counts, deletes, replayed}' and not s.ops @? c_depends),
+         bool_or(s.ops @? c_once)
+    into v_users, v_ops, v_simple, v_once
+    from unnest(p_users, p_ops) as s (user_id, ops);
+
+  if v_simple then
+    perform memory.bind_users(v_users);
+    begin
+      select array_agg(u.user_id order by u.user_id collate "C"), array_agg(u.incarnation order by u.user_id collate "C"),
+             array_agg(u.version + 1 order by u.user_id collate "C"),
+             array_agg(u.last_deletion order by u.user_id collate "C"),
+             array_agg(u.metadata order by u.user_id collate "C")
+        into v_there, v_incarnations, v_versions, v_deletions, v_metadata
+        from (select user_id, incarnation, version, last_deletion, metadata from memory.user_metadata
+              where user_id = any (v_users) order by user_id collate "C" for update) as u;
+      -- Locks of those who are there must not be held while the others are made, in another order.
+      if v_there is distinct from v_users then
+        raise sqlstate '23V02';
+      end if;
+    exception when sqlstate '23V02' then
+      v_simple := false;
+    end;
+  end if;
+  if v_simple then
+    -- In a statement after the locks. Neither are repeats, and what may have been deleted already.
+    select array_agg(u.mark order by u.place),
+           array_agg(u.ops ? 'embedded'
+                     and u.version <= coalesce((u.metadata -> 'embedded' ->> (u.ops ->> 'embedded'))::bigint, 0) + 1
+                     order by u.place),
+           bool_and((u.ops #>> '{nodes, 0, n}')::bigint > u.mark
+                    and (u.last_deletion is null
+                         or u.last_deletion < least((u.ops ->> 'oldest')::timestamptz, v_cutoff)))
+      into v_before, v_embedded, v_simple
+      from (
+        select s.*, coalesce((select w.seq from memory.applied_watermarks w
+                              where w.user_id = s.user_id and w.instance_id = p_instance), 0) as mark
+        from unnest(v_users, v_ops, v_versions, v_deletions, v_metadata)
+               with ordinality as s (user_id, ops, version, last_deletion, metadata, place)
+      ) as u;
+  end if;
+  if v_simple and v_once then
+    -- Looked for as for one user. Mostly there is no identical memory; where there may be one, that takes more.
+    set local enable_sort = off;
+    v_simple := not exists (
+      select from unnest(v_users, v_ops) as s (user_id, ops)
+      cross join lateral jsonb_to_recordset(s.ops -> 'nodes') as o (content_hash text, only_once boolean)
+      cross join lateral (
+        select n.content_hash from memory.nodes n
+        where n.user_id = s.user_id and n.content_hash >= decode(o.content_hash, 'hex') order by n.content_hash limit 1
+      ) as nearest
+      where o.only_once and nearest.content_hash = decode(o.content_hash, 'hex'));
+    set local enable_sort to default;
+  end if;
+  if not v_simple then
+    return query
+      select a.* from unnest(v_users, v_ops) as s (user_id, ops)
+      cross join lateral memory.apply_user_batch(s.user_id, p_instance, s.ops, p_vectors, p_halves) as a;
+    return;
+  end if;
+
+  with written as materialized (
+    select * from memory.put_nodes(v_users, v_ops, v_versions, 0, '{}', v_now)
+  ), told as (
+    select t.user_id, count(t.told) as new, coalesce(jsonb_agg(t.told) filter (where t.told is not null), '[]') as rows
+    from (select w.o_user_id as user_id, case when w.o_is_new then w.o_told end as told from written w
+          union all select u, null from unnest(v_users) as u) as t
+    group by t.user_id
+  )
+  select array_agg(told.new order by told.user_id collate "C"), array_agg(told.rows order by told.user_id collate "C"),
+         (select count(*) from written), (select array_agg(w.o_user_id) from written w where not w.o_is_new),
+         (select array_agg(w.o_node_id) from written w where not w.o_is_new)
+    into v_new, v_new_rows, v_written, v_owners, v_changed
+    from told;
+  if v_written < (select sum(jsonb_array_length(ops -> 'nodes')) from unnest(v_ops) as ops)
+     and exists (
+       select from unnest(v_users, v_ops) as s (user_id, ops)
+       cross join lateral jsonb_to_recordset(s.ops -> 'nodes') as o (node_id uuid)
+       cross join lateral (
+         select n.context_type from memory.nodes n where n.user_id = s.user_id and n.node_id = o.node_id offset 0
+       ) as there
+       where there.context_type = 'domain_entity') then
+    raise exception 'an entity is merged, not put' using errcode = '22023';
+  end if;
+  if v_changed is not null then
+    for v_place in 1 .. cardinality(v_changed) loop
+      perform memory.drop_outdated_vectors(v_owners[v_place], v_changed[v_place : v_place]);
+    end loop;
+    select array_agg(t.rows order by t.user_id collate "C") into v_changed_rows
+      from (
+        select t.user_id, jsonb_agg(t.row) filter (where t.row is not null) as rows
+        from (select c.user_id, there.row
+              from unnest(v_owners, v_changed) as c (user_id, node_id)
+              cross join lateral (
+                select to_jsonb(n) - memory.inner_columns() as row from memory.nodes n
+                where n.user_id = c.user_id and n.node_id = c.node_id offset 0
+              ) as there
+              union all select u, null from unnest(v_users) as u) as t
+        group by t.user_id
+      ) as t;
+  end if;
+  if cardinality(p_vectors) + cardinality(p_halves) > 0 then
+    perform memory.put_vectors(v_users, v_ops, v_versions, 0, p_vectors, p_halves);
+  end if;
+
+  update memory.user_metadata as m
+    set version = s.version, last_activity = v_now, node_count = m.node_count + s.new,
+        metadata = case when s.embedded then memory.marked(m.metadata, s.ops ->> 'embedded', s.version)
+                     else m.metadata end
+    from unnest(v_users, v_ops, v_versions, v_new, v_embedded) as s (user_id, ops, version, new, embedded)
+    where m.user_id = s.user_id and m.user_id = any (v_users);
+  insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
+    select s.user_id, p_instance, (s.ops ->> 'last')::bigint, v_now from unnest(v_users, v_ops) as s (user_id, ops)
+    on conflict (user_id, instance_id) do update set seq = excluded.seq, updated_at = excluded.updated_at;
+  return query
+    select s.user_id, s.incarnation, s.version, s.before, (s.ops ->> 'last')::bigint, '{}'::jsonb,
+           case when s.ops -> 'echo' = 'true' then jsonb_build_object(
+             'nodes', coalesce(s.changed, '[]'), 'new', s.new, 'now', v_now, 'edges', '[]'::jsonb,
+             'deleted', '[]'::jsonb) end
+    from unnest(v_users, v_ops, v_incarnations, v_versions, v_before, v_new_rows, v_changed_rows)
+           as s (user_id, ops, incarnation, version, before, new, changed);
+end
+$$;
+
 revoke all on function memory.later(text, text) from public;
 revoke all on function memory.clocks_of(jsonb, text, text) from public;
 revoke all on function memory.merged(jsonb, jsonb, jsonb, jsonb, text) from public;
@@ -666,4 +884,11 @@ revoke all on function memory.item_version(jsonb, bigint) from public;
 revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
+revoke all on function memory.inner_columns() from public;
+revoke all on function memory.put_nodes(text[], jsonb[], bigint[], bigint, bigint[], timestamptz) from public;
+revoke all on function memory.drop_outdated_vectors(text, uuid[]) from public;
+revoke all on function memory.put_vectors(
+  text[], jsonb[], bigint[], bigint, public.vector[], public.halfvec[]) from public;
+revoke all on function memory.apply_user_batches(
+  text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;

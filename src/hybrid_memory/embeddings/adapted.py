@@ -37,6 +37,10 @@ class AdaptedEmbedder:
         self._timeout = timeout
         self.model = model or _name_of(source)
         self.dimensions = dimensions
+        # What LangChain makes of a class without a method of its own is a thread, and so is any function's way.
+        self.may_answer_at_once = (
+            isinstance(source, Embeddings) and type(source).aembed_documents is not Embeddings.aembed_documents
+        )
 
     async def documents(self, texts: Sequence[str]) -> list[Vector]:
         """A vector for each text, in their order."""

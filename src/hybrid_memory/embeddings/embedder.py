@@ -26,6 +26,10 @@ class Embedder(Protocol):
     def dimensions(self) -> int | None:
         """How long its vectors are; None as long as nobody knows."""
 
+    @property
+    def may_answer_at_once(self) -> bool:
+        """Whether it may have an answer without anything to wait for: no thread, no service."""
+
     async def documents(self, texts: Sequence[str]) -> list[Vector]:
         """A vector for each text, in their order."""
 

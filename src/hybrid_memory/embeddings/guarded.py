@@ -32,6 +32,11 @@ class GuardedEmbedder:
         return self._embedder.dimensions
 
     @property
+    def may_answer_at_once(self) -> bool:
+        """Whether it may have an answer without anything to wait for."""
+        return self._embedder.may_answer_at_once
+
+    @property
     def resting(self) -> bool:
         """Whether it failed a moment ago, and nobody waits for it now."""
         return self._clock() < self._rests_until

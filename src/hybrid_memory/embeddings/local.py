@@ -30,6 +30,7 @@ class LocalEmbedder:
         self._turn = asyncio.Lock()
         self.model = f"local:{name}"
         self.dimensions: int | None = None
+        self.may_answer_at_once = False
 
     async def documents(self, texts: Sequence[str]) -> list[Vector]:
         """A vector for each text, in their order."""

@@ -38,6 +38,7 @@ class OpenAIEmbedder:
         self._client: AsyncOpenAI | None = None
         self.model = f"openai:{name}"
         self.dimensions = _DIMENSIONS.get(name)
+        self.may_answer_at_once = False
 
     async def documents(self, texts: Sequence[str]) -> list[Vector]:
         """A vector for each text, in their order."""

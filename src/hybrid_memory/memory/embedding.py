@@ -22,7 +22,7 @@ from hybrid_memory.embeddings.guarded import GuardedEmbedder
 from hybrid_memory.errors import EmbeddingError, HybridMemoryError, StorageUnavailable
 from hybrid_memory.graph.user_graph import Clock, utc_now
 from hybrid_memory.memory.just_written import JustWritten, in_portions
-from hybrid_memory.memory.texts import hash_of
+from hybrid_memory.memory.texts import Texts, hash_of
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied
@@ -45,7 +45,6 @@ _PROBE = "length"
 
 # Whose it is, and what it says.
 _Text = tuple[str, str]
-Texts = Callable[[MemoryNode], Mapping[str, str]]
 Undelivered = Callable[[str], Awaitable[bool]]
 Shown = Callable[[str, Space, KeptVectors, Sequence[Made]], Awaitable[None]]
 
@@ -152,6 +151,8 @@ class Embedding:
 
     def wrote(self, user_id: str, node_ids: Collection[str], answer: Answer) -> None:
         """This process has written memories of a user."""
+        if isinstance(answer, Applied) and answer.complete:
+            return
         waiting = self._waiting.get(user_id)
         if waiting is None:
             if not node_ids:

@@ -7,8 +7,8 @@ from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.models import MemoryNode, Relationship
 from hybrid_memory.postgres.access import Access
-from hybrid_memory.postgres.batches import NOTHING_WRITTEN, Written
 from hybrid_memory.postgres.continuity import Continuity
+from hybrid_memory.postgres.echo import NOTHING_WRITTEN, Written
 from hybrid_memory.postgres.news import Newsroom
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.relationships import Relationships

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import UserGraph
-from hybrid_memory.postgres.batches import Applied, Written
+from hybrid_memory.postgres.batches import Applied
+from hybrid_memory.postgres.echo import Written
 from hybrid_memory.replication.pending import Pending
 
 

@@ -5,12 +5,13 @@ the same, so does its vector.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 from hybrid_memory.items import WHOLE, searched_texts
 from hybrid_memory.models import MemoryNode
 
+Texts: TypeAlias = Callable[[MemoryNode], Mapping[str, str]]
 CONTENT = "content"
 # Below what the models in use take, even where every character is a token.
 LONGEST_TEXT = 8000

@@ -7,12 +7,15 @@ from hybrid_memory.embeddings.choosing import named
 from hybrid_memory.embeddings.embedder import Embedder
 from hybrid_memory.embeddings.guarded import GuardedEmbedder
 from hybrid_memory.errors import ConfigurationError
-from hybrid_memory.memory.embedding import Embedding, Texts, Undelivered, VectorRows
+from hybrid_memory.memory.embedding import Embedding, Undelivered, VectorRows
 from hybrid_memory.memory.held_vectors import VectorSource
+from hybrid_memory.memory.in_time import VectorsInTime
 from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.memory.texts import Texts
 from hybrid_memory.memory.vectors import Vectors
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.batches import Applied, Written
+from hybrid_memory.postgres.batches import Applied
+from hybrid_memory.postgres.echo import Written
 from hybrid_memory.postgres.embeddings import KeptVectors, Made, Space
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.cached_vectors import CachedVectors
@@ -38,9 +41,10 @@ def vectors_and_pipeline(
 ) -> tuple[Vectors, Embedding | None]:
     """The vectors of a manager's users and, where there is an embedder, what makes them."""
     guarded = None if embedder is None else GuardedEmbedder(embedder, events)
-    pipeline = None
+    pipeline = in_time = None
     if guarded is not None:
         events.info("embedder_chosen", model=guarded.model)
+        in_time = VectorsInTime(guarded, cache, texts, events)
 
         async def shown(user_id: str, space: Space, kept: KeptVectors, made: Sequence[Made]) -> None:
             vectors.held.kept(user_id, space.model, kept, made)
@@ -56,6 +60,7 @@ def vectors_and_pipeline(
         texts=texts,
         embedder=guarded,
         pipeline=pipeline,
+        in_time=in_time,
         older=_Older(settings, events),
     )
     return vectors, pipeline

@@ -14,9 +14,10 @@ from hybrid_memory.graph.cosines import NOTHING, Cosines
 from hybrid_memory.graph.directions import Direction
 from hybrid_memory.graph.vectors import UserVectors
 from hybrid_memory.memory.border import GIVEN_VECTOR
-from hybrid_memory.memory.embedding import Embedding, Texts
+from hybrid_memory.memory.embedding import Embedding
 from hybrid_memory.memory.held_vectors import HeldVectors, VectorSource
-from hybrid_memory.memory.texts import LONGEST_TEXT, hash_of
+from hybrid_memory.memory.in_time import VectorsInTime
+from hybrid_memory.memory.texts import LONGEST_TEXT, Texts, hash_of
 from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.embeddings import Space
@@ -54,6 +55,7 @@ class Vectors:
         texts: of what of a memory vectors are made.
         embedder: makes vectors of questions; None: only vectors that callers give are compared.
         pipeline: makes those of memories; there when `embedder` is.
+        in_time: makes those that travel with their memories; there when `embedder` is.
         older: embedders for vectors of other models, where they can be made.
     """
 
@@ -67,9 +69,11 @@ class Vectors:
         texts: Texts,
         embedder: GuardedEmbedder | None = None,
         pipeline: Embedding | None = None,
+        in_time: VectorsInTime | None = None,
         older: OlderEmbedders,
     ) -> None:
         self.held = HeldVectors(source, self._models_of, most_users)
+        self.in_time = in_time
         self._spaces = spaces
         self._cache = cache
         self._texts = texts
@@ -133,7 +137,9 @@ class Vectors:
         return NOTHING if table is None else table.cosines(question)
 
     async def close(self) -> None:
-        """Let the connections of embedders go."""
+        """Finish what was made, and let the connections of embedders go."""
+        if self.in_time is not None:
+            await self.in_time.close()
         if self._embedder is not None:
             await self._embedder.close()
         await self._older.close()

@@ -6,17 +6,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
 from pgvector import HalfVector, Vector
 
 from hybrid_memory.errors import StorageRejected
-from hybrid_memory.models import MemoryNode, Relationship
 from hybrid_memory.postgres.access import Access
-from hybrid_memory.postgres.nodes import node_from_json
-from hybrid_memory.postgres.relationships import relationship_from_json
+from hybrid_memory.postgres.echo import Written, written_of
 
 if TYPE_CHECKING:
     import asyncpg
@@ -25,12 +25,6 @@ Kind = Literal["nodes", "entities", "edges", "counts", "deletes"]
 # The column of an operation that is refused unless the row has this version, and the state it is refused with.
 IF_VERSION = "if_version"
 ANOTHER_VERSION = "23V01"
-# The columns of a new memory that are as they were sent, and those that may be left open.
-_AS_SENT = (
-    "context_type", "content", "content_kind", "summary", "tags", "metadata", "importance", "confidence", "external_id",
-    "thread_id", "namespace", "key", "written_by", "expires_at",
-)  # fmt: skip
-_TIMES_LEFT_OPEN = ("created_at", "updated_at", "last_accessed_at")
 # Vectors of more dimensions are kept at half precision.
 LARGEST_VECTOR = 2000
 
@@ -40,7 +34,7 @@ class Embedding:
     """A vector of a node that the same operation writes; the hash says of which content."""
 
     model: str
-    values: Sequence[float]
+    values: Sequence[float] | npt.NDArray[np.float32]
     content_hash: str | None = None
     field: str = "content"
 
@@ -69,15 +63,25 @@ class Portion:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What a batch made different: rows as they are now, and the memories that are gone."""
+class Ready:
+    """Vectors of all memories in a user's batch that are to get any, by the memory; made since that moment.
 
-    nodes: Sequence[MemoryNode]
-    relationships: Sequence[Relationship]
-    deleted: frozenset[str]
+    `mark` is the name under which it is noted how far a user's memories have vectors of that kind.
+    """
+
+    mark: str
+    vectors: Mapping[str, tuple[Embedding, ...]]
+    since: float
 
 
-NOTHING_WRITTEN = Written((), (), frozenset())
+class InTime(Protocol):
+    """What makes vectors while a batch is about to leave."""
+
+    async def ready(self, batches: Mapping[str, Sequence[Operation]]) -> Mapping[str, Ready]:
+        """The vectors of those users' batches that have all of theirs by now; nobody waits for the others."""
+
+    def kept(self, user_id: str, ready: Ready) -> None:
+        """They are in Postgres, with the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,8 @@ class Applied:
     `same` names, for each memory that was to be stored only once and was there already, the one that is there.
     The incarnation is None when the user was erased in the meantime, and nothing was applied.
     `written` is all that is different between `version` and the one before, if it was asked for and anything is.
-    `vectors` are those that came with the operations, by the memory they were sent for; None: nobody knows.
+    `vectors` are those that came with the operations, by the memory they were sent for; None: nobody knows. With
+    `complete` those are all there will be: nothing that was written waits for any.
     `place` is where they are durable.
     """
 
@@ -99,6 +104,7 @@ class Applied:
     same: Mapping[str, str] = field(default_factory=dict)
     written: Written | None = None
     vectors: tuple[tuple[str, Embedding], ...] | None = None
+    complete: bool = False
     place: Literal["postgres", "local"] = "postgres"
 
 
@@ -109,12 +115,13 @@ class _Vectors:
     whole: list[Vector] = field(default_factory=list)
     half: list[HalfVector] = field(default_factory=list)
 
-    def place(self, values: Sequence[float]) -> int:
+    def place(self, values: Sequence[float] | npt.NDArray[np.float32]) -> int:
         """Append to the array for this size; places count from one, as in Postgres."""
-        if len(values) <= LARGEST_VECTOR:
-            self.whole.append(Vector(list(values)))
+        numbers = values if isinstance(values, np.ndarray) else list(values)
+        if len(numbers) <= LARGEST_VECTOR:
+            self.whole.append(Vector(numbers))
             return len(self.whole)
-        self.half.append(HalfVector(list(values)))
+        self.half.append(HalfVector(numbers))
         return len(self.half)
 
 
@@ -135,9 +142,10 @@ class Batches:
         changed: is told of each user who has a new version, and which.
         lost: is told when the database has forgotten what this instance wrote.
         remembered_seconds: for how long a user's watermark is kept for sure.
+        in_time: what makes vectors that travel with a batch; without it only those do that operations have.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - who hears of what happens
         self,
         database: Access,
         instance_id: str,
@@ -145,12 +153,14 @@ class Batches:
         changed: Callable[[str, int], None] = lambda _user, _version: None,
         lost: Callable[[str], None] = lambda _reason: None,
         remembered_seconds: float = math.inf,
+        in_time: InTime | None = None,
     ) -> None:
         self._database = database
         self._instance = UUID(instance_id)
         self._changed = changed
         self._lost = lost
         self._remembered_seconds = remembered_seconds
+        self._in_time = in_time
         self._marks: dict[str, _Mark] = {}
 
     async def apply(
@@ -169,9 +179,15 @@ class Batches:
             StorageUnavailable: sending the same batches again is safe, whatever became of them.
             StorageRejected: an operation can never be applied; nothing of the call was.
         """
+        ready = {} if self._in_time is None else await self._in_time.ready(batches)
+        batches = {
+            user_id: list(_with(ready[user_id], operations)) if user_id in ready else operations
+            for user_id, operations in batches.items()
+        }
         vectors = _Vectors()
         payloads = [
-            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo)) for user_id, ops in batches.items()
+            json.dumps(_payload(user_id, ops, vectors, echo=user_id in echo, ready=ready.get(user_id)))
+            for user_id, ops in batches.items()
         ]
         # Taking one user's batch out of an array of one would cost a tenth of the call.
         name, what = (
@@ -185,7 +201,12 @@ class Batches:
             )
         for row in rows:
             self._note(row)
-        return {row["user_id"]: _applied(row, batches[row["user_id"]]) for row in rows}
+        if self._in_time is not None:
+            for user_id, one in ready.items():
+                self._in_time.kept(user_id, one)
+        return {
+            row["user_id"]: _applied(row, batches[row["user_id"]], complete=row["user_id"] in ready) for row in rows
+        }
 
     def _note(self, row: "asyncpg.Record") -> None:
         user_id, now = row["user_id"], time.monotonic()
@@ -252,7 +273,13 @@ def _naming_what_is_at_fault() -> Iterator[None]:
         raise
 
 
-def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
+def _with(ready: Ready, operations: Iterable[Operation]) -> Iterator[Operation]:
+    for one in operations:
+        vectors = ready.vectors.get(one.row["node_id"]) if one.kind == "nodes" else None
+        yield replace(one, embeddings=one.embeddings + vectors) if vectors else one
+
+
+def _applied(row: "asyncpg.Record", operations: Iterable[Operation], *, complete: bool = False) -> Applied:
     user_id, echo = row["user_id"], row["echo"]
     fresh = [operation for operation in operations if operation.n > row["before"]]
     return Applied(
@@ -262,45 +289,14 @@ def _applied(row: "asyncpg.Record", operations: Iterable[Operation]) -> Applied:
         row["mark"],
         tuple(operation.n for operation in fresh),
         json.loads(row["same"]),
-        None if echo is None else _written(user_id, row["version"], json.loads(echo), fresh),
+        None if echo is None else written_of(user_id, row["version"], json.loads(echo), _rows_of_memories(fresh)),
         tuple((operation.row["node_id"], one) for operation in fresh for one in operation.embeddings),
+        complete,
     )
 
 
-def _written(user_id: str, version: int, echo: Mapping[str, Any], operations: Iterable[Operation]) -> Written:
-    gone = frozenset(echo["deleted"])
-    sent = {operation.row["node_id"]: operation.row for operation in operations if operation.kind == "nodes"}
-    new = [_as_sent(sent[told["node_id"]], told, version, echo["now"]) for told in echo["new"]]
-    return Written(
-        # What was counted of a new memory comes after it.
-        [node_from_json(user_id, row) for row in (*new, *echo["nodes"]) if row["node_id"] not in gone],
-        [relationship_from_json(user_id, row) for row in echo["edges"]],
-        gone,
-    )
-
-
-def _as_sent(sent: Mapping[str, Any], told: Mapping[str, Any], version: int, now: str) -> dict[str, Any]:
-    """The row of a memory that was not there before, as Postgres would write it."""
-    times = {name: sent.get(name) or now for name in _TIMES_LEFT_OPEN}
-    return (
-        {name: _in_order(sent.get(name)) for name in _AS_SENT}
-        | times
-        | {
-            "version": version,
-            "access_count": 0,
-            **told,
-        }
-    )
-
-
-def _in_order(value: Any) -> Any:
-    """JSON with its keys as Postgres gives them back: what is made of a memory's text is the same everywhere."""
-    if isinstance(value, dict):
-        keys = sorted(value, key=lambda key: (len(key.encode()), key.encode()))
-        return {key: _in_order(value[key]) for key in keys}
-    if isinstance(value, list):
-        return [_in_order(one) for one in value]
-    return value
+def _rows_of_memories(operations: Iterable[Operation]) -> list[Mapping[str, Any]]:
+    return [operation.row for operation in operations if operation.kind == "nodes"]
 
 
 def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:
@@ -312,7 +308,9 @@ def _operation_at_fault(error: StorageRejected) -> tuple[str, int] | None:
         return None
 
 
-def _payload(user_id: str, operations: Sequence[Operation], vectors: _Vectors, *, echo: bool) -> dict[str, object]:
+def _payload(
+    user_id: str, operations: Sequence[Operation], vectors: _Vectors, *, echo: bool, ready: Ready | None = None
+) -> dict[str, object]:
     lists: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for operation in operations:
         lists[operation.kind].append({"n": operation.n, **operation.row})
@@ -334,4 +332,5 @@ def _payload(user_id: str, operations: Sequence[Operation], vectors: _Vectors, *
         "last": operations[-1].n,
         "oldest": min(operation.row["written_at"] for operation in operations),
         "echo": echo,
+        "embedded": None if ready is None else ready.mark,
     }

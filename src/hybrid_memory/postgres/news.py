@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hybrid_memory.errors import HybridMemoryError, StorageRejected, StorageUnavailable
 from hybrid_memory.postgres.access import Access
-from hybrid_memory.postgres.batches import NOTHING_WRITTEN, Written
+from hybrid_memory.postgres.echo import NOTHING_WRITTEN, Written
 from hybrid_memory.postgres.nodes import node_from_json
 from hybrid_memory.postgres.relationships import relationship_from_json
 from hybrid_memory.postgres.users import UserState

@@ -14,7 +14,8 @@ from typing import Any, get_args
 from hybrid_memory.errors import StorageRejected
 from hybrid_memory.items import item_version
 from hybrid_memory.models import MemoryNode, Relationship
-from hybrid_memory.postgres.batches import ANOTHER_VERSION, IF_VERSION, Kind, Operation, Written
+from hybrid_memory.postgres.batches import ANOTHER_VERSION, IF_VERSION, Kind, Operation
+from hybrid_memory.postgres.echo import Written
 from hybrid_memory.replication.checks import complaint_about
 from hybrid_memory.replication.known import ENTITY, Known, Overlay
 from hybrid_memory.replication.merging import (
@@ -338,7 +339,7 @@ class _Batch:
             for one in operation.embeddings:
                 there = self._rows.node(operation.row["node_id"])
                 if there is not None and there.content_hash == one.content_hash:
-                    yield NodeVector(there.node.node_id, one.field, one.model, one.values, one.content_hash)
+                    yield NodeVector(there.node.node_id, one.field, one.model, list(one.values), one.content_hash)
 
     def _count(self, operation: _Fresh) -> None:
         row = operation.row
