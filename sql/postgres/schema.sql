@@ -579,12 +579,15 @@ create function memory.inner_columns() returns text[]
 language sql immutable parallel safe
 as $$ select '{user_id, content_hash, field_clocks, entity_id, entity_system, entity_type, entity_name, is_new}'::text[] $$;
 
+-- These functions plan once. What is cheap is planned anew with each call as long as arrays are known to be short, which
+-- takes as long as a write of one memory; no plan here depends on how much there is.
+
 -- Writes the `nodes` in several users' operations above `p_mark`, but not those numbered in `p_dead`, each user's in the
 -- given version. What lost against a later write is not in the answer; `o_told` is what a sender does not know of his.
 create function memory.put_nodes(
   p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_dead bigint[], p_now timestamptz
 ) returns table (o_user_id text, o_node_id uuid, o_context_type text, o_is_new boolean, o_told jsonb)
-language plpgsql volatile
+language plpgsql volatile set plan_cache_mode = force_generic_plan
 as $$
 declare
   -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
@@ -643,7 +646,7 @@ create function memory.put_vectors(
   p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_vectors public.vector[],
   p_halves public.halfvec[]
 ) returns void
-language plpgsql volatile
+language plpgsql volatile set plan_cache_mode = force_generic_plan
 as $$
 begin
   insert into memory.embeddings as t (
@@ -1144,7 +1147,7 @@ create function memory.apply_user_batches(
 ) returns table (
   o_user_id text, o_incarnation uuid, o_version bigint, o_before bigint, o_mark bigint, o_same jsonb, o_echo jsonb
 )
-language plpgsql volatile
+language plpgsql volatile set plan_cache_mode = force_generic_plan
 as $$
 declare
   c_depends constant jsonpath := '$.nodes[*] ? (@.thread_id != null || @.context_type == "domain_entity")';
@@ -1318,7 +1321,7 @@ revoke all on function memory.apply_user_batches(
   text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'fcba2bb9502fea054d28250f702041c67fd6d71318dc841daf5900ee2e4047af');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '5e9c20a1168479920ce3fdc050183fc76835c9202af6c45cb34b1759e3adbfd4');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

@@ -154,12 +154,15 @@ create function memory.inner_columns() returns text[]
 language sql immutable parallel safe
 as $$ select '{user_id, content_hash, field_clocks, entity_id, entity_system, entity_type, entity_name, is_new}'::text[] $$;
 
+-- These functions plan once. What is cheap is planned anew with each call as long as arrays are known to be short, which
+-- takes as long as a write of one memory; no plan here depends on how much there is.
+
 -- Writes the `nodes` in several users' operations above `p_mark`, but not those numbered in `p_dead`, each user's in the
 -- given version. What lost against a later write is not in the answer; `o_told` is what a sender does not know of his.
 create function memory.put_nodes(
   p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_dead bigint[], p_now timestamptz
 ) returns table (o_user_id text, o_node_id uuid, o_context_type text, o_is_new boolean, o_told jsonb)
-language plpgsql volatile
+language plpgsql volatile set plan_cache_mode = force_generic_plan
 as $$
 declare
   -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
@@ -218,7 +221,7 @@ create function memory.put_vectors(
   p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_vectors public.vector[],
   p_halves public.halfvec[]
 ) returns void
-language plpgsql volatile
+language plpgsql volatile set plan_cache_mode = force_generic_plan
 as $$
 begin
   insert into memory.embeddings as t (
@@ -719,7 +722,7 @@ create function memory.apply_user_batches(
 ) returns table (
   o_user_id text, o_incarnation uuid, o_version bigint, o_before bigint, o_mark bigint, o_same jsonb, o_echo jsonb
 )
-language plpgsql volatile
+language plpgsql volatile set plan_cache_mode = force_generic_plan
 as $$
 declare
   c_depends constant jsonpath := '$.nodes[*] ? (@.thread_id != null || @.context_type == "domain_entity")';
