@@ -21,6 +21,7 @@ class Inbox:
         self._queued: dict[Ticket[Any], None] = {}
         self._in_line: dict[Ticket[Any], None] = {}
         self._closed = False
+        self._called = False
 
     @property
     def queued(self) -> int:
@@ -68,11 +69,18 @@ class Inbox:
             self._move_up()
             return taken
 
-    def wait(self) -> None:
-        """Wait until there is a job, or the end."""
+    def call(self) -> None:
+        """Call the writer, though there may be no job."""
         with self._changed:
-            while not self._queued and not self._closed:
+            self._called = True
+            self._changed.notify()
+
+    def wait(self) -> None:
+        """Wait until there is a job, a call, or the end."""
+        with self._changed:
+            while not (self._queued or self._called or self._closed):
                 self._changed.wait()
+            self._called = False
 
     def check_open(self) -> None:
         """Refuse what comes after the end."""

@@ -74,7 +74,7 @@ class Writer:
 
     def run_quickly(self, tickets: Sequence[Ticket[Any]]) -> bool:
         """Run and commit jobs in an event loop's thread, if that will hardly hold the loop up; False when not done."""
-        if not self._pace.is_quick() or self._wal_pages >= self._checkpoint_at or self._inbox.queued:
+        if not self._pace.is_quick() or self._wal_pages >= 2 * self._checkpoint_at or self._inbox.queued:
             return False
         if not self._turn.acquire(blocking=False):
             return False
@@ -90,6 +90,8 @@ class Writer:
             return False
         self._pace.in_loop(time.perf_counter() - begun)
         self._settle(tickets, verdicts)
+        if self._wal_pages >= self._checkpoint_at:
+            self._inbox.call()
         return True
 
     def stop(self, timeout: float) -> bool:
@@ -107,14 +109,13 @@ class Writer:
             self._connection.close(force=True)
 
     def _work_off(self, tickets: Sequence[Ticket[Any]]) -> None:
-        """Run jobs, commit them, tell their callers: in this order."""
-        if not tickets:
-            return
-        begun = time.perf_counter()
-        verdicts = self._verdicts(tickets, run_group)
-        self._pace.in_thread(time.perf_counter() - begun)
-        self._settle(tickets, verdicts)
-        tell(tickets)
+        """Run jobs, commit them, tell their callers: in this order. Then keep the WAL short."""
+        if tickets:
+            begun = time.perf_counter()
+            verdicts = self._verdicts(tickets, run_group)
+            self._pace.in_thread(time.perf_counter() - begun)
+            self._settle(tickets, verdicts)
+            tell(tickets)
         if self._wal_pages >= self._checkpoint_at:
             self._checkpoint()
 

@@ -143,6 +143,25 @@ async def test_a_light_job_that_comes_alone_is_done_in_the_thread_of_its_loop(tm
         assert await waiting != threading.get_ident()
 
 
+async def test_what_an_event_loop_commits_is_copied_into_the_file_by_the_thread(tmp_path: Path) -> None:
+    where: list[int] = []
+
+    def job(sql: Statements) -> None:
+        where.append(threading.get_ident())
+        note_row(sql, "t", str(len(where)))
+
+    with state_in(tmp_path) as (database, _):
+        writer = database._writer
+        assert writer is not None
+        await database.write(noting("t", "first"))
+        await until(lambda: not writer._turn.locked(), "the writer is idle")
+        as_if_commits_took(writer, 0.0)
+        writer._checkpoint_at = writer._wal_pages
+        await database.write(job, light=True)
+        assert where == [threading.get_ident()]
+        await until(lambda: writer._wal_pages == 0, "the WAL is copied")
+
+
 async def test_a_job_that_is_followed_by_another_shares_its_commit_in_the_thread_of_their_loop(tmp_path: Path) -> None:
     where: list[int] = []
 
