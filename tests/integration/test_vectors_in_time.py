@@ -217,6 +217,15 @@ class TestFollowing:
         assert len(await vectors_of(targets)) == 2
         assert await found(manager) == ["Rex is a dog"]
 
+    async def test_nor_does_one_that_somebody_cancels(self, instance: Instance, embedder: AtOnce) -> None:
+        manager = instance(embedder=embedder)
+        await manager.store_persistent_memory("nick", "tea is nice")
+        embedder.failing = asyncio.CancelledError()
+        await manager.store_persistent_memory("nick", "Rex is a dog")
+        embedder.failing = None
+        assert await manager.flush()
+        assert await found(manager) == ["Rex is a dog"]
+
     async def test_very_many_at_once_follow(self, instance: Instance, embedder: AtOnce, targets: Targets) -> None:
         manager, many = instance(embedder=embedder), [{"content": f"fact {number}"} for number in range(_MOST_TEXTS)]
         await asyncio.gather(*(manager.store_many(user, many) for user in ("ann", "eve")))

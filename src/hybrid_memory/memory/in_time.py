@@ -134,7 +134,8 @@ class VectorsInTime:
             asked.cancel()
             self._rests_until = time.perf_counter() + _PAUSE_SECONDS
             return None
-        return asked.result()
+        # Somebody else may have cancelled what the embedder waited for.
+        return None if asked.cancelled() else asked.result()
 
     async def _asked(self, texts: list[str]) -> dict[str, Vector] | None:
         start = time.thread_time()
