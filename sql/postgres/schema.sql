@@ -31,13 +31,18 @@ create function memory.bound() returns text[]
 language sql stable parallel safe
 as $$ select nullif(current_setting('memory.users', true), '')::text[] $$;
 
--- SET takes no parameters and set_config does not reach Citus workers; %L quotes, so any user id is safe here. Only
--- where Citus is installed does its setting have a value.
+-- Only where Citus is installed does its setting have a value. That of a setting which nobody defines becomes empty, for
+-- as long as the connection lasts, once it was set in some transaction.
+create function memory.on_citus() returns boolean
+language sql stable parallel safe
+as $$ select coalesce(current_setting('citus.propagate_set_commands', true), '') <> '' $$;
+
+-- SET takes no parameters and set_config does not reach Citus workers; %L quotes, so any user id is safe here.
 create function memory.bind_users(p_users text[]) returns void
 language plpgsql volatile
 as $$
 begin
-  if current_setting('citus.propagate_set_commands', true) is not null then
+  if memory.on_citus() then
     execute 'set local citus.propagate_set_commands = ''local''';
   end if;
   execute format('set local memory.users = %L', coalesce(p_users, '{}')::text);
@@ -49,16 +54,19 @@ create function memory.set_scope(p_scope text) returns void
 language plpgsql volatile
 as $$
 begin
-  execute 'set local citus.propagate_set_commands = ''local''';
+  if memory.on_citus() then
+    execute 'set local citus.propagate_set_commands = ''local''';
+  end if;
   execute format('set local memory.scope = %L', p_scope);
 end
 $$;
 
+revoke all on function memory.on_citus() from public;
 revoke all on function memory.bound() from public;
 revoke all on function memory.bind_users(text[]) from public;
 revoke all on function memory.set_scope(text) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (1, 'foundation', '762e49dda8e42de5a2adbcd26e2b794bf57fa93492223fff61346634b9a87010');
+insert into memory.schema_migrations (number, name, checksum) values (1, 'foundation', 'e90895a26316621597e2a91d4c5b21caa24000c2c9e580f7f1c40db687f150f3');
 
 -- 0002 graph
 -- Users' memories: nodes, relationships, embeddings, and what keeps caches and replays right. Every key begins with
@@ -641,10 +649,10 @@ begin
 end
 $$;
 
--- Writes the `vectors` of those memories, but not where another text has won.
+-- Writes the `vectors` of several users' memories, but not where another text has won. Citus, which looks up the rows of a
+-- list in one user's table only, would refuse it.
 create function memory.put_vectors(
-  p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_vectors public.vector[],
-  p_halves public.halfvec[]
+  p_users text[], p_ops jsonb[], p_versions bigint[], p_vectors public.vector[], p_halves public.halfvec[]
 ) returns void
 language plpgsql volatile set plan_cache_mode = force_generic_plan
 as $$
@@ -657,12 +665,12 @@ begin
          there.content_hash, s.version
   from unnest(p_users, p_ops, p_versions) as s (user_id, ops, version)
   cross join lateral jsonb_to_recordset(s.ops -> 'vectors') as o (
-    n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
+    node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
   -- Looked up one by one, however large the users are.
   cross join lateral (
     select n.content_hash from memory.nodes n where n.user_id = s.user_id and n.node_id = o.node_id offset 0
   ) as there
-  where o.n > p_mark and there.content_hash is not distinct from decode(o.content_hash, 'hex')
+  where there.content_hash is not distinct from decode(o.content_hash, 'hex')
   on conflict (user_id, node_id, field, model) do update set
     dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
     content_hash = excluded.content_hash, version = excluded.version;
@@ -1055,7 +1063,25 @@ begin
   end if;
 
   if p_ops ? 'vectors' then
-    perform memory.put_vectors(array[p_user], array[p_ops], array[v_version], v_mark, p_vectors, p_halves);
+    -- One by one, so that each memory is looked up by key however large the user is. Not where another text has won.
+    for v_row in
+      select o.node_id, o.field, o.model, o.dimensions, decode(o.content_hash, 'hex') as content_hash,
+             case when o.dimensions <= 2000 then p_vectors[o.place] end as whole,
+             case when o.dimensions > 2000 then p_halves[o.place] end as half
+      from jsonb_to_recordset(p_ops -> 'vectors') as o (
+        n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
+      where o.n > v_mark
+    loop
+      insert into memory.embeddings as t (
+        user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, version)
+      select p_user, n.node_id, v_row.field, v_row.model, v_row.dimensions, v_row.whole, v_row.half, n.content_hash,
+             v_version
+      from memory.nodes n
+      where n.user_id = p_user and n.node_id = v_row.node_id and n.content_hash is not distinct from v_row.content_hash
+      on conflict (user_id, node_id, field, model) do update set
+        dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
+        content_hash = excluded.content_hash, version = excluded.version;
+    end loop;
   end if;
 
   -- What was counted where there was no Postgres; the reports of an entity raise its confidence as if they were told now.
@@ -1173,7 +1199,7 @@ declare
   v_changed_rows jsonb[];
 begin
   select array_agg(s.user_id order by s.user_id collate "C"), array_agg(s.ops order by s.user_id collate "C"),
-         current_setting('citus.propagate_set_commands', true) is null
+         not memory.on_citus()
            and bool_and(s.ops ->> 'user_id' = s.user_id and s.ops -> 'guarded' = 'false' and s.ops ? 'nodes'
                         and not s.ops ?| '{entities, edges, counts, deletes, replayed}' and not s.ops @? c_depends),
          bool_or(s.ops @? c_once)
@@ -1201,7 +1227,7 @@ begin
   if v_simple then
     -- In a statement after the locks. Neither are repeats, and what may have been deleted already.
     select array_agg(u.mark order by u.place),
-           array_agg(u.ops ? 'embedded'
+           array_agg(u.ops ->> 'embedded' is not null
                      and u.version <= coalesce((u.metadata -> 'embedded' ->> (u.ops ->> 'embedded'))::bigint, 0) + 1
                      order by u.place),
            bool_and((u.ops #>> '{nodes, 0, n}')::bigint > u.mark
@@ -1228,7 +1254,7 @@ begin
       where o.only_once and nearest.content_hash = decode(o.content_hash, 'hex'));
     set local enable_sort to default;
   end if;
-  if not v_simple then
+  if v_simple is not true then
     return query
       select a.* from unnest(v_users, v_ops) as s (user_id, ops)
       cross join lateral memory.apply_user_batch(s.user_id, p_instance, s.ops, p_vectors, p_halves) as a;
@@ -1276,7 +1302,7 @@ begin
       ) as t;
   end if;
   if cardinality(p_vectors) + cardinality(p_halves) > 0 then
-    perform memory.put_vectors(v_users, v_ops, v_versions, 0, p_vectors, p_halves);
+    perform memory.put_vectors(v_users, v_ops, v_versions, p_vectors, p_halves);
   end if;
 
   update memory.user_metadata as m
@@ -1315,13 +1341,12 @@ revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.inner_columns() from public;
 revoke all on function memory.put_nodes(text[], jsonb[], bigint[], bigint, bigint[], timestamptz) from public;
 revoke all on function memory.drop_outdated_vectors(text, uuid[]) from public;
-revoke all on function memory.put_vectors(
-  text[], jsonb[], bigint[], bigint, public.vector[], public.halfvec[]) from public;
+revoke all on function memory.put_vectors(text[], jsonb[], bigint[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batches(
   text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '5e9c20a1168479920ce3fdc050183fc76835c9202af6c45cb34b1759e3adbfd4');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'f53a300c2166aeecf93070e9853c42fa783e7a1134cbff9def5c5814cd0bb9ca');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

@@ -8,6 +8,8 @@ from hybrid_memory import migrations, queries
 from hybrid_memory.queries import sql_root
 
 USER_TABLES = "user_metadata|nodes|relationships|embeddings|postings|tombstones|applied_watermarks|erasures|entities"
+# What looks for the rows of several users at once; on Citus only the first does, on all nodes.
+FOR_SEVERAL_USERS = {"versions_of", "apply_user_batches", "put_vectors"}
 # Counting what is about to be dropped, for the owner with the maintenance scope set.
 ACROSS_USERS = {"schema.row_counts"}
 _OUTER_JOIN_OF_UNNEST = (
@@ -101,3 +103,11 @@ def test_every_statement_names_its_user_for_every_table() -> None:
         bound = query.text.count(f"user_id = ${query.parameters.index('user_id') + 1}")
         inserts = len(re.findall(r"insert into memory\.", query.text))
         assert bound + inserts >= len(touched), name
+
+
+def test_functions_look_for_the_rows_of_one_user_whom_they_are_given() -> None:
+    """Citus knows then on which node they are; whose rows are on several it mostly refuses to join with a list."""
+    text = "\n".join(without_comments(one.text) for one in migrations.load("postgres"))
+    functions = re.findall(r"create function memory\.(\w+)\s*\(.*?\$\$(.*?)\$\$", text, re.DOTALL)
+    assert {name for name, body in functions if re.search(r"user_id = (?!p_user\b|\$1)", body)} == FOR_SEVERAL_USERS
+    assert [name for name, body in functions if "memory.put_vectors(" in body] == ["apply_user_batches"]

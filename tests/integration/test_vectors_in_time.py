@@ -3,19 +3,25 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
 from hybrid_memory import HybridMemoryManager
 from hybrid_memory.embeddings.adapted import AdaptedEmbedder
+from hybrid_memory.embeddings.guarded import GuardedEmbedder
 from hybrid_memory.memory.embedding import BACKFILL
-from hybrid_memory.memory.in_time import _MOST_TEXTS
+from hybrid_memory.memory.in_time import _MOST_TEXTS, VectorsInTime
+from hybrid_memory.memory.texts import texts_of
+from hybrid_memory.postgres.batches import Batches, Embedding, Operation
+from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
-from tests.support.embedders import AtOnce, Words
+from tests.support.embedders import AtOnce, Words, vector_of
 from tests.support.managers import run_job, settings_for
 from tests.support.proxy import FaultProxy
 from tests.support.recording import Recorded
+from tests.support.rows import fact_row
 from tests.support.servers import administration
 from tests.support.waiting import Deadline
 
@@ -110,6 +116,28 @@ class TestTravelling:
         assert await vectors_of(targets) == {"Rex is a dog": ["content"]}
         assert await pending(manager) == 0
 
+    async def test_users_may_give_one_id_to_different_memories(
+        self, instance: Instance, embedder: AtOnce, targets: Targets
+    ) -> None:
+        manager, texts, one = instance(embedder=embedder), {"ann": "Rex is a dog", "eve": "tea is nice"}, uuid4()
+        await asyncio.gather(
+            *(manager.store_persistent_memory(user, text, node_id=one) for user, text in texts.items())
+        )
+        for user, text in texts.items():
+            assert await vectors_of(targets, user) == {text: ["content"]}
+
+    async def test_what_a_caller_gave_is_kept_once_by_an_embedder_that_has_never_answered(
+        self, database: Database, events: Recorded, targets: Targets
+    ) -> None:
+        made = GuardedEmbedder(AdaptedEmbedder(AtOnce(), 1.0), events)
+        batches = Batches(database, str(uuid4()), in_time=VectorsInTime(made, None, texts_of, events))
+        row = fact_row(str(uuid4()), "Rex is a dog") | {"content_hash": "aa", "written_by": str(uuid4())}
+        given = Embedding(made.model, vector_of("given"), "aa")
+        first = Operation(1, "nodes", row | {"written_at": "2026-05-01T00:00:00+00:00"}, (given,))
+        applied = await batches.apply({"nick": [first]})
+        assert applied["nick"].vectors == ((row["node_id"], given),)
+        assert await vectors_of(targets) == {"Rex is a dog": ["content"]}
+
     async def test_they_are_compared_while_postgres_is_away(
         self, targets: Targets, proxy: FaultProxy, embedder: AtOnce, tmp_path: Path
     ) -> None:
@@ -187,6 +215,15 @@ class TestFollowing:
         embedder.failing = None
         assert await manager.flush()
         assert len(await vectors_of(targets)) == 2
+        assert await found(manager) == ["Rex is a dog"]
+
+    async def test_nor_does_one_that_somebody_cancels(self, instance: Instance, embedder: AtOnce) -> None:
+        manager = instance(embedder=embedder)
+        await manager.store_persistent_memory("nick", "tea is nice")
+        embedder.failing = asyncio.CancelledError()
+        await manager.store_persistent_memory("nick", "Rex is a dog")
+        embedder.failing = None
+        assert await manager.flush()
         assert await found(manager) == ["Rex is a dog"]
 
     async def test_very_many_at_once_follow(self, instance: Instance, embedder: AtOnce, targets: Targets) -> None:

@@ -19,6 +19,7 @@ from hybrid_memory.postgres.batches import Applied, Batches, Embedding, Operatio
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.nodes import Nodes
 from hybrid_memory.postgres.target import Targets
+from hybrid_memory.postgres.users import versions_of
 from tests.support.recording import Recorded
 from tests.support.rows import fact_row
 from tests.support.servers import administration
@@ -677,6 +678,17 @@ class TestSeveralUsers:
                     for where in ("one", "two")
                 ]
                 assert found[0] == found[1] != [], rows
+
+    async def test_also_by_a_connection_that_looked_at_all_users(
+        self, batch_database: Database, writer: Writer, look: Eyes
+    ) -> None:
+        users = ["ann", "eve"]
+        for user in users:
+            await look.execute("insert into memory.user_metadata (user_id) values ($1)", user)
+        for _ in range(3):
+            assert (await versions_of(batch_database, users)).keys() == set(users)
+            await writer.batches.apply({user: [writer.node(str(uuid4()))] for user in users})
+            assert await look.fetchval("select count(distinct last_activity) from memory.user_metadata") == 1
 
     async def test_each_is_told_what_is_stored(self, writer: Writer, batch_database: Database) -> None:
         users, (again, new) = ["ann", "eve", "nick"], itertools.islice(ids(), 2)

@@ -67,7 +67,7 @@ class AtOnce(Embeddings):
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.failing: Exception | None = None
+        self.failing: BaseException | None = None
         self.waits_for: asyncio.Event | None = None
         self.computes_seconds = 0.0
 

@@ -23,13 +23,18 @@ create function memory.bound() returns text[]
 language sql stable parallel safe
 as $$ select nullif(current_setting('memory.users', true), '')::text[] $$;
 
--- SET takes no parameters and set_config does not reach Citus workers; %L quotes, so any user id is safe here. Only
--- where Citus is installed does its setting have a value.
+-- Only where Citus is installed does its setting have a value. That of a setting which nobody defines becomes empty, for
+-- as long as the connection lasts, once it was set in some transaction.
+create function memory.on_citus() returns boolean
+language sql stable parallel safe
+as $$ select coalesce(current_setting('citus.propagate_set_commands', true), '') <> '' $$;
+
+-- SET takes no parameters and set_config does not reach Citus workers; %L quotes, so any user id is safe here.
 create function memory.bind_users(p_users text[]) returns void
 language plpgsql volatile
 as $$
 begin
-  if current_setting('citus.propagate_set_commands', true) is not null then
+  if memory.on_citus() then
     execute 'set local citus.propagate_set_commands = ''local''';
   end if;
   execute format('set local memory.users = %L', coalesce(p_users, '{}')::text);
@@ -41,11 +46,14 @@ create function memory.set_scope(p_scope text) returns void
 language plpgsql volatile
 as $$
 begin
-  execute 'set local citus.propagate_set_commands = ''local''';
+  if memory.on_citus() then
+    execute 'set local citus.propagate_set_commands = ''local''';
+  end if;
   execute format('set local memory.scope = %L', p_scope);
 end
 $$;
 
+revoke all on function memory.on_citus() from public;
 revoke all on function memory.bound() from public;
 revoke all on function memory.bind_users(text[]) from public;
 revoke all on function memory.set_scope(text) from public;

@@ -216,10 +216,10 @@ begin
 end
 $$;
 
--- Writes the `vectors` of those memories, but not where another text has won.
+-- Writes the `vectors` of several users' memories, but not where another text has won. Citus, which looks up the rows of a
+-- list in one user's table only, would refuse it.
 create function memory.put_vectors(
-  p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_vectors public.vector[],
-  p_halves public.halfvec[]
+  p_users text[], p_ops jsonb[], p_versions bigint[], p_vectors public.vector[], p_halves public.halfvec[]
 ) returns void
 language plpgsql volatile set plan_cache_mode = force_generic_plan
 as $$
@@ -232,12 +232,12 @@ begin
          there.content_hash, s.version
   from unnest(p_users, p_ops, p_versions) as s (user_id, ops, version)
   cross join lateral jsonb_to_recordset(s.ops -> 'vectors') as o (
-    n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
+    node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
   -- Looked up one by one, however large the users are.
   cross join lateral (
     select n.content_hash from memory.nodes n where n.user_id = s.user_id and n.node_id = o.node_id offset 0
   ) as there
-  where o.n > p_mark and there.content_hash is not distinct from decode(o.content_hash, 'hex')
+  where there.content_hash is not distinct from decode(o.content_hash, 'hex')
   on conflict (user_id, node_id, field, model) do update set
     dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
     content_hash = excluded.content_hash, version = excluded.version;
@@ -630,7 +630,25 @@ begin
   end if;
 
   if p_ops ? 'vectors' then
-    perform memory.put_vectors(array[p_user], array[p_ops], array[v_version], v_mark, p_vectors, p_halves);
+    -- One by one, so that each memory is looked up by key however large the user is. Not where another text has won.
+    for v_row in
+      select o.node_id, o.field, o.model, o.dimensions, decode(o.content_hash, 'hex') as content_hash,
+             case when o.dimensions <= 2000 then p_vectors[o.place] end as whole,
+             case when o.dimensions > 2000 then p_halves[o.place] end as half
+      from jsonb_to_recordset(p_ops -> 'vectors') as o (
+        n bigint, node_id uuid, field text, model text, dimensions integer, place integer, content_hash text)
+      where o.n > v_mark
+    loop
+      insert into memory.embeddings as t (
+        user_id, node_id, field, model, dimensions, embedding, embedding_half, content_hash, version)
+      select p_user, n.node_id, v_row.field, v_row.model, v_row.dimensions, v_row.whole, v_row.half, n.content_hash,
+             v_version
+      from memory.nodes n
+      where n.user_id = p_user and n.node_id = v_row.node_id and n.content_hash is not distinct from v_row.content_hash
+      on conflict (user_id, node_id, field, model) do update set
+        dimensions = excluded.dimensions, embedding = excluded.embedding, embedding_half = excluded.embedding_half,
+        content_hash = excluded.content_hash, version = excluded.version;
+    end loop;
   end if;
 
   -- What was counted where there was no Postgres; the reports of an entity raise its confidence as if they were told now.
@@ -748,7 +766,7 @@ declare
   v_changed_rows jsonb[];
 begin
   select array_agg(s.user_id order by s.user_id collate "C"), array_agg(s.ops order by s.user_id collate "C"),
-         current_setting('citus.propagate_set_commands', true) is null
+         not memory.on_citus()
            and bool_and(s.ops ->> 'user_id' = s.user_id and s.ops -> 'guarded' = 'false' and s.ops ? 'nodes'
                         and not s.ops ?| '{entities, edges, counts, deletes, replayed}' and not s.ops @? c_depends),
          bool_or(s.ops @? c_once)
@@ -776,7 +794,7 @@ begin
   if v_simple then
     -- In a statement after the locks. Neither are repeats, and what may have been deleted already.
     select array_agg(u.mark order by u.place),
-           array_agg(u.ops ? 'embedded'
+           array_agg(u.ops ->> 'embedded' is not null
                      and u.version <= coalesce((u.metadata -> 'embedded' ->> (u.ops ->> 'embedded'))::bigint, 0) + 1
                      order by u.place),
            bool_and((u.ops #>> '{nodes, 0, n}')::bigint > u.mark
@@ -803,7 +821,7 @@ begin
       where o.only_once and nearest.content_hash = decode(o.content_hash, 'hex'));
     set local enable_sort to default;
   end if;
-  if not v_simple then
+  if v_simple is not true then
     return query
       select a.* from unnest(v_users, v_ops) as s (user_id, ops)
       cross join lateral memory.apply_user_batch(s.user_id, p_instance, s.ops, p_vectors, p_halves) as a;
@@ -851,7 +869,7 @@ begin
       ) as t;
   end if;
   if cardinality(p_vectors) + cardinality(p_halves) > 0 then
-    perform memory.put_vectors(v_users, v_ops, v_versions, 0, p_vectors, p_halves);
+    perform memory.put_vectors(v_users, v_ops, v_versions, p_vectors, p_halves);
   end if;
 
   update memory.user_metadata as m
@@ -890,8 +908,7 @@ revoke all on function memory.unerased(text, jsonb) from public;
 revoke all on function memory.inner_columns() from public;
 revoke all on function memory.put_nodes(text[], jsonb[], bigint[], bigint, bigint[], timestamptz) from public;
 revoke all on function memory.drop_outdated_vectors(text, uuid[]) from public;
-revoke all on function memory.put_vectors(
-  text[], jsonb[], bigint[], bigint, public.vector[], public.halfvec[]) from public;
+revoke all on function memory.put_vectors(text[], jsonb[], bigint[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batches(
   text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;

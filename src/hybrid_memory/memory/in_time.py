@@ -68,7 +68,7 @@ class VectorsInTime:
         space = Space(self._embedder.model, self._embedder.dimensions)
         self._cache_soon(space, described, vectors)
         hashes = {
-            operation.row["node_id"]: operation.row["content_hash"]
+            (user_id, operation.row["node_id"]): operation.row["content_hash"]
             for user_id in described
             for operation in batches[user_id]
             if operation.kind == "nodes"
@@ -78,7 +78,7 @@ class VectorsInTime:
                 space.mark,
                 {
                     node_id: tuple(
-                        Embedding(space.model, vectors[text], hashes[node_id], field)
+                        Embedding(space.model, vectors[text], hashes[user_id, node_id], field)
                         for field, text in texts.items()
                         if text in vectors
                     )
@@ -114,10 +114,11 @@ class VectorsInTime:
             if operation.kind == "entities":
                 # What an entity says is what has been told of it so far.
                 return None
-            if operation.kind == "nodes" and not any(
-                one.model == self._embedder.model and len(one.values) == self._embedder.dimensions
-                for one in operation.embeddings
-            ):
+            given = [len(one.values) for one in operation.embeddings if one.model == self._embedder.model]
+            if any(size != self._embedder.dimensions for size in given):
+                # A statement writes a vector once: what was given goes first, and what it lacks follows.
+                return None
+            if operation.kind == "nodes" and not given:
                 described[operation.row["node_id"]] = self._texts(_memory(user_id, operation.row))
         return described
 
@@ -133,7 +134,8 @@ class VectorsInTime:
             asked.cancel()
             self._rests_until = time.perf_counter() + _PAUSE_SECONDS
             return None
-        return asked.result()
+        # Somebody else may have cancelled what the embedder waited for.
+        return None if asked.cancelled() else asked.result()
 
     async def _asked(self, texts: list[str]) -> dict[str, Vector] | None:
         start = time.thread_time()
