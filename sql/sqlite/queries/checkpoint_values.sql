@@ -34,15 +34,16 @@ where row_is_intact(v.checksum, 'checkpoint_values', v.value, v.line, v.channel,
 
 -- name: size_of_versions
 -- How much work it is to read the values of channels at versions and what was written at their checkpoint, in bytes. An
--- element of a list counts for `element` more: it may be one of few that are named again and again. Layouts longer than
--- `most` are not looked into. `wanted` is a JSON array of [line, channel, version].
+-- element of a list counts for `element` more: it may be one of few that are named again and again. What is more than
+-- `most` anyhow is not looked into any further. `wanted` is a JSON array of [line, channel, version].
 with recursive chain (value, base, layout, wanted) as (
         select v.value, v.base, v.layout, true from json_each(:wanted) wanted
         join checkpoint_values v on v.line = wanted.value ->> 0 and v.channel = wanted.value ->> 1
                                 and v.version = wanted.value ->> 2
         union
         select v.value, v.base, v.layout, false from chain
-        join checkpoint_values v on v.value = chain.value - chain.base),
+        join checkpoint_values v on v.value = chain.value - chain.base
+        where not wanted or :element * (chain.layout ->> '$[1]') <= :most),
     short (value, layout, wanted) as (
         select value, layout, wanted from chain where octet_length(layout) <= :most),
     parts (value, more) as (

@@ -13,7 +13,7 @@ from hybrid_memory.sqlite.connection import Row, Statements
 
 _SMALL_BYTES = 50_000
 # What takes about a millisecond to be read and made into values, and hardly a multiple of it.
-_MEDIUM_BYTES = 100_000
+_MEDIUM_BYTES = 110_000
 # An element of a list takes as much longer as so many bytes of it.
 _BYTES_LIKE_AN_ELEMENT = 32
 
