@@ -388,6 +388,18 @@ def test_where_nothing_may_be_given_nothing_is_looked_for(
         found(memory, "tea", filters=Filters(admits=lambda node: node.node_id == id_of(2)))
 
 
+def test_only_of_memories_is_it_asked_whether_they_may_be_given(graph: UserGraph, memory: UserMemory) -> None:
+    asked: set[str] = set()
+
+    def admits(node: MemoryNode) -> bool:
+        asked.add(node.node_id)
+        return node.node_id == id_of(1)
+
+    graph.apply(everything([stub(4, "Edna"), fact(2, "green tea"), fact(1, "tea")], [edge(4, 1), edge(4, 2)]))
+    assert found(memory, "tea", filters=Filters(admits=admits)) == [1]
+    assert asked == {id_of(1), id_of(2)}
+
+
 def test_filters_apply_before_ranking(graph: UserGraph, memory: UserMemory) -> None:
     better = [fact(one, f"tea {one}", tags=("spam",)) for one in range(1, 900)]
     worse = [fact(1000 + one, f"tea with milk, honey and {one} other things", importance=0.1) for one in range(7)]

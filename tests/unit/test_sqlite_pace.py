@@ -6,7 +6,7 @@ import pytest
 
 from hybrid_memory.sqlite.pace import Pace
 
-QUICK, SLOW, MUCH_LATER = 0.0003, 0.01, 1000.0
+QUICK, SLOW, STALLED, MUCH_LATER = 0.0003, 0.01, 0.5, 1000.0
 
 
 class Clock:
@@ -66,6 +66,14 @@ def test_a_slow_disk_holds_a_loop_up_for_a_hundredth_of_the_time(pace: Pace, clo
         else:
             pace.in_thread(SLOW)
     assert 0 < held <= clock.now / 100
+
+
+def test_a_disk_that_stalls_holds_a_loop_up_once(pace: Pace) -> None:
+    repeat(8, pace.in_loop, QUICK)
+    pace.in_loop(STALLED)
+    assert not pace.is_quick()
+    repeat(3, pace.in_thread, QUICK)
+    assert pace.is_quick()
 
 
 def test_a_disk_that_is_quick_again_is_found_quick(pace: Pace, clock: Clock) -> None:

@@ -33,21 +33,31 @@ where row_is_intact(v.checksum, 'checkpoint_values', v.value, v.line, v.channel,
                     v.layout);
 
 -- name: size_of_versions
--- How many bytes the values of channels at versions are put together from: `wanted` is a JSON array of
--- [line, channel, version].
-with recursive chain (value, base, layout) as (
-        select v.value, v.base, v.layout from json_each(:wanted) wanted
+-- How much work it is to read the values of channels at versions and what was written at their checkpoint, in bytes. An
+-- element of a list counts for `element` more: it may be one of few that are named again and again. What is more than
+-- `most` anyhow is not looked into any further. `wanted` is a JSON array of [line, channel, version].
+with recursive chain (value, base, layout, wanted) as (
+        select v.value, v.base, v.layout, true from json_each(:wanted) wanted
         join checkpoint_values v on v.line = wanted.value ->> 0 and v.channel = wanted.value ->> 1
                                 and v.version = wanted.value ->> 2
         union
-        select v.value, v.base, v.layout from chain
-        join checkpoint_values v on v.value = chain.value - chain.base),
-    parts (value) as (
-        select value from chain
-        union
-        select chain.value - (run.value ->> 0) from chain, json_each(chain.layout, '$[2]') run)
-select sum(octet_length(v.content)) from parts
-cross join checkpoint_values v on v.value = parts.value;
+        select v.value, v.base, v.layout, false from chain
+        join checkpoint_values v on v.value = chain.value - chain.base
+        where not wanted or :element * (chain.layout ->> '$[1]') <= :most),
+    short (value, layout, wanted) as (
+        select value, layout, wanted from chain where octet_length(layout) <= :most),
+    parts (value, more) as (
+        select value, coalesce(octet_length(layout), 0) from chain
+        union all
+        select value, :element * (layout ->> '$[1]') from short where wanted
+        union all
+        select short.value - (run.value ->> 0), iif(wanted, :element * (run.value ->> 2), 0)
+        from short, json_each(layout, '$[2]') run)
+select coalesce(sum(octet_length(v.content) + more), 0)
+       + (select coalesce(sum(octet_length(w.content)), 0) from checkpoint_writes w
+          where w.line = :line and w.checkpoint_id = :checkpoint_id)
+from (select value, sum(more) as more from parts group by value) part
+cross join checkpoint_values v on v.value = part.value;
 
 -- name: bases
 -- The lists that these lists begin with, all the way down; `values` is a JSON array of rows.

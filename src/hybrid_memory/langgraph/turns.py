@@ -8,6 +8,10 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from hybrid_memory.errors import StorageUnavailable
+
+_LONGEST_WAIT_SECONDS = 10.0
+
 
 class _Line(threading.local):
     """Who stands in line in the loop of this thread."""
@@ -25,10 +29,22 @@ class Turns:
 
     @asynccontextmanager
     async def one(self) -> AsyncIterator[None]:
-        """A turn of the running loop in which nobody else has one."""
+        """A turn of the running loop in which nobody else has one.
+
+        Raises:
+            StorageUnavailable: too many want one.
+        """
         here = self._here
         if here.loop is not asyncio.get_running_loop():
             here.loop, here.first = asyncio.get_running_loop(), asyncio.Lock()
-        async with here.first:
+        first = here.first
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT_SECONDS):
+                await first.acquire()
+        except TimeoutError:
+            raise StorageUnavailable("the event loop was too busy to read in time") from None
+        try:
             yield
             await asyncio.sleep(0)
+        finally:
+            first.release()

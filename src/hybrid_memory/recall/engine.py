@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from hybrid_memory.graph.view import GraphView
+from hybrid_memory.graph.view import GraphView, is_stub
 from hybrid_memory.models import ArmScore, Explanation, MemoryNode, RecallHit
 from hybrid_memory.recall import mentions
 from hybrid_memory.recall.corpus import Corpus
@@ -65,7 +65,9 @@ class Recall:
 def _may_give_nothing(view: GraphView, question: Question) -> bool:
     """Whether there are only few memories and the question admits none, such as what its prompt has already."""
     admits = question.filters.admits
-    return admits is not None and len(view.nodes_by_id) <= _FEW and not any(map(admits, view.nodes()))
+    if admits is None or len(view.nodes_by_id) > _FEW:
+        return False
+    return not any(admits(node) for node in view.nodes() if not is_stub(node))
 
 
 def _sure() -> Explanation:

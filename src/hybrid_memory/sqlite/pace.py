@@ -7,6 +7,8 @@ _QUICK_SECONDS = 0.001
 # Of the last eight commits so many have to be quick. The others may have waited for a processor, not for the disk.
 _QUICK_ONES = 3
 _LAST_EIGHT = 0b11111111
+# So long nobody waits for a processor: it was the disk, whatever it was like before.
+_LONG_SECONDS = 0.1
 # A loop that was held up tries again when it has been free for so many times as long.
 _FREE_TIMES = 100
 # What is thought of a disk before it was seen at work.
@@ -30,6 +32,8 @@ class Pace:
         """A commit has held an event loop up for so long."""
         is_quick = seconds <= _QUICK_SECONDS
         self._note(is_quick=is_quick)
+        if seconds >= _LONG_SECONDS:
+            self._last = 0
         if not is_quick:
             self._again_at = self._clock() + seconds * _FREE_TIMES
 

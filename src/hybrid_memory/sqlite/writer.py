@@ -47,6 +47,7 @@ class Writer:
         self._turn = threading.Lock()
         self._working = 0
         self._wal_pages = 0
+        self._has_written = False
         self._flushes = True
         self._pace = Pace()
         self._pages_per_checkpoint = _BYTES_BEFORE_CHECKPOINT // kind.page_bytes
@@ -113,7 +114,8 @@ class Writer:
         if tickets:
             begun = time.perf_counter()
             verdicts = self._verdicts(tickets, run_group)
-            self._pace.in_thread(time.perf_counter() - begun)
+            if self._has_written:  # what wrote nothing was quick on any disk
+                self._pace.in_thread(time.perf_counter() - begun)
             self._settle(tickets, verdicts)
             tell(tickets)
         if self._wal_pages >= self._checkpoint_at:
@@ -121,7 +123,7 @@ class Writer:
 
     def _verdicts(self, tickets: Sequence[Ticket[Any]], run: Run) -> Sequence[Verdict]:
         """Run and commit jobs; what became of each."""
-        self._working = threading.get_ident()
+        self._working, self._has_written = threading.get_ident(), False
         try:
             return self._commit(tickets, run)
         except BaseException as error:  # noqa: BLE001 - no caller may wait for an answer that never comes
@@ -160,7 +162,7 @@ class Writer:
         connection.set_wal_hook(self._count_pages)
 
     def _count_pages(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
-        self._wal_pages = pages
+        self._wal_pages, self._has_written = pages, True
         return apsw.SQLITE_OK
 
     def _checkpoint(self) -> None:

@@ -345,6 +345,38 @@ async def test_large_states_become_bytes_and_values_outside_the_event_loop(
     assert "plain" in here
 
 
+EQUAL = ["yes", "no"] * 50_000
+
+
+@pytest.mark.parametrize(
+    ("values", "writes"),
+    [({"answers": EQUAL}, []), ({"messages": [HumanMessage("a" * 999)] * 2}, [("answers", EQUAL)])],
+    ids=["equal elements, which are stored once", "large writes at a small checkpoint"],
+)
+async def test_what_is_stored_in_few_bytes_is_not_therefore_read_in_the_event_loop(
+    checkpointer: HybridCheckpointer,
+    monkeypatch: pytest.MonkeyPatch,
+    values: dict[str, Any],
+    writes: list[tuple[str, Any]],
+) -> None:
+    thread = Thread(checkpointer)
+    thread.put(values)
+    thread.write(writes)
+    made_in: list[threading.Thread] = []
+
+    def watched(*arguments: Any) -> Any:
+        made_in.append(threading.current_thread())
+        return restored(*arguments)
+
+    monkeypatch.setattr("hybrid_memory.langgraph.checkpointer.restored", watched)
+    found = await checkpointer.aget_tuple(config_of("t"))
+    assert found is not None
+    assert found.checkpoint["channel_values"] == values
+    assert found.pending_writes == [("task", *write) for write in writes]
+    assert len(made_in) == 1
+    assert made_in[0] is not threading.main_thread()
+
+
 def test_durability_is_a_choice(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[int] = []
 

@@ -100,6 +100,21 @@ def as_if_commits_took(writer: Writer, seconds: float) -> None:
         writer._pace.in_loop(seconds)
 
 
+def test_jobs_that_write_nothing_say_nothing_of_the_disk(tmp_path: Path) -> None:
+    def fail(sql: Statements) -> None:
+        note_row(sql, "t", "1")
+        raise ValueError("undone")
+
+    with state_in(tmp_path) as (database, _):
+        writer = database._check_usable()
+        as_if_commits_took(writer, 10.0)
+        for _ in range(50):
+            database.write_blocking(stored_ids)
+            with pytest.raises(ValueError, match="undone"):
+                database.write_blocking(fail)
+        assert not writer._pace.is_quick()
+
+
 async def test_what_waits_is_committed_together(tmp_path: Path) -> None:
     with state_in(tmp_path) as (database, _):
         seen = commits(database)

@@ -13,7 +13,9 @@ from hybrid_memory.sqlite.connection import Row, Statements
 
 _SMALL_BYTES = 50_000
 # What takes about a millisecond to be read and made into values, and hardly a multiple of it.
-_MEDIUM_BYTES = 100_000
+_MEDIUM_BYTES = 110_000
+# An element of a list takes as much longer as so many bytes of it.
+_BYTES_LIKE_AN_ELEMENT = 32
 
 
 class Value(NamedTuple):
@@ -57,7 +59,14 @@ def one_if_small(sql: Statements, address: Address, checkpoint_id: str | None) -
     if len(found.body.content) > _SMALL_BYTES:
         return NotRead.LARGE
     if wanted := _outside([found]):
-        size = sql.value("checkpoint_values.size_of_versions", wanted=json.dumps(wanted)) or 0
+        size = sql.value(
+            "checkpoint_values.size_of_versions",
+            wanted=json.dumps(wanted),
+            line=found.line,
+            checkpoint_id=found.checkpoint_id,
+            element=_BYTES_LIKE_AN_ELEMENT,
+            most=_MEDIUM_BYTES,
+        )
         return NotRead.MEDIUM if size <= _MEDIUM_BYTES else NotRead.LARGE
     complete(sql, [found])
     return found
