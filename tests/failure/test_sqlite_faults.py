@@ -131,7 +131,7 @@ def test_many_first_starts_at_once_make_one_schema(tmp_path: Path, processes: in
     print(f"{rounds} x {processes} first starts at once, one migrates each time, no error")
 
 
-@pytest.mark.parametrize("seconds", [1.0, pytest.param(20.0, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(20.0, marks=pytest.mark.campaign)])
 def test_no_process_starves_another(tmp_path: Path, seconds: float) -> None:
     with crew(3) as together:
         answers = together.order("write", tmp_path, seconds=seconds)
