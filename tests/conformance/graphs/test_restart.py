@@ -3,6 +3,7 @@
 import asyncio
 import operator
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -55,16 +56,22 @@ class Recording(InMemorySaver):
             super().put_writes(config, writes, task_id, task_path)
 
 
+@cache
+def recorded() -> tuple[list[tuple[str, tuple[Any, ...]]], Any]:
+    """What one run stored, and its end. Tasks that run at once store in any order, so all savers are given this one."""
+    recording = Recording()
+    whole = fanning_out(recording).invoke({"words": [], "left": 2}, config_of("t"))
+    return recording.stored, whole
+
+
 @on_every_saver()
 async def test_a_run_goes_on_from_whatever_was_stored(desk: Desk) -> None:
     """A process may end after any of its calls; the next one ends the run all the same."""
-    recording = Recording()
-    given = {"words": [], "left": 2}
-    whole = await asyncio.to_thread(fanning_out(recording).invoke, given, config_of("t"))
-    assert len(recording.stored) > 12
-    for end in range(1, len(recording.stored) + 1):
+    stored, whole = await asyncio.to_thread(recorded)
+    assert len(stored) > 12
+    for end in range(1, len(stored) + 1):
         thread = f"until {end}"
-        for call, (config, *more) in recording.stored[:end]:
+        for call, (config, *more) in stored[:end]:
             here = {"configurable": {**config["configurable"], "thread_id": thread}}
             await asyncio.to_thread(getattr(desk.saver, call), here, *more)
         assert await desk.invoke(fanning_out(desk.saver), None, thread) == whole
