@@ -75,6 +75,7 @@ class Writer:
 
     def run_quickly(self, tickets: Sequence[Ticket[Any]]) -> bool:
         """Run and commit jobs in an event loop's thread, if that will hardly hold the loop up; False when not done."""
+        # A WAL of twice the length at which the thread was called is one it gets no chance to copy.
         if not self._pace.is_quick() or self._wal_pages >= 2 * self._checkpoint_at or self._inbox.queued:
             return False
         if not self._turn.acquire(blocking=False):
