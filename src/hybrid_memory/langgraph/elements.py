@@ -7,8 +7,9 @@ the last one, so a message that was changed in place is noticed; only what is ne
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import ormsgpack
 from langchain_core.messages import (
@@ -36,11 +37,13 @@ _PLAIN_DATA_ALONE = (
     | ormsgpack.OPT_PASSTHROUGH_UUID
 )
 # A message is what its fields are; of other classes that is not known.
-_MESSAGES: Mapping[type, str] = {
-    kind: f"{kind.__module__}:{kind.__name__}"
-    for kind in (AIMessage, AIMessageChunk, ChatMessage, FunctionMessage, HumanMessage, SystemMessage, ToolMessage)
+_MESSAGES = (AIMessage, AIMessageChunk, ChatMessage, FunctionMessage, HumanMessage, SystemMessage, ToolMessage)
+_FIELDS, _EXTRA_FIELDS = attrgetter("__dict__"), attrgetter("__pydantic_extra__")
+_PLAIN = 0
+_KINDS: Mapping[type, int] = {
+    **dict.fromkeys((str, dict, list, int, float, bool, type(None)), _PLAIN),
+    **{message: number for number, message in enumerate(_MESSAGES, _PLAIN + 1)},
 }
-_PLAIN = (str, dict, list, int, float, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,38 @@ class ListByElements:
         return self._serialisation.sealed(plain)
 
 
-@dataclass(frozen=True, slots=True)
-class _Last:
+class _Print(NamedTuple):
+    """All that the serialised form of a list depends on, so that equal prints mean equal lists."""
+
+    kinds: bytes
+    contents: bytes
+    extras: bytes
+
+    @classmethod
+    def of(cls, elements: Sequence[Any]) -> "_Print | None":
+        """That of messages alone or of plain data alone; None for any other list."""
+        try:
+            kinds = bytes(map(_KINDS.__getitem__, map(type, elements)))
+            if not any(kinds):
+                return cls(kinds, _packed(elements), b"")
+            return cls(kinds, _packed(list(map(_FIELDS, elements))), _packed(list(map(_EXTRA_FIELDS, elements))))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+    @property
+    def size(self) -> int:
+        """How many bytes it takes."""
+        return sum(map(len, self))
+
+    def begins_with(self, other: "_Print") -> bool:
+        """Whether the first elements are those of another list: in the bytes of each it is said where it ends."""
+        return all(map(bytes.startswith, self, other))
+
+
+class _Last(NamedTuple):
     """The last list of a channel."""
 
-    print_: bytes
+    print_: _Print
     digests: Sequence[bytes]
 
 
@@ -85,10 +115,9 @@ class KnownElements:
         """
         where = f"channel {channel!r}"
         key = (address, channel)
-        print_ = _print(elements)
+        print_ = _Print.of(elements)
         last = self._get(key) if print_ else None
-        # Each element says in its print where it ends, so the same beginning means the same elements.
-        digests = list(last.digests) if last and print_ and print_.startswith(last.print_) else []
+        digests = list(last.digests) if last and print_ and print_.begins_with(last.print_) else []
         encoded: dict[int, Encoded] = {}
         for index in breathing(range(len(digests), len(elements))):
             plain = encoded[index] = serialisation.plain(elements[index], where)
@@ -107,35 +136,16 @@ class KnownElements:
         with self._lock:
             earlier = self._lists.pop(key, None)
             self._lists[key] = last
-            self._bytes += len(last.print_) - (len(earlier.print_) if earlier else 0)
+            self._bytes += last.print_.size - (earlier.print_.size if earlier else 0)
             while self._bytes > _MOST_BYTES:
-                self._bytes -= len(self._lists.popitem(last=False)[1].print_)
+                self._bytes -= self._lists.popitem(last=False)[1].print_.size
 
 
-def _print(elements: Sequence[Any]) -> bytes | None:
-    """Bytes that begin like those of another list only if all its elements are alike; None when there are none."""
-    try:
-        packed = ormsgpack.packb([_content(element) for element in elements], option=_PLAIN_DATA_ALONE)
-    except (TypeError, ValueError):
-        return None
-    return packed[_header_bytes(len(elements)) :]
-
-
-def _content(element: Any) -> object:
-    """All that the serialised form of an element depends on.
+def _packed(elements: Sequence[object]) -> bytes:
+    """The bytes of elements, one after another.
 
     Raises:
-        TypeError: that is not known of its type.
+        TypeError: there is something else than plain data in one.
     """
-    kind = type(element)
-    name = _MESSAGES.get(kind)
-    if name is not None:
-        return (name, element.__dict__, element.__pydantic_extra__)
-    if kind in _PLAIN:
-        return (None, element)
-    raise TypeError(kind)
-
-
-def _header_bytes(length: int) -> int:
-    """How many bytes msgpack takes for the length of an array."""
-    return 1 if length < 16 else 3 if length < 65_536 else 5  # noqa: PLR2004 - the format's own steps
+    header = 1 if len(elements) < 16 else 3 if len(elements) < 65_536 else 5  # noqa: PLR2004 - the format's own steps
+    return ormsgpack.packb(elements, option=_PLAIN_DATA_ALONE)[header:]
