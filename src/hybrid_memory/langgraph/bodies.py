@@ -16,17 +16,15 @@ def shortened(checkpoint: Checkpoint, values: Mapping[str, Any]) -> dict[str, An
     """The body of a checkpoint, with those of its values that lie inside it and without its id."""
     places: dict[Any, int] = {}
     place = places.setdefault
-    body: dict[str, Any] = {
-        **checkpoint,
-        "channel_values": values,
-        "channel_versions": {name: place(one, len(places)) for name, one in checkpoint["channel_versions"].items()},
-        "versions_seen": {
-            node: {name: place(one, len(places)) for name, one in seen.items()}
-            for node, seen in checkpoint["versions_seen"].items()
-        },
-        _VERSIONS: list(places),
-    }
+    body: dict[str, Any] = dict(checkpoint)
     del body["id"]
+    body["channel_values"] = values
+    body["channel_versions"] = {name: place(one, len(places)) for name, one in checkpoint["channel_versions"].items()}
+    body["versions_seen"] = {
+        node: seen and {name: place(one, len(places)) for name, one in seen.items()}
+        for node, seen in checkpoint["versions_seen"].items()
+    }
+    body[_VERSIONS] = list(places)
     return body
 
 

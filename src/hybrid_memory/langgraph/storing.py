@@ -1,11 +1,10 @@
 """A checkpoint, or the writes of a task, on the way into the file."""
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -22,6 +21,7 @@ from hybrid_memory.langgraph.bodies import shortened
 from hybrid_memory.langgraph.elements import KnownElements
 from hybrid_memory.langgraph.serialisation import Serialisation
 from hybrid_memory.sqlite.breathing import breathing
+from hybrid_memory.sqlite.checkpoints.json_text import json_writer
 from hybrid_memory.sqlite.checkpoints.remembering import Memory
 from hybrid_memory.sqlite.checkpoints.rows import (
     UNKNOWN,
@@ -47,8 +47,9 @@ _WHOLE = 1024
 _HEAVY = 500
 _TEXT_LIKE_ONE_PART = 10_000
 _OBJECT_LIKE_PARTS = 10
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+_canonical = json_writer(sort_keys=True)
 _NUMBERS = (int, float, bool, type(None))
+_NUMBER_BYTES = 8
 
 
 @dataclass(slots=True)
@@ -207,49 +208,47 @@ def filter_json(wanted: dict[str, Any] | None) -> str:
 
 
 def _parts(values: Iterable[object]) -> int:
-    """How many parts plain data has, counted to a little above `_HEAVY`; a long text counts for many."""
-    count = 0
-    stack = list(values)
-    while stack and count <= _HEAVY:
-        value = stack.pop()
-        count += 1
-        if type(value) in _NUMBERS:
+    """How many parts plain data has, or anything above `_HEAVY`: counting ends there. A long text counts for many."""
+    more, parts = 0, list(values)
+    for part in parts:  # which grow meanwhile
+        if type(part) in _NUMBERS:
             continue
-        if type(value) is str or isinstance(value, (str, bytes, bytearray)):
-            count += len(value) // _TEXT_LIKE_ONE_PART
-        elif isinstance(value, dict):
-            stack.extend(islice(value.values(), _HEAVY))
-        elif isinstance(value, (list, tuple, set, frozenset)):
-            stack.extend(islice(value, _HEAVY))
+        if isinstance(part, (str, bytes, bytearray)):
+            more += len(part) // _TEXT_LIKE_ONE_PART
+        elif isinstance(part, dict):
+            parts += islice(part.values(), _HEAVY)
+        elif isinstance(part, (list, tuple, set, frozenset)):
+            parts += islice(part, _HEAVY)
         else:
-            count += _OBJECT_LIKE_PARTS
-    return count
+            more += _OBJECT_LIKE_PARTS
+        if len(parts) + more > _HEAVY:
+            break
+    return len(parts) + more
 
 
-def _size(value: object, limit: int) -> int:
+def _size(value: Any, limit: int) -> int:
     """About how many bytes plain data takes, or anything above `limit`: counting ends there."""
-    if type(value) is str:
-        return len(value)
-    size, stack = 0, [value]
-    while stack and size <= limit:
-        one = stack.pop()
-        kind = type(one)
+    more, parts = 0, [value]
+    for part in parts:  # which grow meanwhile
+        kind = type(part)
         if kind is str:
-            size += len(cast("str", one))
+            more += len(part)
         elif kind in _NUMBERS:
-            size += 8
-        elif kind in (dict, tuple) and len(parts := cast("tuple[object, ...]", one)) <= limit:
-            stack.extend(parts)
+            more += _NUMBER_BYTES
+        elif kind in (dict, tuple) and len(part) <= limit:
+            parts += part
             if kind is dict:
-                stack.extend(cast("dict[object, object]", one).values())
+                parts += part.values()
         else:
             return limit + 1
-    return size
+        if len(parts) + more > limit:
+            break
+    return len(parts) + more
 
 
 def _json(value: object, field: str) -> str:
     """JSON in one form, so that equal values are equal texts."""
     try:
-        return _CANONICAL.encode(value)
+        return _canonical(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{field}: {error}") from error

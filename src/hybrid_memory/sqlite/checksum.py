@@ -12,6 +12,7 @@ are handled in one place.
 
 from hashlib import sha256
 from operator import length_hint
+from struct import Struct
 from typing import Any
 
 import apsw
@@ -19,7 +20,7 @@ import ormsgpack
 
 Value = str | bytes | int | float | None
 
-_BYTES = 8
+_FIRST_64_BITS = Struct(">q")
 _LARGE = 50_000
 _WHOLE_BELOW = 2.0**63
 
@@ -34,8 +35,8 @@ def row_checksum(table: str, *values: Value) -> int:
         parts = [_whole(part) if isinstance(part, float) else part for part in parts]
     if sum(map(length_hint, parts)) > _LARGE:  # a copy of it all would cost as much as the hashing
         parts = [_hashed(part) for part in parts]
-    digest = sha256(ormsgpack.packb((table, parts))).digest()
-    return int.from_bytes(digest[:_BYTES], "big", signed=True)
+    checksum: int = _FIRST_64_BITS.unpack_from(sha256(ormsgpack.packb((table, parts))).digest())[0]
+    return checksum
 
 
 def _whole(number: float) -> float | int:

@@ -133,6 +133,15 @@ def test_what_no_serializer_takes_is_named(checkpointer: HybridCheckpointer) -> 
         Thread(checkpointer).put({"a": 1}, {"odd": object()})
 
 
+def test_what_contains_itself_is_refused(checkpointer: HybridCheckpointer) -> None:
+    endless: dict[str, Any] = {}
+    endless[""] = (endless,)
+    with pytest.raises(InvalidInput, match="channel 'a'"):
+        Thread(checkpointer).put({"a": endless})
+    with pytest.raises(InvalidInput, match="metadata"):
+        Thread(checkpointer).put({"a": 1}, {"odd": endless})
+
+
 def test_pickle_is_refused_and_a_permissive_serializer_made_strict(checkpointer: HybridCheckpointer) -> None:
     with pytest.raises(ConfigurationError, match="pickle"):
         with_types(checkpointer, serde=JsonPlusSerializer(pickle_fallback=True))

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
+from hybrid_memory.sqlite.checkpoints.json_text import json_writer
+
+_written = json_writer()
 # No row has this number.
 _NOWHERE = 0
 
@@ -38,6 +41,10 @@ class _Link(NamedTuple):
     ordinal: int
     shared: int
 
+    def reduced(self, shared: int) -> "_Link":
+        """The same with no more than so many in common."""
+        return self if self.shared <= shared else _Link(self.row, self.ordinal, shared)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -55,7 +62,7 @@ class Layout:
         """
         runs = [[row - run.row, run.first, run.length] for run in self.runs]
         base = None if self.base is None else row - self.base
-        return base, json.dumps([self.ordinal, self.taken, runs], separators=(",", ":"))
+        return base, _written([self.ordinal, self.taken, runs])
 
     def moved(self, places: Mapping[int, int]) -> "Layout":
         """The same where its rows are elsewhere; what is lost stays lost."""
@@ -96,7 +103,7 @@ class Composed:
 def compose(digests: Sequence[bytes], row: int, previous: Known | None) -> Composed:
     """Put a list together that will be in `row`, out of what the previous one of its channel consists of."""
     kept = _common_beginning(digests, previous.digests) if previous else 0
-    places = list(previous.places[:kept]) if previous else []
+    places = [*previous.places[:kept]] if previous else []
     fresh: list[int] = []
     if kept < len(digests):
         elsewhere = _by_digest(previous, kept) if previous else {}
@@ -155,7 +162,7 @@ def _built_on(previous: Known | None, kept: int, places: Sequence[Place]) -> tup
         for step, link in enumerate(previous.chain):
             taken = min(kept, link.shared)
             if link.ordinal == base_ordinal and taken:
-                below = [one._replace(shared=min(one.shared, taken)) for one in islice(previous.chain, step, None)]
+                below = [one.reduced(taken) for one in islice(previous.chain, step, None)]
                 return Layout(ordinal, link.row, taken, _runs(places[taken:])), below
     return Layout(0, None, 0, _runs(places)), []
 
@@ -163,8 +170,9 @@ def _built_on(previous: Known | None, kept: int, places: Sequence[Place]) -> tup
 def _runs(places: Sequence[Place]) -> list[Run]:
     runs: list[Run] = []
     for row, position in places:
-        if runs and runs[-1].row == row and runs[-1].first + runs[-1].length == position:
-            runs[-1] = runs[-1]._replace(length=runs[-1].length + 1)
+        last = runs[-1] if runs else None
+        if last and last.row == row and last.first + last.length == position:
+            runs[-1] = Run(row, last.first, last.length + 1)
         else:
             runs.append(Run(row, position, 1))
     return runs

@@ -9,12 +9,13 @@ from hybrid_memory.sqlite.checkpoints.rows import Address, Line
 
 _MOST_LINES = 20_000
 _MOST_ELEMENTS = 200_000
+_NOTHING: tuple[None, Mapping[str, str]] = None, {}
 
 
 class Memory:
     """The lines of threads with the values of the last checkpoint in each, and the last list of each channel.
 
-    The least recently used ones are forgotten first.
+    Those that were kept longest ago are forgotten first.
 
     Only what is committed is kept here. It may be out of date all the same, because other processes work on the file:
     a line that is remembered wrongly is noticed when something is stored in it.
@@ -28,38 +29,31 @@ class Memory:
 
     def line(self, address: Address) -> Line | None:
         """The line of a namespace of a thread, or None."""
-        return self._known(address)[0]
+        return self._lines.get(address, _NOTHING)[0]
 
     def versions_in(self, line: Line, address: Address) -> Mapping[str, str]:
         """Versions of channels that are kept in a line, as long as its values are not collected."""
-        known, versions = self._known(address)
+        known, versions = self._lines.get(address, _NOTHING)
         return versions if known == line else {}
 
     def keep_line(self, address: Address, line: Line, versions: Mapping[str, str]) -> None:
         """Remember a line that is committed, with the versions of channels that are kept in it."""
         with self._lock:
             self._lines[address] = line, versions
+            self._lines.move_to_end(address)
             if len(self._lines) > _MOST_LINES:
                 self._lines.popitem(last=False)
 
-    def _known(self, address: Address) -> tuple[Line | None, Mapping[str, str]]:
-        with self._lock:
-            if address in self._lines:
-                self._lines.move_to_end(address)
-            return self._lines.get(address, (None, {}))
-
     def list_of(self, line: Line, channel: str) -> Known | None:
         """What is known of the last list of a channel, or None."""
-        with self._lock:
-            if (line, channel) in self._lists:
-                self._lists.move_to_end((line, channel))
-            return self._lists.get((line, channel))
+        return self._lists.get((line, channel))
 
     def keep_list(self, line: Line, channel: str, known: Known) -> None:
         """Remember a list that is committed."""
         with self._lock:
-            earlier = self._lists.pop((line, channel), None)
+            earlier = self._lists.get((line, channel))
             self._lists[line, channel] = known
+            self._lists.move_to_end((line, channel))
             self._elements += len(known.places) - (len(earlier.places) if earlier else 0)
             while self._elements > _MOST_ELEMENTS:
                 _, forgotten = self._lists.popitem(last=False)

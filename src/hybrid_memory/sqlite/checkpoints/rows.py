@@ -1,12 +1,13 @@
 """What goes into the checkpoint tables and what comes out of them."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
-_COMPACT = json.JSONEncoder(separators=(",", ":"))
+from hybrid_memory.sqlite.checkpoints.json_text import json_writer
+
+_written = json_writer()
 _STATES_KNOWN = 256
 
 
@@ -98,13 +99,13 @@ class NewCheckpoint(NamedTuple):
 
 def held_json(channels: Iterable[str], outside: Mapping[str, str]) -> str:
     """What a checkpoint holds, as the table keeps it: the versions of values outside of its row, null for others."""
-    return _COMPACT.encode({**dict.fromkeys(channels), **outside}) if outside else _all_inside(tuple(channels))
+    return _written({**dict.fromkeys(channels), **outside}) if outside else _all_inside(tuple(channels))
 
 
 @lru_cache(_STATES_KNOWN)
 def _all_inside(channels: tuple[str, ...]) -> str:
     """That of a small state, which is the same in all its checkpoints."""
-    return _COMPACT.encode(dict.fromkeys(channels))
+    return _written(dict.fromkeys(channels))
 
 
 @dataclass(frozen=True, slots=True)
