@@ -133,7 +133,7 @@ class HybridCheckpointer(ThreadCalls):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint; it is durable when this returns. Errors as in `put`."""
-        database = await self._database()
+        database = self._state.opened or await self._database()
         memory = self._memory_of(database)
         put = StoredPut(self._serialisation, memory, self._elements, config, checkpoint, metadata, new_versions)
         if light := not put.is_heavy:
@@ -149,18 +149,18 @@ class HybridCheckpointer(ThreadCalls):
         database = self._state.database()
         stored = StoredWrites(self._serialisation, self._memory_of(database), config, writes, task_id, task_path)
         stored.prepare()
-        database.write_blocking(stored.job, durable=self._durable)
+        database.write_blocking(stored, durable=self._durable)
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
-        database = await self._database()
+        database = self._state.opened or await self._database()
         stored = StoredWrites(self._serialisation, self._memory_of(database), config, writes, task_id, task_path)
         if light := not stored.is_heavy:
             stored.prepare()
         # LangGraph puts the checkpoint of the step next, and waits for neither.
-        await database.write(stored.job, durable=self._durable, light=light, followed=True)
+        await database.write(stored, durable=self._durable, light=light, followed=True)
 
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]

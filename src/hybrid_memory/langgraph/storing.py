@@ -31,11 +31,10 @@ from hybrid_memory.sqlite.checkpoints.rows import (
     NewCheckpoint,
     NewList,
     NewValue,
-    NewWrite,
-    Task,
+    WriteRow,
     held_json,
 )
-from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, put_rows, put_writes
+from hybrid_memory.sqlite.checkpoints.writing import CheckpointPut, MissingValues, line_of, put_rows, put_writes
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.groups import Joint
 
@@ -159,7 +158,7 @@ class StoredPut(Joint[None]):
 
 
 @dataclass(slots=True)
-class StoredWrites:
+class StoredWrites(Joint[None]):
     """Stores what a task wrote, in the same two steps."""
 
     serialisation: Serialisation
@@ -168,38 +167,60 @@ class StoredWrites:
     writes: Sequence[tuple[str, Any]]
     task_id: str
     task_path: str
-    _new: Sequence[NewWrite] | None = None
+    _rows: Sequence[WriteRow] | None = None
 
     @property
     def is_heavy(self) -> bool:
         """Whether making the bytes takes long enough to be felt in an event loop."""
         return _parts([value for _, value in self.writes]) > _HEAVY
 
-    def prepare(self) -> Sequence[NewWrite]:
+    @property
+    def rows(self) -> Sequence[WriteRow] | None:
+        """Its rows, if they are in a known line."""
+        rows = self.prepare()
+        return None if any(row.line == UNKNOWN.line for row in rows) else rows
+
+    def prepare(self) -> Sequence[WriteRow]:
         """Make the bytes, once.
 
         Raises:
             InvalidInput: something in it cannot be stored; the text names it.
         """
-        if self._new is None:
-            self._new = [
-                NewWrite(
+        if self._rows is None:
+            address, checkpoint_id = address_of(self.config), checkpoint_id_of(self.config)
+            if checkpoint_id is None:
+                raise InvalidInput("configurable.checkpoint_id: missing; it says whose writes these are")
+            line = self.memory.line(address) or UNKNOWN
+            self._rows = [
+                WriteRow(
+                    line.line,
+                    checkpoint_id,
+                    self.task_id,
                     WRITES_IDX_MAP.get(channel, index),
+                    self.task_path,
                     channel,
-                    self.serialisation.stored(value, f"write to channel {channel!r}"),
-                    replaces=channel in WRITES_IDX_MAP,
+                    *self.serialisation.stored(value, f"write to channel {channel!r}"),
+                    *address,
                 )
                 for index, (channel, value) in enumerate(self.writes)
             ]
-        return self._new
+        return self._rows
 
-    def job(self, sql: Statements) -> None:
+    def __call__(self, sql: Statements) -> None:
         """In the writer."""
-        checkpoint_id = checkpoint_id_of(self.config)
-        if checkpoint_id is None:
-            raise InvalidInput("configurable.checkpoint_id: missing; it says whose writes these are")
-        task = Task(address_of(self.config), checkpoint_id, self.task_id, self.task_path)
-        put_writes(sql, task, self.prepare(), self.memory)
+        rows = self.rows
+        if rows is None or not put_writes(sql, rows):
+            line = line_of(sql, address_of(self.config))
+            put_writes(sql, [row.in_line(line) for row in self.prepare()])
+
+    @classmethod
+    def together(cls, jobs: Sequence[Self], sql: Statements) -> Sequence[None]:
+        """In the writer: rows all at once."""
+        rows = [job.rows for job in breathing(jobs)]
+        stored = put_writes(sql, [row for some in rows for row in some or ()])
+        for job in breathing([job for job, some in zip(jobs, rows, strict=True) if some is None] if stored else jobs):
+            job(sql)
+        return [None] * len(jobs)
 
 
 def filter_json(wanted: dict[str, Any] | None) -> str:

@@ -93,12 +93,17 @@ class Statements:
         """The SQL of a query."""
         return self._queries[name].text
 
-    def run_many(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Run a query once per row; `columns` are its parameters in their order, which is that of the values too."""
+    def run_many(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+        """Run a query once per row; how many it changed.
+
+        `columns` are its parameters in their order, which is that of the values too.
+        """
         query = self._queries[name]
         if tuple(columns) != query.parameters:
             raise TypeError(f"{name} takes {query.parameters}, not {columns}")
+        before = self.connection.total_changes()
         self.connection.executemany(query.text, rows)
+        return self.connection.total_changes() - before
 
     def rows(self, name: str, /, **values: Any) -> list[Row]:
         """All rows of a query."""

@@ -234,6 +234,28 @@ def test_writes_may_come_before_their_checkpoint(checkpointer: HybridCheckpointe
     assert found.pending_writes == [("task", "a", 2)]
 
 
+async def test_writes_of_many_tasks_at_once_are_all_stored(checkpointer: HybridCheckpointer) -> None:
+    threads = [Thread(checkpointer, f"t{number}") for number in range(6)]
+    for thread in threads[:5]:
+        thread.put({"a": 1})
+    threads[5].newest = "unknown"
+    checkpointer.delete_thread("t4")
+
+    async def write(thread: Thread, task: str, writes: list[tuple[str, Any]]) -> None:
+        await checkpointer.aput_writes(config_of(thread.thread_id, thread.newest), writes, task)
+
+    await asyncio.gather(
+        *(write(thread, task, [("a", task), ("__resume__", task)]) for thread in threads for task in ("1", "2")),
+        *(write(thread, "1", [("a", "late"), ("__resume__", "late")]) for thread in threads[:2]),
+    )
+    assert rows(checkpointer)["checkpoint_writes"] == 4 * len(threads)
+    for thread in threads[:4]:
+        found = checkpointer.get_tuple(config_of(thread.thread_id))
+        assert found is not None
+        resumed = "late" if thread in threads[:2] else "1"
+        assert [value for _, _, value in found.pending_writes or ()] == [resumed, "1", "2", "2"]
+
+
 async def test_writes_issued_before_a_put_are_stored_before_it(checkpointer: HybridCheckpointer) -> None:
     """However large they are: making their bytes does not let the put overtake them."""
     thread = Thread(checkpointer)

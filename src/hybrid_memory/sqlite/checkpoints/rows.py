@@ -108,24 +108,26 @@ def _all_inside(channels: tuple[str, ...]) -> str:
     return _written(dict.fromkeys(channels))
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A task of a checkpoint."""
+class WriteRow(NamedTuple):
+    """A row of `checkpoint_writes` in a line as it is remembered: the parameters of its queries, in their order.
 
-    address: Address
+    One with an index below zero takes the place of an earlier one.
+    """
+
+    line: int
     checkpoint_id: str
     task_id: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True)
-class NewWrite:
-    """One write of a task. `replaces` says whether it takes the place of an earlier one with its index."""
-
-    index: int
+    idx: int
+    task_path: str
     channel: str
-    encoded: Encoded
-    replaces: bool
+    kind: str
+    content: bytes
+    thread_id: str
+    namespace: str
+
+    def in_line(self, line: Line) -> "WriteRow":
+        """The same in another line."""
+        return self._replace(line=line.line)
 
 
 class StoredWrite(NamedTuple):

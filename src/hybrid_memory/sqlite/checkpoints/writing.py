@@ -1,7 +1,7 @@
 """Storing checkpoints and writes: the jobs for the writer of `state.db`."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -19,8 +19,7 @@ from hybrid_memory.sqlite.checkpoints.rows import (
     Line,
     NewCheckpoint,
     NewValue,
-    NewWrite,
-    Task,
+    WriteRow,
 )
 from hybrid_memory.sqlite.connection import Statements
 
@@ -139,14 +138,14 @@ class CheckpointPut:
             return None
 
 
-def put_writes(sql: Statements, task: Task, writes: Iterable[NewWrite], memory: Memory) -> None:
-    """Store what a task wrote."""
-    line = memory.line(task.address)
-    left = list(writes) if line is None else [one for one in writes if not _store_write(sql, line.line, task, one)]
-    if left:
-        line = line_of(sql, task.address)
-        for write in left:
-            _store_write(sql, line.line, task, write)
+def put_writes(sql: Statements, writes: Sequence[WriteRow]) -> bool:
+    """Store what tasks wrote; False when some is not: it is there already, or a line is not what it was."""
+    added = [one for one in writes if one.idx >= 0]
+    replacing = [one for one in writes if one.idx < 0]
+    stored = sql.run_many("checkpoint_writes.add", WriteRow._fields, breathing(added))
+    if replacing:
+        stored += sql.run_many("checkpoint_writes.replace", WriteRow._fields, breathing(replacing))
+    return stored == len(writes)
 
 
 def line_of(sql: Statements, address: Address) -> Line:
@@ -160,21 +159,3 @@ def line_of(sql: Statements, address: Address) -> Line:
 
 def _put(sql: Statements, rows: Iterable[CheckpointRow]) -> None:
     sql.run_many("checkpoints.put", CheckpointRow._fields, breathing(rows))
-
-
-def _store_write(sql: Statements, line: int, task: Task, write: NewWrite) -> bool:
-    """Store a write; False when it is there already, or when the line is not what it was."""
-    stored = sql.run(
-        "checkpoint_writes.replace" if write.replaces else "checkpoint_writes.add",
-        line=line,
-        thread_id=task.address.thread_id,
-        namespace=task.address.namespace,
-        checkpoint_id=task.checkpoint_id,
-        task_id=task.task_id,
-        idx=write.index,
-        task_path=task.path,
-        channel=write.channel,
-        kind=write.encoded.kind,
-        content=write.encoded.content,
-    )
-    return bool(stored)
