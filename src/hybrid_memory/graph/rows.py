@@ -1,6 +1,7 @@
 """The rows of one user's graph with both directions of every edge: what deltas change and snapshots copy."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ _FROM = attrgetter("from_node_id")
 _TO = attrgetter("to_node_id")
 
 
+@dataclass(slots=True)
 class Rows:
     """Memories by id, and the relationships that leave and reach each of them.
 
@@ -22,31 +24,28 @@ class Rows:
     or removed since somebody cleared it.
     """
 
-    def __init__(self) -> None:
-        self.nodes = Layered[MemoryNode]()
-        self.outgoing = Layered[Sequence[Relationship]]()
-        self.incoming = Layered[Sequence[Relationship]]()
-        self.expiring: dict[str, datetime] = {}
-        self.edge_count = 0
-        self.touched: dict[str, None] = {}
+    nodes: Layered[MemoryNode] = field(default_factory=Layered)
+    outgoing: Layered[Sequence[Relationship]] = field(default_factory=Layered)
+    incoming: Layered[Sequence[Relationship]] = field(default_factory=Layered)
+    expiring: "dict[str, datetime]" = field(default_factory=dict)
+    edge_count: int = 0
+    touched: dict[str, None] = field(default_factory=dict)
 
     def copy(self) -> "Rows":
         """Rows that no longer change with these; no row is copied."""
-        twin = Rows()
-        twin.nodes = self.nodes.copy()
-        twin.outgoing = self.outgoing.copy()
-        twin.incoming = self.incoming.copy()
-        twin.expiring = self.expiring.copy()
-        twin.edge_count = self.edge_count
-        return twin
+        return Rows(
+            self.nodes.copy(), self.outgoing.copy(), self.incoming.copy(), self.expiring.copy(), self.edge_count
+        )
 
     def apply(self, delta: Delta) -> None:
         """Deletions first, then what came or changed. A newer row stays; an edge without both its ends is dropped."""
-        self.remove(delta.deleted)
+        if delta.deleted:
+            self.remove(delta.deleted)
         for node in delta.nodes:
             if not _is_newer(self.nodes.get(node.node_id), node):
                 self._put(node)
-        self._join(delta.relationships)
+        if delta.relationships:
+            self._join(delta.relationships)
 
     def remove(self, node_ids: Iterable[str]) -> None:
         """Take memories out, with their edges."""
