@@ -40,14 +40,20 @@ class Benchmark:
         self._rng = random.Random(seed)
         self._console = Console(highlight=False, soft_wrap=True)
 
-    async def compare(self, title: str, contenders: Sequence[Contender]) -> Result:
-        """Time the contenders in a new random order each round; the first is what the others are measured against."""
+    async def compare(self, title: str, contenders: Sequence[Contender], *, in_a_row: int = 1) -> Result:
+        """Time the contenders in a new random order each round; the first is what the others are measured against.
+
+        Args:
+            title: of the table.
+            contenders: at least one.
+            in_a_row: each runs so many times before it is the next one's turn; all of these count, each by itself.
+        """
         for contender in contenders:
             await _timed(contender)
         taken: dict[str, list[float]] = {contender.name: [] for contender in contenders}
         for _ in range(self.rounds):
             for contender in self._rng.sample(contenders, len(contenders)):
-                taken[contender.name].append(await _timed(contender))
+                taken[contender.name] += [await _timed(contender) for _ in range(in_a_row)]
         seconds = {name: statistics.median(times) for name, times in taken.items()}
         first = seconds[contenders[0].name]
         result = Result(title, seconds, {name: second / first for name, second in seconds.items()})

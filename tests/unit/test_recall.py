@@ -457,7 +457,12 @@ def test_only_what_changed_is_read_again(graph: UserGraph, memory: UserMemory, m
     assert len(found(memory, "number", limit=1000)) == len(set(found(memory, "number", limit=1000)))
 
 
-def test_an_index_that_followed_every_change_answers_like_a_new_one(rng: random.Random) -> None:
+@pytest.mark.parametrize("common", [1000, 5], ids=["no word is common", "some words are common"])
+def test_an_index_that_followed_every_change_answers_like_a_new_one(
+    rng: random.Random, monkeypatch: pytest.MonkeyPatch, common: int
+) -> None:
+    monkeypatch.setattr(lexical, "_MOST_LENDERS", common)
+    monkeypatch.setattr(lexical, "_MOST_KEPT", 2)
     clock = Clock()
     graph = UserGraph(USER, clock=clock)
     graph.apply(everything(version=0))
@@ -501,7 +506,7 @@ def test_slots_of_what_is_gone_are_given_back(graph: UserGraph, memory: UserMemo
             changes(version - 1, version, [turn(one, f"tea {version}", version=version) for one in range(1, 11)])
         )
         assert len(found(memory, "tea", limit=20)) == 10
-    assert memory._recall._corpus.columns.used < 400
+    assert memory._recall._kept.corpus.columns.used < 400
 
 
 def test_equal_memories_have_one_order(clock: Clock) -> None:

@@ -42,9 +42,8 @@ class QuantisedRows:
     def products(self, question: Direction, rows: int) -> tuple[Vector, float]:
         """About the products of a direction with the first rows, and how far off they are at most."""
         steps, step, off = question.quantised
-        products = np.empty((1, rows), dtype=np.float32)
-        simsimd.cdist(steps[np.newaxis], self._steps[:rows], "dot", out=products)
-        about: Vector = products[0]
+        about: Vector = np.empty(rows, dtype=np.float32)
+        simsimd.dot(steps, self._steps[:rows], out=about)
         about *= self._step[:rows]
         about *= step
         if self._furthest_off is None:

@@ -24,6 +24,7 @@ class Columns:
     Attributes:
         used: up to where there are slots.
         turns: how many turns of conversations there are.
+        changes: how often a memory came or went: what was reckoned of all holds as long as this stays the same.
         there: whether the slot holds a memory.
         length: how many words it has, `GONE` when the slot is empty.
         at: when it happened, in days.
@@ -39,6 +40,7 @@ class Columns:
     def __init__(self) -> None:
         self.used = NOBODY + 1
         self.turns = 0
+        self.changes = 0
         self.there: Flags = np.zeros(_BEGIN, np.bool_)
         self.length: Floats = np.full(_BEGIN, GONE, np.float32)
         self.at: Moments = np.zeros(_BEGIN)
@@ -61,10 +63,12 @@ class Columns:
                 if isinstance(column, np.ndarray):
                     setattr(self, name, np.concatenate([column, np.full_like(column, column[NOBODY])]))
         self.used += 1
+        self.changes += 1
         return self.used - 1
 
     def empty(self, slot: int) -> None:
         """Nothing counts of what was there."""
+        self.changes += 1
         self.turns -= int(self.turn[slot])
         self.there[slot] = self.turn[slot] = False
         self.length[slot] = GONE

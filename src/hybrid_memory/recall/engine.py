@@ -11,8 +11,9 @@ from hybrid_memory.recall.entity_index import EntityIndex
 from hybrid_memory.recall.fusion import Weights, Whatever
 from hybrid_memory.recall.graph_arm import GraphArm
 from hybrid_memory.recall.language import Language
+from hybrid_memory.recall.lexical import Bm25
 from hybrid_memory.recall.question import Question
-from hybrid_memory.recall.search import Search
+from hybrid_memory.recall.search import Kept, Search
 
 # Of so many memories it is looked at once whether any may be given, which takes less than to ask what they are about.
 _FEW = 100
@@ -22,10 +23,10 @@ class Recall:
     """The search of one user's memory. Any thread may ask; what it knows of the words follows the snapshots."""
 
     def __init__(self, entities: EntityIndex, language: str = "english", weights: Weights | None = None) -> None:
-        self._corpus = Corpus(Language(language))
         self._entities = entities
-        self._graph = GraphArm(entities)
-        self._whatever = Whatever(weights or Weights())
+        w = weights or Weights()
+        bm25 = Bm25(w.saturation, w.length_share, w.lending)
+        self._kept = Kept(Corpus(Language(language)), GraphArm(entities), bm25, Whatever(w))
 
     def ranked(self, view: GraphView, question: Question, now: datetime) -> list[RecallHit]:
         """What fits a question in a snapshot, the best first; the same for the same snapshot, question and moment."""
@@ -47,8 +48,8 @@ class Recall:
             leading = self._called(mentions.by_id(self._entities, view, text), question, now)
             if question.limit <= len(leading):
                 return leading
-        with self._corpus.at(view):
-            found = Search(self._corpus, self._graph, self._whatever, question, now).hits(view)
+        with self._kept.corpus.at(view):
+            found = Search(self._kept, question, now).hits(view)
         if not leading:
             return found
         known = {hit.node.node_id for hit in leading}

@@ -1,7 +1,7 @@
 """The words of a question in the memories of one user: BM25, what neighbours say, and what a session is about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log1p
 
 import numpy as np
@@ -15,6 +15,8 @@ _MOST_LENDERS = 1000
 # A word that a larger share of many memories hold is looked for in all of them: that takes less time.
 _COMMON_SHARE = 0.125
 _LEAST_ASKED = 1e-9
+# Of so many words that many hold it is kept what they give each memory.
+_MOST_KEPT = 32
 # Words by memories that are looked at together: a long question must not take room for all of both.
 _MOST_CELLS = 2_000_000
 
@@ -45,13 +47,30 @@ class WordScores:
     covered: float
 
 
+@dataclass(slots=True)
+class _Known:
+    """What every question meets again until a memory comes or goes.
+
+    Attributes:
+        columns, changes: of which memories.
+        damping: see `Bm25._damping`.
+        common: what words that many hold give each memory: of its score, and of what it says itself.
+    """
+
+    columns: Columns
+    changes: int
+    damping: Floats
+    common: dict[Holders, tuple[Floats, Floats]] = field(default_factory=dict)
+
+
 class Bm25:
-    """Scores of all memories of a corpus for the words of a question."""
+    """Scores of all memories of a corpus for the words of a question. Whoever asks holds the lock of the corpus."""
 
     def __init__(self, saturation: float, length_share: float, lending: Lending) -> None:
         self._saturation = saturation
         self._length_share = length_share
         self._lending = lending
+        self._known: _Known | None = None
 
     def scores(self, corpus: Corpus, terms: Sequence[str]) -> WordScores:
         """The words count in one order, so that sums are the same whenever they are made."""
@@ -71,12 +90,11 @@ class Bm25:
             return WordScores(own, own if columns.turns else None, 0.0)
         covered: Floats = np.zeros(columns.used, np.float32)
         sessions = np.zeros(columns.used, np.float32) if columns.turns else None
-        mean = corpus.words_in_all / max(1, memories)
-        damping = self._damping(columns.length[: columns.used], mean)
+        known = self._known_of(corpus)
         at_once = max(1, _MOST_CELLS // columns.used)
         for begin in range(0, len(seldom), at_once):
             held = Postings(seldom[begin : begin + at_once])
-            scored = _shares(held.amounts, damping[held.slots])
+            scored = _shares(held.amounts, known.damping[held.slots])
             scored *= held.rarities
             np.add.at(covered, held.slots, held.rarities * (scored > 0))
             if sessions is None:
@@ -84,15 +102,35 @@ class Bm25:
             else:
                 own += self._lent(columns, held, scored)
                 sessions += self._of_sessions(corpus, held, ())
-        everywhere = [(holders.by_slot(len(columns.length))[: columns.used], rare) for holders, rare in common]
-        for amounts, rare in everywhere:
-            scored = _shares(amounts, damping)
-            covered += np.float32(rare) * (scored > 0)
-            scored *= np.float32(rare)
+        for holders, rare in common:
+            scored, said = self._everywhere(known, holders, rare)
+            covered += said
             own += scored
-        if sessions is not None and everywhere:
+        if sessions is not None and common:
+            everywhere = [holders.by_slot(len(columns.length))[: columns.used] for holders, _ in common]
             sessions += self._of_sessions(corpus, Postings(()), everywhere)
         return WordScores(own, sessions, float(covered.max()) / max(asked, _LEAST_ASKED))
+
+    def _known_of(self, corpus: Corpus) -> _Known:
+        columns, known = corpus.columns, self._known
+        if known is None or known.columns is not columns or known.changes != columns.changes:
+            mean = corpus.words_in_all / max(1, len(corpus.slots))
+            damping = self._damping(columns.length[: columns.used], mean)
+            known = self._known = _Known(columns, columns.changes, damping)
+        return known
+
+    def _everywhere(self, known: _Known, holders: Holders, rare: float) -> tuple[Floats, Floats]:
+        """What a word that many hold gives each memory: of its score, and of what it says itself."""
+        found = known.common.get(holders)
+        if found is None:
+            columns = known.columns
+            scored = _shares(holders.by_slot(len(columns.length))[: columns.used], known.damping)
+            said: Floats = np.float32(rare) * (scored > 0)
+            scored *= np.float32(rare)
+            found = scored, said
+            if len(known.common) < _MOST_KEPT:
+                known.common[holders] = found
+        return found
 
     def _damping(self, lengths: Floats, mean: float) -> Floats:
         """How much of a word is half as good as any amount of it: more in what is long."""
@@ -120,12 +158,12 @@ class Bm25:
         sums: Floats = of_words.sum(axis=0)
         return sums
 
-    def _of_sessions(self, corpus: Corpus, held: "Postings", everywhere: Sequence[tuple[Floats, float]]) -> Floats:
+    def _of_sessions(self, corpus: Corpus, held: "Postings", everywhere: Sequence[Floats]) -> Floats:
         """What the words tell of the session of each: documents of their own that are made of what their turns hold."""
         session, lengths = corpus.columns.session, np.array(corpus.threads.words, np.float32)
         count, spoken = len(lengths), int(np.count_nonzero(lengths))
         said = np.bincount(held.word * count + session[held.slots], held.amounts, held.words * count)
-        of_common = [np.bincount(session[: len(amounts)], amounts, count) for amounts, _ in everywhere]
+        of_common = [np.bincount(session[: len(amounts)], amounts, count) for amounts in everywhere]
         of_words = np.vstack([said.reshape(held.words, count), *of_common]).astype(np.float32)
         of_words[:, 0] = 0.0
         rarities = [rarity(found, spoken) for found in np.count_nonzero(of_words, axis=1).tolist()]

@@ -1,6 +1,6 @@
 """One search: its arms, one after the other, and what comes of them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -34,19 +34,31 @@ _DAYS_OF_YEAR = 365.25
 _NOT_FOUND = -1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What one user's memories are searched with, question after question."""
+
+    corpus: Corpus
+    graph: GraphArm
+    bm25: Bm25
+    whatever: Whatever
+
+
 class Search:
     """A question put to a corpus that nobody changes meanwhile."""
 
-    def __init__(self, corpus: Corpus, graph: GraphArm, whatever: Whatever, question: Question, now: datetime) -> None:
-        self._corpus = corpus
-        self._graph = graph
-        self._whatever = whatever.added(corpus.columns)
-        self._weights = replace(whatever.weights, copy=1.0) if question.near_copies else whatever.weights
+    def __init__(self, kept: Kept, question: Question, now: datetime) -> None:
+        weights = kept.whatever.weights
+        self._corpus = kept.corpus
+        self._graph = kept.graph
+        self._bm25 = kept.bm25
+        self._whatever = kept.whatever.added(kept.corpus.columns)
+        self._weights = replace(weights, copy=1.0) if question.near_copies else weights
         self._question = question
         self._now = now
         self._text = question.text or ""
         self._words_said = plain_words(self._text)
-        self._terms = distinct(corpus.language.terms_of(self._words_said))
+        self._terms = distinct(kept.corpus.language.terms_of(self._words_said))
         self._arms: Arms = {}
         self._reached: Mapping[str, Reached] = {}
         self._spans: list[Span] = []
@@ -118,7 +130,7 @@ class Search:
         """The arm of the words; what sessions are about."""
         started = perf_counter()
         w = self._weights
-        found = Bm25(w.saturation, w.length_share, w.lending).scores(self._corpus, self._terms)
+        found = self._bm25.scores(self._corpus, self._terms)
         self._arms["words"] = Arm(normalised(found.own), w.words if self._near() else float(w.words > 0))
         self._sure = max(self._sure, found.covered)
         self._took("words", started)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from hybrid_memory import HybridMemoryManager
@@ -14,6 +14,7 @@ from hybrid_memory.postgres.target import Target
 from hybrid_memory.recall.engine import Recall
 from hybrid_memory.recall.entity_index import EntityIndex
 from hybrid_memory.recall.fusion import Weights, Whatever
+from hybrid_memory.recall.lexical import Bm25
 from hybrid_memory.recall.question import Question, Similarities
 from tests.benchmarks.recall.conversations import Asked, Conversation
 from tests.benchmarks.recall.measures import PAGES, Answer
@@ -33,7 +34,8 @@ class Subject:
 
     def answers(self, weights: Weights, *, vectors: bool, graph: bool = True) -> list[Answer]:
         """What is found for each of its questions."""
-        self.recall._whatever = Whatever(weights)
+        bm25 = Bm25(weights.saturation, weights.length_share, weights.lending)
+        self.recall._kept = replace(self.recall._kept, bm25=bm25, whatever=Whatever(weights))
         now = datetime.now(UTC)
 
         def found(asked: Asked) -> list[str]:
