@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from hybrid_memory.postgres.database import Database
@@ -26,6 +27,10 @@ VERSIONS = (18, 16)
 # A run starts some hundred processes. Where Python is told to keep no bytecode, each would compile all it imports anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("without_deadline", deadline=None)
+hypothesis.settings.load_profile("without_deadline")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -59,6 +59,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         run("stop")
 
 
+# Twelve processes, of which each loads all of LangGraph: not quick on a busy machine.
+@pytest.mark.timeout(300)
 def test_the_demo_keeps_and_finds_what_it_kept(place: Path, tmp_path: Path) -> None:
     elsewhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "HYBRID_MEMORY_DATA_DIR": str(tmp_path / "mine")}
     said = run_with(elsewhere, "--log-json", "demo", "--keep", "kept")

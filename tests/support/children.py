@@ -39,6 +39,10 @@ _IMPORTED = (
     "hybrid_memory.manager",
     "tests.support.probes",
     "tests.support.chats",
+    # What the command prints with; the command itself looks at the environment when it is imported.
+    "typer.main",
+    "rich.progress",
+    "rich.table",
 )
 
 

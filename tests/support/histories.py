@@ -70,7 +70,6 @@ def check(
     chosen = settings(
         max_examples=length.histories,
         stateful_step_count=length.steps,
-        deadline=None,
         database=None,
         phases=phases,
         print_blob=False,

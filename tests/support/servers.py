@@ -35,6 +35,8 @@ class Server:
     version: int
     embedded: EmbeddedServer
     targets: Targets
+    # Copied files cost less than pages that go through the log, unless each of them has to reach a disk.
+    strategy: str = "file_copy"
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _templates: dict[Filling, str] = field(default_factory=dict)
 
@@ -75,7 +77,9 @@ class Server:
     async def _database(self, template: str) -> AsyncIterator[Targets]:
         name = f"test_{next(self._numbers)}"
         async with administration(self.targets) as connection:
-            await connection.execute(f"create database {name} owner hybrid_memory_owner template {template}")
+            await connection.execute(
+                f"create database {name} owner hybrid_memory_owner template {template} strategy {self.strategy}"
+            )
         try:
             yield in_database(self.targets, name)
         finally:
@@ -90,7 +94,7 @@ def running_server(version: int, **options: str) -> Iterator[Server]:
     directory = Path(tempfile.mkdtemp(prefix=f"hm{version}-", dir=None if durable else memory()))
     embedded = EmbeddedServer(directory / "postgres", Events(), version=version, settings=_UNSAFE_AND_FAST | options)
     try:
-        yield Server(version, embedded, embedded.start())
+        yield Server(version, embedded, embedded.start(), "wal_log" if durable else "file_copy")
     finally:
         embedded.leave()
         shutil.rmtree(directory, ignore_errors=True)

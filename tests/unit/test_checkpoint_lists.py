@@ -38,7 +38,7 @@ class Rows:
         return remembered(row, self.parsed(), self.elements)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(EDITS)
 def test_every_list_of_a_random_history_is_read_as_it_was_stored(edits: list[tuple[int, list[bytes], bool]]) -> None:
     rows, known, wanted = Rows(), None, {}

@@ -99,13 +99,13 @@ def assert_alike(content: bytes) -> None:
     assert anatomy(OURS.value(stored)) == anatomy(STOCK.loads_typed(stored))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(MESSAGES | DATA, max_size=3))
 def test_what_was_put_is_made_as_the_serializer_makes_it(values: list[Any]) -> None:
     assert_alike(STOCK.dumps_typed({"values": values})[1])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(MESSAGES, st.sampled_from(FIELDS), DATA)
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_a_message_that_was_changed_in_place_comes_back_as_it_was_left(
@@ -125,7 +125,7 @@ KINDS = [HumanMessage, SystemMessage, AIMessage, ToolMessage]
 NAMES = st.sampled_from([*FIELDS, "content_blocks", "self", "other", 1])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from(KINDS), PLAIN | st.dictionaries(NAMES, PLAIN))
 def test_what_is_no_message_gives_what_the_serializer_gives(kind: type[BaseMessage], fields: object) -> None:
     assert_alike_of(kind, fields)

@@ -386,7 +386,7 @@ EDGES = st.lists(
 WRITES = st.lists(st.tuples(NODES, EDGES, st.lists(SMALL.map(id_of), max_size=2)), min_size=1, max_size=7)
 
 
-@hypothesis_settings(deadline=None, max_examples=300)
+@hypothesis_settings(max_examples=300)
 @given(WRITES, st.data())
 def test_whatever_order_the_news_comes_in_the_graph_is_what_postgres_holds(writes: Any, data: st.DataObject) -> None:
     history, clock = History(), Clock()

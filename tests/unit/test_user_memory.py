@@ -324,12 +324,6 @@ def test_bridges_of_a_large_graph_are_estimated(
     assert estimated == UserMemory(graph).find_bridge_memories(61)
 
 
-def test_the_library_comes_without_the_graph_algorithms() -> None:
-    program = "import sys, hybrid_memory.memory.user_memory; print({'networkx', 'scipy'} & set(sys.modules))"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert said.stdout.strip() == "set()"
-
-
 def test_statistics(graph: UserGraph, memory: UserMemory) -> None:
     nodes = [fact(1, tags=("a", "b")), fact(2, tags=("b",)), entity(3, "A1", "x"), stub(4, "A2")]
     graph.apply(everything(nodes, [edge(1, 2), edge(1, 2, "answers"), edge(2, 4), edge(3, 3)], version=7))

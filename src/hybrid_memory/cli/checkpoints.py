@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hybrid_memory.cli.output import done, errors, warn
 from hybrid_memory.settings import Settings
-from hybrid_memory.transfer.checkpoints import Transferred, export_checkpoints, import_checkpoints
+
+if TYPE_CHECKING:
+    from hybrid_memory.transfer.checkpoints import Transferred
 
 app = typer.Typer(help="Checkpoints from and to files of langgraph-checkpoint-sqlite.", no_args_is_help=True)
 
@@ -19,6 +21,8 @@ def import_file(
     file: Annotated[Path, typer.Argument(help="A file of SqliteSaver or AsyncSqliteSaver; it stays as it is.")],
 ) -> None:
     """Bring every thread of a file into this data directory. Repeating it brings what is new."""
+    from hybrid_memory.transfer.checkpoints import import_checkpoints  # noqa: PLC0415 - it brings LangGraph with it
+
     settings = Settings()
     _report(_with_bar(import_checkpoints, file, settings), file, settings.data_dir)
 
@@ -28,11 +32,13 @@ def export_file(
     file: Annotated[Path, typer.Argument(help="A file for SqliteSaver or AsyncSqliteSaver; made when missing.")],
 ) -> None:
     """Bring every thread of this data directory into a file. Repeating it brings what is new."""
+    from hybrid_memory.transfer.checkpoints import export_checkpoints  # noqa: PLC0415 - it brings LangGraph with it
+
     settings = Settings()
     _report(_with_bar(export_checkpoints, file, settings), settings.data_dir, file)
 
 
-def _with_bar(transfer: Callable[..., Transferred], file: Path, settings: Settings) -> Transferred:
+def _with_bar(transfer: Callable[..., "Transferred"], file: Path, settings: Settings) -> "Transferred":
     columns = (TextColumn("checkpoints"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("", total=None)
@@ -41,7 +47,7 @@ def _with_bar(transfer: Callable[..., Transferred], file: Path, settings: Settin
         )
 
 
-def _report(transferred: Transferred, source: Path, target: Path) -> None:
+def _report(transferred: "Transferred", source: Path, target: Path) -> None:
     moved = transferred.moved
     done(f"{source}: {moved.threads} thread(s), {moved.checkpoints} checkpoint(s)")
     done(f"{target}: {moved.new_checkpoints} checkpoint(s) and {moved.new_writes} pending write(s) are new there")

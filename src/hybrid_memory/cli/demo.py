@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
+import hybrid_memory
 from hybrid_memory.cli.demo_story import OWNER, RENEWAL, USER
 from hybrid_memory.cli.output import console, done, heading, note
 from hybrid_memory.errors import ConfigurationError, HybridMemoryError
-from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres import schema
 from hybrid_memory.postgres.embedded import EmbeddedServer
@@ -129,7 +129,7 @@ class Demo:
 
     async def _inspected(self) -> None:
         heading("What is where")
-        async with HybridMemoryManager(self._as_settings()) as manager:
+        async with hybrid_memory.HybridMemoryManager(self._as_settings()) as manager:
             memory = await manager.ensure_user_memories(USER)
             nodes = memory.get_all_nodes()
             for fact in (OWNER, RENEWAL):

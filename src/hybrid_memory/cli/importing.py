@@ -8,7 +8,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hybrid_memory.cli.output import done, errors, warn
 from hybrid_memory.settings import Settings
-from hybrid_memory.transfer.langgraph_store import import_langgraph_store
 
 app = typer.Typer(help="Memories from elsewhere.", no_args_is_help=True)
 
@@ -26,6 +25,8 @@ def langgraph_store(
     ] = None,
 ) -> None:
     """Bring the items of LangGraph's Postgres store, with their vectors. Repeating it brings what is new there."""
+    from hybrid_memory.transfer.langgraph_store import import_langgraph_store  # noqa: PLC0415 - it brings LangGraph with it
+
     columns = (TextColumn("items"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         bar = progress.add_task("", total=None)

@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import hybrid_memory
 from hybrid_memory.cli.output import complain, done, note, warn
-from hybrid_memory.manager import HybridMemoryManager
-from hybrid_memory.memory.moving import Progress
 from hybrid_memory.settings import Settings
+
+if TYPE_CHECKING:
+    from hybrid_memory.memory.moving import Progress
 
 _SECONDS_BETWEEN_LINES = 1.0
 
@@ -42,18 +44,18 @@ def _with_postgres() -> Settings:
 
 
 async def _upload(settings: Settings) -> tuple[int, int]:
-    async with HybridMemoryManager(settings) as manager:
+    async with hybrid_memory.HybridMemoryManager(settings) as manager:
         return await manager.upload(_lines("sent")), manager.health().quarantined or 0
 
 
 async def _download(settings: Settings, users: list[str] | None, seconds: float) -> int | None:
-    async with HybridMemoryManager(settings) as manager:
+    async with hybrid_memory.HybridMemoryManager(settings) as manager:
         if not await manager.flush(seconds):
             return None
         return await manager.download(users, _lines("copied"))
 
 
-def _lines(word: str) -> Progress:
+def _lines(word: str) -> "Progress":
     """A line of progress now and then, and one for the last row of each user."""
     last = time.monotonic()
 

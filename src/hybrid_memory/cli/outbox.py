@@ -15,9 +15,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+import hybrid_memory
 from hybrid_memory.cli.output import complain, console, done, note, warn
 from hybrid_memory.errors import ConfigurationError, InvalidInput
-from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.identity import new_id
 from hybrid_memory.observability import Events
 from hybrid_memory.settings import Settings
@@ -178,7 +178,7 @@ async def _requeue(settings: Settings, ids: list[int] | None, user: str | None) 
 
 
 async def _replay(settings: Settings, seconds: float) -> tuple[int, int]:
-    async with HybridMemoryManager(settings) as manager:
+    async with hybrid_memory.HybridMemoryManager(settings) as manager:
         health = manager.health()
         while health.outbox_depth:
             note(f"{health.outbox_depth} waiting, Postgres is {health.postgres}")

@@ -8,8 +8,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+import hybrid_memory
 from hybrid_memory.cli.output import console, note, size
-from hybrid_memory.langgraph.checkpointer import HybridCheckpointer
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.files import STATE
 
@@ -24,7 +24,7 @@ def threads(
     if not (directory / STATE.name).exists():
         note(f"no {STATE.name} in {directory.absolute()} yet")
         return
-    with HybridCheckpointer(settings=settings) as checkpointer:
+    with hybrid_memory.HybridCheckpointer(settings=settings) as checkpointer:
         found = checkpointer.threads()
     if as_json:
         for one in found[:limit]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from hybrid_memory.graph.view import GraphView, is_stub
+from hybrid_memory.graph.view import GraphView
 from hybrid_memory.models import ArmScore, Explanation, MemoryNode, RecallHit
 from hybrid_memory.recall import mentions
 from hybrid_memory.recall.corpus import Corpus
@@ -68,7 +68,7 @@ def _may_give_nothing(view: GraphView, question: Question) -> bool:
     admits = question.filters.admits
     if admits is None or len(view.nodes_by_id) > _FEW:
         return False
-    return not any(admits(node) for node in view.nodes() if not is_stub(node))
+    return not any(map(admits, view.memories()))
 
 
 def _sure() -> Explanation:

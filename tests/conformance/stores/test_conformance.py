@@ -1,19 +1,22 @@
 """The store suite on LangGraph's stores and ours, and the table in the README, which says what it showed."""
 
 import asyncio
+import io
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from hybrid_memory.observability import Events
 from hybrid_memory.postgres.target import Target
+from tests.support.children import Child
 from tests.support.servers import Server
 
 ROOT = Path(__file__).parents[3]
@@ -36,6 +39,9 @@ GROUPS = {
 }
 # Four processes, and none is quick on a busy machine.
 pytestmark = pytest.mark.timeout(300)
+REPORT = "report.json"
+# What other packages bring for pytest costs each process half a second.
+WITHOUT_PLUGINS = ("-p", "no:langsmith_plugin")
 HEADING = "## What a store may be relied on"
 
 
@@ -58,46 +64,40 @@ def dsn(target: Target) -> str:
     return f"postgresql://{target.user}@/{target.database}?host={target.hosts[0]}"
 
 
-def suite_on(name: str, server: Server) -> Report:
+async def suite_on(name: str, server: Server) -> Report:
     """Run the suite as whoever has a store of their own does: in a place and a process of its own."""
-
-    async def run() -> Report:
-        async with server.migrated_database() as targets:
-            with tempfile.TemporaryDirectory() as place:
-                own = targets.administration if name == "upstream_postgres" else targets.runtime
-                report = Path(place) / "report.json"
-                command = [sys.executable, "-m", "pytest", "--pyargs", "hybrid_memory.testing", "-q", "--tb=short"]
-                command += ["--store", f"tests.support.stores:{name}", "--store-report", str(report)]
-                environment = os.environ | {"STORE_DSN": dsn(own), "PYTHONPATH": str(ROOT)}
-                done = await asyncio.to_thread(
-                    subprocess.run,
-                    command,
-                    cwd=place,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=250,
-                    check=False,
-                )
-                assert report.exists(), done.stdout + done.stderr
-                told = json.loads(report.read_text())
-                return Report(told["groups"], told["failed"], done.stdout)
-
-    return asyncio.run(run())
+    async with server.migrated_database() as targets:
+        with tempfile.TemporaryDirectory() as place:
+            own = targets.administration if name == "upstream_postgres" else targets.runtime
+            with Child(run_suite, {"name": name, "place": place, "dsn": dsn(own)}) as child:
+                said = await asyncio.to_thread(child.result, 250)
+            report = Path(place) / REPORT
+            assert report.exists(), said
+            told = json.loads(report.read_text())
+            return Report(told["groups"], told["failed"], said)
 
 
-async def one_database(server: Server) -> None:
+def run_suite(events: Events, name: str, place: str, dsn: str) -> str:
+    """In the process of its own; what pytest said."""
+    del events
+    os.chdir(place)
+    os.environ["STORE_DSN"] = dsn
+    arguments = ["--pyargs", "hybrid_memory.testing", "-q", "--tb=native", "--capture=sys", *WITHOUT_PLUGINS]
+    with redirect_stdout(io.StringIO()) as said:
+        pytest.main([*arguments, "--store", f"tests.support.stores:{name}", "--store-report", REPORT])
+    return said.getvalue()
+
+
+async def suite_on_all(server: Server) -> dict[str, Report]:
+    # The first database of a server makes the template of the others.
     async with server.migrated_database():
         pass
+    return dict(zip(STORES, await asyncio.gather(*(suite_on(name, server) for name in STORES)), strict=True))
 
 
 @pytest.fixture(scope="module")
-def reports(server_of: Callable[[int], Server]) -> Iterator[dict[str, Report]]:
-    server = server_of(18)
-    # The first database of a server makes the template of the others.
-    asyncio.run(one_database(server))
-    with ThreadPoolExecutor(len(STORES)) as pool:
-        yield dict(zip(STORES, pool.map(lambda name: suite_on(name, server), STORES), strict=True))
+def reports(server_of: Callable[[int], Server]) -> dict[str, Report]:
+    return asyncio.run(suite_on_all(server_of(18)))
 
 
 def table(reports: dict[str, Report]) -> str:
@@ -114,8 +114,8 @@ def test_ours_passes_all(reports: dict[str, Report]) -> None:
 
 
 @pytest.mark.campaign
-def test_ours_without_postgres_passes_all(server: Server) -> None:
-    report = suite_on("local_only", server)
+async def test_ours_without_postgres_passes_all(server: Server) -> None:
+    report = await suite_on("local_only", server)
     assert report.failed == [], report.output
 
 

@@ -247,7 +247,7 @@ def test_a_payload_that_names_something_else_runs_nothing(code: int, named: tupl
 GOOD = [Serialisation(strict(None, OWN)).plain(value, "x").content for value in (*SAFE.values(), *OTHERS.values())]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(GOOD) | st.binary(max_size=200),
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=8),

@@ -162,7 +162,7 @@ json_values = st.recursive(
 def test_any_json_comes_back_as_it_was(tmp_path: Path) -> None:
     with state_in(tmp_path) as (_, notes):
 
-        @settings(max_examples=200, deadline=None, database=None)
+        @settings(max_examples=200, database=None)
         @given(json_values)
         def check(content: Any) -> None:
             note = notes.get("t", notes.store("t", content))
