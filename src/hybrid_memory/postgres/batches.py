@@ -173,13 +173,16 @@ class Batches:
         """Apply each user's operations, all or none of them, and say how far each user is.
 
         Within a user's batch a key appears once per kind, and a node that is deleted is not put again. For the users
-        in `echo` it also says what was written.
+        in `echo` it also says what was written, and for those whose vectors follow: they are made of it.
 
         Raises:
             StorageUnavailable: sending the same batches again is safe, whatever became of them.
             StorageRejected: an operation can never be applied; nothing of the call was.
         """
-        ready = {} if self._in_time is None else await self._in_time.ready(batches)
+        ready: Mapping[str, Ready] = {}
+        if self._in_time is not None:
+            ready = await self._in_time.ready(batches)
+            echo = {*echo, *(batches.keys() - ready.keys())}
         batches = {
             user_id: list(_with(ready[user_id], operations)) if user_id in ready else operations
             for user_id, operations in batches.items()
