@@ -1,6 +1,7 @@
 """Where many write for one user, half of it is made ready while the other half is on its way; nothing else changes."""
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from hybrid_memory.errors import StorageRejected
 from hybrid_memory.postgres.batches import Applied, Batches, Operation
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
+from hybrid_memory.replication import writer as writing
 from hybrid_memory.replication.batching import Write
 from hybrid_memory.replication.clock import HybridClock
 from hybrid_memory.replication.requests import Answer
@@ -56,6 +58,11 @@ class Watched(Batches):
         return await super().apply(batches, when=leaves, **keywords)
 
 
+@pytest.fixture(autouse=True)
+def any_server_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "QUICK_SECONDS", math.inf)
+
+
 @pytest.fixture
 def batches(database: Database) -> Watched:
     return Watched(database, str(uuid4()))
@@ -94,11 +101,11 @@ async def test_one_half_is_ready_while_the_other_is_on_its_way(
     writer: Writer, batches: Watched, targets: Targets
 ) -> None:
     batches.may_leave.clear()
-    writing = asyncio.create_task(all_of(writer, [node(f"{number:02}") for number in range(CALLERS)]))
+    halves = asyncio.create_task(all_of(writer, [node(f"{number:02}") for number in range(CALLERS)]))
     await until(lambda: len(batches.ready) == 2, "both halves are ready")
     assert batches.left == []
     batches.may_leave.set()
-    answers = await writing
+    answers = await halves
     assert batches.left == [CALLERS // 2] * 2
     assert sorted({one.version for one in answers if isinstance(one, Applied)}) == [1, 2]
     assert await texts(targets) == [f"{number:02}" for number in range(CALLERS)]
@@ -109,11 +116,11 @@ async def test_the_second_half_leaves_when_the_first_has_been_written(
 ) -> None:
     await writer.write("nick", [node("first")])
     async with held_up(targets, "nick"):
-        writing = asyncio.create_task(all_of(writer, [node(str(number)) for number in range(CALLERS)]))
+        halves = asyncio.create_task(all_of(writer, [node(str(number)) for number in range(CALLERS)]))
         await until(lambda: len(batches.ready) == 3, "both halves are ready")
         await writer.write("ann", [node("hers")])
         assert batches.left == [1, CALLERS // 2, 1]
-    await writing
+    await halves
     assert batches.left == [1, CALLERS // 2, 1, CALLERS // 2]
 
 
@@ -122,16 +129,29 @@ async def test_few_are_not_taken_apart(writer: Writer, batches: Watched) -> None
     assert batches.left == [15]
 
 
+async def test_where_a_batch_takes_long_it_is_not_taken_apart(
+    writer: Writer, batches: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "QUICK_SECONDS", 0)
+    for _ in range(2):
+        await all_of(writer, [node(str(number)) for number in range(CALLERS)])
+    assert batches.left == [CALLERS // 2, CALLERS // 2, CALLERS]
+    monkeypatch.setattr(writing, "QUICK_SECONDS", math.inf)
+    for _ in range(2):
+        await all_of(writer, [node(str(number)) for number in range(CALLERS)])
+    assert batches.left[3:] == [CALLERS, CALLERS // 2, CALLERS // 2]
+
+
 async def test_a_user_of_whom_something_is_ready_can_be_made_to_stand_still(
     writer: Writer, batches: Watched, targets: Targets
 ) -> None:
     batches.may_leave.clear()
-    writing = asyncio.create_task(all_of(writer, [node(str(number)) for number in range(CALLERS)]))
+    halves = asyncio.create_task(all_of(writer, [node(str(number)) for number in range(CALLERS)]))
     await until(lambda: len(batches.ready) == 2, "both halves are ready")
     batches.may_leave.set()
     async with asyncio.timeout(10), writer.standing_still("nick"):
         assert len(await texts(targets)) == CALLERS
-    await writing
+    await halves
 
 
 @pytest.mark.parametrize("bad", [3, 20])

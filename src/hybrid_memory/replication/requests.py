@@ -11,8 +11,10 @@ from hybrid_memory.replication.batching import Batch, Write
 from hybrid_memory.replication.queue import Queued
 from hybrid_memory.replication.turns import Turn
 
-# From so many callers on, half of a user's go first, and the others are made ready meanwhile.
+# Of so many callers of a user, half may go first.
 FEWEST_APART = 16
+# So many are made ready while others are on their way.
+FEWEST_AHEAD = 8
 
 Answer = Applied | Queued
 
@@ -57,14 +59,12 @@ class Waiting:
         """Whether a batch can be taken: behind another one only where many wait."""
         if not self.requests or self.still.locked():
             return False
-        return not self.under_way or (
-            len(self.under_way) < self.most_under_way and len(self.requests) >= FEWEST_APART // 2
-        )
+        return not self.under_way or (len(self.under_way) < self.most_under_way and len(self.requests) >= FEWEST_AHEAD)
 
-    def taken(self) -> list[Request]:
-        """The requests that leave next, at least one: half of many, so that one half waits while the other writes."""
+    def taken(self, *, apart: bool) -> list[Request]:
+        """The requests that leave next, at least one; `apart` half of many, where the others can be made ready."""
         most = len(self.requests)
-        if self.most_under_way > 1 and not self.under_way and most >= FEWEST_APART:
+        if apart and self.most_under_way > 1 and not self.under_way and most >= FEWEST_APART:
             most //= 2
         if most == 1:
             return [self.requests.popleft()]

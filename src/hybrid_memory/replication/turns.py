@@ -1,6 +1,7 @@
 """Whose turn it is: a user's writes leave in the order in which they were taken, one batch at a time."""
 
 import asyncio
+import time
 from collections.abc import Collection
 
 
@@ -13,6 +14,7 @@ class Turn:
 
     def __init__(self, behind: Collection["Turn"] = ()) -> None:
         self._behind = behind
+        self._came_at = time.perf_counter()
         self.over = asyncio.Event()
         """Set once it is done."""
         self.confirmed = False
@@ -33,6 +35,12 @@ class Turn:
             await before.over.wait()
             if not before.confirmed:
                 raise Overtaken
+        self._came_at = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Since it came."""
+        return time.perf_counter() - self._came_at
 
     def pass_on(self, *, confirmed: bool) -> None:
         """It is done; the first to say so counts."""
