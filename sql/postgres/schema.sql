@@ -591,7 +591,8 @@ as $$ select '{user_id, content_hash, field_clocks, entity_id, entity_system, en
 -- takes as long as a write of one memory; no plan here depends on how much there is.
 
 -- Writes the `nodes` in several users' operations above `p_mark`, but not those numbered in `p_dead`, each user's in the
--- given version. What lost against a later write is not in the answer; `o_told` is what a sender does not know of his.
+-- given version. What lost against a later write is not in the answer; `o_told` is what a sender with `"echo": true` does
+-- not know of a new one.
 create function memory.put_nodes(
   p_users text[], p_ops jsonb[], p_versions bigint[], p_mark bigint, p_dead bigint[], p_now timestamptz
 ) returns table (o_user_id text, o_node_id uuid, o_context_type text, o_is_new boolean, o_told jsonb)
@@ -600,6 +601,7 @@ as $$
 declare
   -- A client's clock may run ahead, but not so far that nobody could ever overwrite what it wrote.
   v_cutoff timestamptz := p_now + interval '60 seconds';
+  v_echo boolean := jsonb '{"echo": true}' <@ any (p_ops);
 begin
   return query
     insert into memory.nodes as t (
@@ -628,8 +630,8 @@ begin
       written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
     where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
       and t.context_type <> 'domain_entity'
-    returning t.user_id, t.node_id, t.context_type, xmax = 0,
-              jsonb_build_object('node_id', t.node_id, 'seq', t.seq, 'written_at', t.written_at);
+    returning t.user_id, t.node_id, t.context_type, xmax = 0, case when v_echo and xmax = 0 then
+              jsonb_build_object('node_id', t.node_id, 'seq', t.seq, 'written_at', t.written_at) end;
 end
 $$;
 
@@ -1191,9 +1193,8 @@ declare
   v_metadata jsonb[];
   v_before bigint[];
   v_embedded boolean[];
-  v_new bigint[];
-  v_new_rows jsonb[];
-  v_written bigint;
+  v_new text[];
+  v_told jsonb[];
   v_owners text[];
   v_changed uuid[];
   v_changed_rows jsonb[];
@@ -1261,20 +1262,12 @@ begin
     return;
   end if;
 
-  with written as materialized (
-    select * from memory.put_nodes(v_users, v_ops, v_versions, 0, '{}', v_now)
-  ), told as (
-    select t.user_id, count(t.told) as new, coalesce(jsonb_agg(t.told) filter (where t.told is not null), '[]') as rows
-    from (select w.o_user_id as user_id, case when w.o_is_new then w.o_told end as told from written w
-          union all select u, null from unnest(v_users) as u) as t
-    group by t.user_id
-  )
-  select array_agg(told.new order by told.user_id collate "C"), array_agg(told.rows order by told.user_id collate "C"),
-         (select count(*) from written), (select array_agg(w.o_user_id) from written w where not w.o_is_new),
-         (select array_agg(w.o_node_id) from written w where not w.o_is_new)
-    into v_new, v_new_rows, v_written, v_owners, v_changed
-    from told;
-  if v_written < (select sum(jsonb_array_length(ops -> 'nodes')) from unnest(v_ops) as ops)
+  select coalesce(array_agg(w.o_user_id) filter (where w.o_is_new), '{}'), array_agg(w.o_told) filter (where w.o_is_new),
+         coalesce(array_agg(w.o_user_id) filter (where not w.o_is_new), '{}'),
+         array_agg(w.o_node_id) filter (where not w.o_is_new)
+    into v_new, v_told, v_owners, v_changed
+    from memory.put_nodes(v_users, v_ops, v_versions, 0, '{}', v_now) as w;
+  if cardinality(v_new) + cardinality(v_owners) < (select sum(jsonb_array_length(ops -> 'nodes')) from unnest(v_ops) as ops)
      and exists (
        select from unnest(v_users, v_ops) as s (user_id, ops)
        cross join lateral jsonb_to_recordset(s.ops -> 'nodes') as o (node_id uuid)
@@ -1306,10 +1299,11 @@ begin
   end if;
 
   update memory.user_metadata as m
-    set version = s.version, last_activity = v_now, node_count = m.node_count + s.new,
+    set version = s.version, last_activity = v_now,
+        node_count = m.node_count + cardinality(array_positions(v_new, s.user_id)),
         metadata = case when s.embedded then memory.marked(m.metadata, s.ops ->> 'embedded', s.version)
                      else m.metadata end
-    from unnest(v_users, v_ops, v_versions, v_new, v_embedded) as s (user_id, ops, version, new, embedded)
+    from unnest(v_users, v_ops, v_versions, v_embedded) as s (user_id, ops, version, embedded)
     where m.user_id = s.user_id and m.user_id = any (v_users);
   insert into memory.applied_watermarks (user_id, instance_id, seq, updated_at)
     select s.user_id, p_instance, (s.ops ->> 'last')::bigint, v_now from unnest(v_users, v_ops) as s (user_id, ops)
@@ -1317,10 +1311,11 @@ begin
   return query
     select s.user_id, s.incarnation, s.version, s.before, (s.ops ->> 'last')::bigint, '{}'::jsonb,
            case when s.ops -> 'echo' = 'true' then jsonb_build_object(
-             'nodes', coalesce(s.changed, '[]'), 'new', s.new, 'now', v_now, 'edges', '[]'::jsonb,
-             'deleted', '[]'::jsonb) end
-    from unnest(v_users, v_ops, v_incarnations, v_versions, v_before, v_new_rows, v_changed_rows)
-           as s (user_id, ops, incarnation, version, before, new, changed);
+             'nodes', coalesce(s.changed, '[]'), 'now', v_now, 'edges', '[]'::jsonb, 'deleted', '[]'::jsonb,
+             'new', (select coalesce(jsonb_agg(new.told), '[]') from unnest(v_new, v_told) as new (user_id, told)
+                     where new.user_id = s.user_id)) end
+    from unnest(v_users, v_ops, v_incarnations, v_versions, v_before, v_changed_rows)
+           as s (user_id, ops, incarnation, version, before, changed);
 end
 $$;
 
@@ -1346,7 +1341,7 @@ revoke all on function memory.apply_user_batches(
   text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'f53a300c2166aeecf93070e9853c42fa783e7a1134cbff9def5c5814cd0bb9ca');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'cbf1a0a0019807def8e9dff1d2e9462651ace86fe085770e683d95bdfaf691de');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
