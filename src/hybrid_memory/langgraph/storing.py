@@ -174,12 +174,6 @@ class StoredWrites(Joint[None]):
         """Whether making the bytes takes long enough to be felt in an event loop."""
         return _parts([value for _, value in self.writes]) > _HEAVY
 
-    @property
-    def rows(self) -> Sequence[WriteRow] | None:
-        """Its rows, if they are in a known line."""
-        rows = self.prepare()
-        return None if any(row.line == UNKNOWN.line for row in rows) else rows
-
     def prepare(self) -> Sequence[WriteRow]:
         """Make the bytes, once.
 
@@ -208,19 +202,25 @@ class StoredWrites(Joint[None]):
 
     def __call__(self, sql: Statements) -> None:
         """In the writer."""
-        rows = self.rows
-        if rows is None or not put_writes(sql, rows):
-            line = line_of(sql, address_of(self.config))
-            put_writes(sql, [row.in_line(line) for row in self.prepare()])
+        self.together([self], sql)
 
     @classmethod
     def together(cls, jobs: Sequence[Self], sql: Statements) -> Sequence[None]:
-        """In the writer: rows all at once."""
-        rows = [job.rows for job in breathing(jobs)]
-        stored = put_writes(sql, [row for some in rows for row in some or ()])
-        for job in breathing([job for job, some in zip(jobs, rows, strict=True) if some is None] if stored else jobs):
-            job(sql)
+        """In the writer: rows all at once, in the order of the jobs, because some take the place of earlier ones."""
+        if not put_writes(sql, [row for job in breathing(jobs) for row in job.rows_as_remembered(sql)]):
+            put_writes(sql, [row for job in breathing(jobs) for row in job.rows_in_the_file(sql)])
         return [None] * len(jobs)
+
+    def rows_as_remembered(self, sql: Statements) -> Sequence[WriteRow]:
+        """Its rows in the line that is remembered, if one is."""
+        rows = self.prepare()
+        return self.rows_in_the_file(sql) if any(row.line == UNKNOWN.line for row in rows) else rows
+
+    def rows_in_the_file(self, sql: Statements) -> Sequence[WriteRow]:
+        """Its rows in the line that its thread has now; it gets one only if there are rows."""
+        rows = self.prepare()
+        line = line_of(sql, address_of(self.config)) if rows else UNKNOWN
+        return [row.in_line(line) for row in rows]
 
 
 def filter_json(wanted: dict[str, Any] | None) -> str:

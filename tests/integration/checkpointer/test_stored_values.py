@@ -256,6 +256,19 @@ async def test_writes_of_many_tasks_at_once_are_all_stored(checkpointer: HybridC
         assert [value for _, _, value in found.pending_writes or ()] == [resumed, "1", "2", "2"]
 
 
+async def test_what_a_task_wrote_last_is_kept_whoever_remembers_its_thread(checkpointer: HybridCheckpointer) -> None:
+    thread, other = Thread(checkpointer), of_another_process(checkpointer)
+    thread.put({"a": 1})
+    config = config_of("t", thread.newest)
+    await asyncio.gather(
+        other.aput_writes(config, [("a", "first"), ("__resume__", ["first"])], "task"),
+        checkpointer.aput_writes(config, [("a", "second"), ("__resume__", ["first", "second"])], "task"),
+    )
+    found = checkpointer.get_tuple(config)
+    assert found is not None
+    assert [one[1:] for one in found.pending_writes or ()] == [("__resume__", ["first", "second"]), ("a", "first")]
+
+
 async def test_writes_issued_before_a_put_are_stored_before_it(checkpointer: HybridCheckpointer) -> None:
     """However large they are: making their bytes does not let the put overtake them."""
     thread = Thread(checkpointer)
