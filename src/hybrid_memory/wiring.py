@@ -171,7 +171,7 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
             remembered_seconds=oldest_sent(settings.retention_days).total_seconds(),
             in_time=vectors.in_time,
         )
-        writer = Writer(own, instance, clock, queue=queue, shown=sessions.holds, most_under_way=2)
+        writer = Writer(own, instance, clock, queue=queue, shown=sessions.holds)
         here = LocalBatches(database, instance, may_begin=homes.may_begin)
         at_home = WriterAtHome(
             homes, Writer(here, instance, clock, shown=_shown(sessions, embedder)), writer, sessions.moved

@@ -17,7 +17,7 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.batching import Write
-from hybrid_memory.replication.requests import Answer
+from hybrid_memory.replication.writer import Answer
 from tests.support.children import Child, together
 from tests.support.managers import KNOWN_TYPES, as_json, settings_for
 from tests.support.servers import administration

@@ -87,7 +87,7 @@ async def test_who_is_to_stand_still_does_not_wait_for_others_who_write_on(write
             await writer.write("busy", [node()])
 
     def is_under_way(user: str) -> bool:
-        return user in writer._users and bool(writer._users[user].under_way)
+        return user in writer._users and writer._users[user].under_way
 
     stood_still = asyncio.Event()
     others = asyncio.create_task(write_on())

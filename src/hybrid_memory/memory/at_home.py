@@ -13,8 +13,7 @@ from hybrid_memory.models import MemoryNode, Swept
 from hybrid_memory.postgres.housekeeping import Chore, Reads
 from hybrid_memory.replication.batching import Write
 from hybrid_memory.replication.local_batches import NotHere
-from hybrid_memory.replication.requests import Answer
-from hybrid_memory.replication.writer import Writer
+from hybrid_memory.replication.writer import Answer, Writer
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.embeddings import KeptVectors, Lacking, Made, MadeForUser, Space
-from hybrid_memory.replication.requests import Answer
+from hybrid_memory.replication.writer import Answer
 from hybrid_memory.sqlite.cached_vectors import CachedVectors
 
 EMBEDDINGS, BACKFILL = "embeddings", "embedding_backfill"

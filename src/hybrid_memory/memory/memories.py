@@ -20,7 +20,7 @@ from hybrid_memory.observability import Events
 from hybrid_memory.postgres.batches import Applied, Embedding
 from hybrid_memory.replication.batching import Write, key_of
 from hybrid_memory.replication.queue import Queued
-from hybrid_memory.replication.requests import Answer
+from hybrid_memory.replication.writer import Answer
 
 _MISSING_END = "23503"
 _CHUNK = 100

@@ -11,7 +11,7 @@ from hybrid_memory.graph.delta import Delta
 from hybrid_memory.models import MemoryNode, Swept
 from hybrid_memory.postgres.housekeeping import Chore, Reads
 from hybrid_memory.replication.batching import Write
-from hybrid_memory.replication.requests import Answer
+from hybrid_memory.replication.writer import Answer
 
 Arrived = Callable[[int, int], None]
 

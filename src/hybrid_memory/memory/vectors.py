@@ -22,7 +22,7 @@ from hybrid_memory.memory.user_memory import UserMemory
 from hybrid_memory.postgres.batches import Applied
 from hybrid_memory.postgres.embeddings import Space
 from hybrid_memory.replication.batching import Write
-from hybrid_memory.replication.requests import Answer
+from hybrid_memory.replication.writer import Answer
 from hybrid_memory.sqlite.cached_vectors import CachedVectors, UserText
 
 # Longer waits are not worth it: words find something at once.

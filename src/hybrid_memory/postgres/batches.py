@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -169,13 +169,11 @@ class Batches:
         *,
         echo: Collection[str] = (),
         timeout: float | None = None,
-        when: Callable[[], Awaitable[None]] | None = None,
     ) -> dict[str, Applied]:
         """Apply each user's operations, all or none of them, and say how far each user is.
 
         Within a user's batch a key appears once per kind, and a node that is deleted is not put again. For the users
-        in `echo` it also says what was written, and for those whose vectors follow: they are made of it. Everything is
-        made ready first, and leaves `when` that returns.
+        in `echo` it also says what was written, and for those whose vectors follow: they are made of it.
 
         Raises:
             StorageUnavailable: sending the same batches again is safe, whatever became of them.
@@ -200,8 +198,6 @@ class Batches:
             if len(batches) == 1
             else ("batches.apply_to_several", {"users": list(batches), "ops": payloads})
         )
-        if when is not None:
-            await when()
         with _naming_what_is_at_fault():
             rows = await self._database.call(
                 name, timeout=timeout, **what, instance=self._instance, vectors=vectors.whole, halves=vectors.half

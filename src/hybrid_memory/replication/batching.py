@@ -1,6 +1,6 @@
 """Which writes may share a statement."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,12 +28,8 @@ class Applies(Protocol):
         *,
         echo: Collection[str] = (),
         timeout: float | None = None,
-        when: Callable[[], Awaitable[None]] | None = None,
     ) -> dict[str, Applied]:
-        """Apply each user's operations, all or none of them, and say how far each user is.
-
-        They leave `when` that returns; what can be done before is done before. What it raises ends the call.
-        """
+        """Apply each user's operations, all or none of them, and say how far each user is."""
 
 
 def key_of(row: Mapping[str, Any]) -> object:

@@ -1,6 +1,6 @@
 """Batches where there is no Postgres: applied to the rows in `state.db`, exactly once, as Postgres would."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -51,7 +51,6 @@ class LocalBatches:
         *,
         echo: Collection[str] = (),
         timeout: float | None = None,
-        when: Callable[[], Awaitable[None]] | None = None,
     ) -> dict[str, Applied]:
         """Apply each user's operations, all or none of them, and say how far each user is.
 
@@ -70,8 +69,6 @@ class LocalBatches:
                 for user_id, operations in batches.items()
             }
 
-        if when is not None:
-            await when()
         return await self._state.write(job, timeout=timeout)
 
     def _apply(self, rows: LocalRows, user_id: str, operations: Sequence[Operation], *, echo: bool) -> Applied:
