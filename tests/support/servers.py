@@ -36,7 +36,7 @@ class Server:
     embedded: EmbeddedServer
     targets: Targets
     # Copied files cost less than pages that go through the log, unless each of them has to reach a disk.
-    strategy: str = "file_copy"
+    strategy: str
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _templates: dict[Filling, str] = field(default_factory=dict)
 

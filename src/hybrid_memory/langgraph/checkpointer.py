@@ -133,7 +133,7 @@ class HybridCheckpointer(ThreadCalls):
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint; it is durable when this returns. Errors as in `put`."""
-        database = self._state.opened or await self._database()
+        database = await self._database()
         memory = self._memory_of(database)
         put = StoredPut(self._serialisation, memory, self._elements, config, checkpoint, metadata, new_versions)
         if light := not put.is_heavy:
@@ -155,7 +155,7 @@ class HybridCheckpointer(ThreadCalls):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote; it is durable when this returns, and before a later put is."""
-        database = self._state.opened or await self._database()
+        database = await self._database()
         stored = StoredWrites(self._serialisation, self._memory_of(database), config, writes, task_id, task_path)
         if light := not stored.is_heavy:
             stored.prepare()
