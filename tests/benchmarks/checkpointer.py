@@ -2,7 +2,7 @@
 
 SQLite with WAL and `synchronous=FULL` on both sides, Postgres with its ordinary settings; all on one disk, in one
 process, each in a file of its own. A put is the next step of a conversation, as the graph would make it: new versions
-for what has changed, the rest as it was.
+for what has changed, the rest as it was. It is made before the time is taken.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ import random
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiosqlite
 import apsw
@@ -47,50 +48,64 @@ MOST_STEPS = 400
 SETTLING_STEPS = 25
 
 
+class Step(NamedTuple):
+    """The arguments of a put."""
+
+    config: Any
+    checkpoint: Checkpoint
+    metadata: Any
+    new_versions: ChannelVersions
+
+
 class Conversation:
     """A thread under one saver; each put is its next step."""
 
     def __init__(self, saver: Saver, thread: str, payload: Payload) -> None:
         self.saver = saver
-        self.config: Any = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+        self.steps = 0
+        self._place = {"thread_id": thread, "checkpoint_ns": ""}
+        self._parent: dict[str, str] = {}
         self._payload = payload
-        self._step = 0
         self._values: dict[str, Any] = {}
         self._versions: dict[str, Any] = {}
+        self._ready: deque[Step] = deque()
 
-    @property
-    def steps(self) -> int:
-        """How many puts there were."""
-        return self._step
+    def make_ready(self, many: int) -> None:
+        """Make what the next puts will store, so that only storing it takes time then."""
+        self._ready.extend(self._next_step() for _ in range(many - len(self._ready)))
 
-    async def put(self) -> None:
-        """One checkpoint; what is the same object as before has not changed."""
-        before, self._values = self._values, dict(self._payload(self._step))
+    def _next_step(self) -> Step:
+        """What is the same object as before has not changed."""
+        before, self._values = self._values, dict(self._payload(self.steps))
         new: ChannelVersions = {
             name: self.saver.get_next_version(self._versions.get(name), None)
             for name, value in self._values.items()
             if name not in before or before[name] is not value
         }
-        self._versions |= new
+        self._versions = {**self._versions, **new}
         checkpoint: Checkpoint = {
             "v": 4,
-            "id": str(uuid6(clock_seq=self._step)),
+            "id": str(uuid6(clock_seq=self.steps)),
             "ts": "2026-05-01T00:00:00+00:00",
             "channel_values": self._values,
             "channel_versions": self._versions,
             "versions_seen": {"__input__": {}, "node": dict(self._versions)},
             "updated_channels": sorted(new),
         }
-        metadata: Any = {"source": "loop", "step": self._step, "parents": {}}
-        self.config = await self.saver.aput(self.config, checkpoint, metadata, new)
-        self._step += 1
+        config = {"configurable": {**self._place, **self._parent}}
+        step = Step(config, checkpoint, {"source": "loop", "step": self.steps, "parents": {}}, new)
+        self._parent = {"checkpoint_id": checkpoint["id"]}
+        self.steps += 1
+        return step
 
     async def puts(self, many: int) -> None:
+        """So many checkpoints, one after the other."""
+        self.make_ready(many)
         for _ in range(many):
-            await self.put()
+            await self.saver.aput(*self._ready.popleft())
 
     async def gets(self, many: int) -> None:
-        newest: Any = {"configurable": {"thread_id": self.config["configurable"]["thread_id"]}}
+        newest: Any = {"configurable": {"thread_id": self._place["thread_id"]}}
         for _ in range(many):
             found = await self.saver.aget_tuple(newest)
             assert found is not None
@@ -148,12 +163,11 @@ class Comparison:
     ) -> None:
         """`callers` conversations at once, `each` puts in a row."""
         talks = self.conversations(payloads, callers)
-        await self.compare(
-            title,
-            {name: partial(all_put, these, each) for name, these in talks.items()},
-            callers * each,
-            promised,
-        )
+        contenders = [
+            Contender(name, partial(all_put, these, each), callers * each, before=partial(all_ready, these, each))
+            for name, these in talks.items()
+        ]
+        await self.compare(title, contenders, promised)
 
     async def gets(
         self, title: str, payloads: Callable[[], Payload], callers: int, each: int, promised: float | None
@@ -162,17 +176,11 @@ class Comparison:
         talks = self.conversations(payloads, callers)
         for these in talks.values():
             await all_put(these, 1)
-        await self.compare(
-            title,
-            {name: partial(all_get, these, each) for name, these in talks.items()},
-            callers * each,
-            promised,
-        )
+        contenders = [Contender(name, partial(all_get, these, each), callers * each) for name, these in talks.items()]
+        await self.compare(title, contenders, promised)
 
-    async def compare(
-        self, title: str, runs: Mapping[str, Callable[[], Awaitable[object]]], operations: int, promised: float | None
-    ) -> None:
-        result = await self._benchmark.compare(title, [Contender(name, run, operations) for name, run in runs.items()])
+    async def compare(self, title: str, contenders: Sequence[Contender], promised: float | None) -> None:
+        result = await self._benchmark.compare(title, contenders)
         times = 1 / result.ratios[OURS]
         verdict = "nothing promised"
         if promised is not None:
@@ -186,6 +194,7 @@ class Comparison:
         while len(delays.get(OURS, ())) < SAMPLES and talks[OURS][0].steps < MOST_STEPS:
             delays[IDLE] += await delays_during(asyncio.sleep(0.2))
             for name, these in talks.items():
+                await all_ready(these, each)
                 delays.setdefault(name, []).extend(await delays_during(all_put(these, each)))
         p99s = {name: statistics.quantiles(those, n=100)[-1] for name, those in delays.items()}
         print(f"event loop blocked, {title}")
@@ -205,8 +214,13 @@ class Comparison:
             configs = ({"configurable": {"thread_id": f"graph {next(self._numbers)}"}} for _ in range(callers))
             await asyncio.gather(*(graph.ainvoke(given, config, durability="sync") for config in configs))
 
-        runs = {name: partial(run, graph) for name, graph in graphs.items()}
-        await self.compare(title, runs, callers * GRAPH_STEPS, 1.0)
+        contenders = [Contender(name, partial(run, graph), callers * GRAPH_STEPS) for name, graph in graphs.items()]
+        await self.compare(title, contenders, 1.0)
+
+
+async def all_ready(conversations: Sequence[Conversation], each: int) -> None:
+    for one in conversations:
+        one.make_ready(each)
 
 
 async def all_put(conversations: Sequence[Conversation], each: int) -> None:
