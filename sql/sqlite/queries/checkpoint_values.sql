@@ -110,6 +110,10 @@ where line = :line and layout is null
 -- Remove all values of a thread.
 delete from checkpoint_values where line in (select line from checkpoint_lines where thread_id = :thread_id);
 
+-- name: forget_orphans
+-- Remove what is of no thread any more, after lines were lost to damage.
+delete from checkpoint_values where line not in (select line from checkpoint_lines);
+
 -- name: rows_of_line
 -- The rows of a line and how their lists are put together.
 select value, base, layout from checkpoint_values

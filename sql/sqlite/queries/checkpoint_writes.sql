@@ -50,6 +50,10 @@ where line = :line and checkpoint_id = :checkpoint_id and channel not in (select
 -- Remove all writes of a thread.
 delete from checkpoint_writes where line in (select line from checkpoint_lines where thread_id = :thread_id);
 
+-- name: forget_orphans
+-- Remove what is of no thread any more, after lines were lost to damage.
+delete from checkpoint_writes where line not in (select line from checkpoint_lines);
+
 -- name: copy
 -- Give a line all writes of another one.
 insert into checkpoint_writes (line, checkpoint_id, task_id, idx, task_path, channel, kind, content, checksum)

@@ -140,6 +140,10 @@ delete from checkpoints where line = :line and checkpoint_id in (select value fr
 -- Remove all checkpoints of a thread.
 delete from checkpoints where line in (select line from checkpoint_lines where thread_id = :thread_id);
 
+-- name: forget_orphans
+-- Remove what is of no thread any more, after lines were lost to damage: their numbers may be given to others.
+delete from checkpoints where line not in (select line from checkpoint_lines);
+
 -- name: copy
 -- Give a line all checkpoints of another one.
 insert into checkpoints (line, checkpoint_id, parent_id, metadata, held, retired_at, kind, body, written_at, checksum)

@@ -23,6 +23,11 @@ _MIGRATION_COLUMNS = 4
 _REPAIRS = {
     "outbox": ("outbox.make_missing_heads", "outbox_totals.recount"),
     "outbox_payloads": ("outbox_payloads.forget_orphans",),
+    "checkpoint_lines": (
+        "checkpoints.forget_orphans",
+        "checkpoint_values.forget_orphans",
+        "checkpoint_writes.forget_orphans",
+    ),
     "local_nodes": ("local_relationships.forget_orphans", "local_vectors.forget_orphans", "local_users.recount"),
 }
 

@@ -178,6 +178,7 @@ def test_no_page_takes_more_work_than_the_first(checkpointer: HybridCheckpointer
 EVERYTHING = {
     "checkpoints.of_runs", "checkpoint_inventory.checkpoints", "checkpoint_lines.size_of_threads",
     "checkpoints.verify", "checkpoint_values.verify", "checkpoint_writes.verify",
+    "checkpoints.forget_orphans", "checkpoint_values.forget_orphans", "checkpoint_writes.forget_orphans",
 }  # fmt: skip
 
 

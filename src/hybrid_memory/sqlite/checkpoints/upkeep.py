@@ -225,11 +225,7 @@ def _collect_values(sql: Statements, line: int) -> None:
     for row, value in lists.items():
         if (value.channel, value.version) in held:
             named.add(row)
-            needed.update(run.row for run in unfolded(row, layouts))
-            following: int | None = row
-            while following is not None:
-                needed.add(following)
-                following = layouts[following].base
+            needed |= _made_of(row, layouts)
     unneeded = lists.keys() - needed
     if unneeded:
         removed += sql.run("checkpoint_values.remove", values=json.dumps(sorted(unneeded)))
@@ -237,3 +233,15 @@ def _collect_values(sql: Statements, line: int) -> None:
         removed += sql.run("checkpoint_values.unname", values=json.dumps(sorted(needed - named)))
     if removed:
         sql.run("checkpoint_lines.collected", line=line)
+
+
+def _made_of(row: int, layouts: Mapping[int, Layout]) -> set[int]:
+    """The rows that a list is put together from; of one that lost a part, all that is left."""
+    path: list[int] = []
+    following: int | None = row
+    while following is not None and following in layouts:
+        path.append(following)
+        following = layouts[following].base
+    whole = following is None
+    runs = unfolded(row, layouts) if whole else [run for one in path for run in layouts[one].runs]
+    return {*path, *(run.row for run in runs)}
