@@ -116,18 +116,24 @@ class Serialisation:
         if self._cipher is None or "+" not in stored.kind:
             return stored
         kind, name = stored.kind.split("+", 1)
-        return Encoded(kind, self._cipher.decrypt(name, stored.content))
+        with _not_taken_for_damage(stored):
+            return Encoded(kind, self._cipher.decrypt(name, stored.content))
 
     def stored(self, value: object, where: str) -> Encoded:
         """A value as it is stored."""
         return self.sealed(self.plain(value, where))
 
     def value(self, stored: Encoded) -> Any:
-        """A stored value."""
+        """A stored value.
+
+        Raises:
+            ConfigurationError: the serializer cannot read it as text.
+        """
         kind, content = self.opened(stored)
         if kind == _MSGPACK and self._hook is not None:
             return ormsgpack.unpackb(content, ext_hook=self._hook, option=ormsgpack.OPT_NON_STR_KEYS)
-        return self._plain.loads_typed((kind, content))
+        with _not_taken_for_damage(stored):
+            return self._plain.loads_typed((kind, content))
 
 
 @contextmanager
@@ -154,6 +160,17 @@ def nothing_blocked() -> Iterator[None]:
             f"a checkpoint holds a {blocked[0]}, which may not be restored. If it should be: "
             + _HOW_TO_ALLOW.format(name=blocked[0])
         )
+
+
+@contextmanager
+def _not_taken_for_damage(stored: Encoded) -> Iterator[None]:
+    """Tell an error of somebody's serializer from that of a database whose texts are none any more."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"serde: it cannot read a value of the kind {stored.kind!r}, which another one may have stored: {error}"
+        ) from error
 
 
 def _may_name_types(content: bytes, value: object) -> bool:

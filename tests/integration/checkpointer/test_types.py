@@ -1,5 +1,6 @@
 """What comes back from a checkpoint is what was put, or it was refused: never something else, and no code runs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
@@ -25,7 +27,7 @@ from hybrid_memory.langgraph.serialisation import AllowedType, Serialisation, no
 from hybrid_memory.settings import Settings
 from hybrid_memory.sqlite.checkpoints.rows import Encoded
 from tests.support.agents_state import CALLED, Address, Colour, Order, Trap
-from tests.support.checkpoints import Thread
+from tests.support.checkpoints import Thread, config_of
 from tests.support.ciphers import XorCipher
 
 ROOT = Path(__file__).parents[3]
@@ -152,6 +154,50 @@ def test_pickle_is_refused_and_a_permissive_serializer_made_strict(checkpointer:
     for serde in (JsonPlusSerializer(allowed_msgpack_modules=True), EncryptedSerializer(XorCipher())):
         with pytest.raises(InvalidInput, match="agents_state:Order"):
             Thread(with_types(checkpointer, serde=serde)).put({"order": Order(number=1)})
+
+
+class Json:
+    """A serializer of somebody's own, which finds no text in what another one stored."""
+
+    def dumps_typed(self, value: object) -> tuple[str, bytes]:
+        return "json", json.dumps(value).encode()
+
+    def loads_typed(self, stored: tuple[str, bytes]) -> object:
+        return json.loads(stored[1])
+
+
+class TextCipher(XorCipher):
+    """A cipher that takes what it gets for text."""
+
+    def decrypt(self, ciphername: str, ciphertext: bytes) -> bytes:
+        assert ciphername == "xor"
+        return ciphertext.decode().encode()
+
+
+@pytest.mark.parametrize("own", [Json(), EncryptedSerializer(TextCipher())], ids=["serializer", "cipher"])
+def test_a_serializer_that_cannot_read_a_value_is_not_taken_for_a_damaged_file(
+    checkpointer: HybridCheckpointer, own: SerializerProtocol
+) -> None:
+    Thread(with_types(checkpointer, serde=EncryptedSerializer(XorCipher()))).put({"a": b"\xff" * 1000})
+    with pytest.raises(ConfigurationError, match="serde"):
+        with_types(checkpointer, serde=own).get_tuple(config_of("t"))
+    another = Thread(checkpointer, "another")
+    another.put({"a": 1})
+    assert another.state() == {"a": 1}
+
+
+def test_a_list_of_which_a_cipher_cannot_read_the_last_state_is_not_taken_for_damage(
+    checkpointer: HybridCheckpointer,
+) -> None:
+    """What a list had before is read where the file is written."""
+    thread = Thread(with_types(checkpointer, serde=EncryptedSerializer(XorCipher())))
+    thread.put({"texts": ["\xff" * 1000, "b" * 1000]})
+    thread.checkpointer = with_types(checkpointer, serde=EncryptedSerializer(TextCipher()))
+    with pytest.raises(ConfigurationError, match="serde"):
+        thread.put({"texts": ["\xff" * 1000, "c" * 1000]})
+    another = Thread(checkpointer, "another")
+    another.put({"a": 1})
+    assert another.state() == {"a": 1}
 
 
 def test_a_copy_that_allows_more_shares_the_file(checkpointer: HybridCheckpointer) -> None:
