@@ -374,6 +374,20 @@ async def test_idle_threads_go_unless_they_wait_for_an_answer(checkpointer: Hybr
     assert [one.thread_id for one in await checkpointer.athreads()] == ["asks"]
 
 
+def test_a_call_that_was_never_answered_keeps_no_thread_that_went_on(checkpointer: HybridCheckpointer) -> None:
+    """Who is asked something and says something else has not answered, and nobody will."""
+    graph = asking().compile(checkpointer=checkpointer)
+    config: Any = {"configurable": {"thread_id": "t"}}
+    for turn in range(3):
+        graph.invoke({"log": [f"turn {turn}"], "notes": [], "answer": "nothing"}, config)
+    graph.update_state(config, {"log": ["never mind"]}, as_node="conclude")
+    assert (graph.get_state(config).next, graph.get_state(config).interrupts) == ((), ())
+    checkpointer.sweep(Retention(keep_last=1))
+    assert kept(checkpointer, "t") == {"": 1}
+    assert checkpointer.sweep(Retention(max_idle=timedelta(0))).threads == 1
+    assert rows(checkpointer) == NOTHING
+
+
 def test_old_checkpoints_go_and_the_newest_stays(checkpointer: HybridCheckpointer) -> None:
     thread = Thread(checkpointer)
     for number in range(3):

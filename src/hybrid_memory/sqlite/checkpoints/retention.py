@@ -93,7 +93,8 @@ def apply(sql: Statements, thread_id: str, rule: Rule, now: int) -> Removed:
     """
     lines: dict[int, str] = dict(sql.rows("checkpoint_lines.of_thread", thread_id=thread_id))
     newest = dict(_newest(sql, lines))
-    waiting = {line for line, entry in newest.items() if _waits(sql, line, entry)}
+    root_id = next((entry.checkpoint_id for line, entry in newest.items() if not lines[line]), None)
+    waiting = {line for line, entry in newest.items() if _waits(sql, line, entry, root_id)}
     active = max((entry.written_at for entry in newest.values()), default=now)
     if rule.max_idle is not None and now - active > rule.max_idle and not waiting:
         upkeep.remove_thread(sql, thread_id)
@@ -128,7 +129,10 @@ def _newest(sql: Statements, lines: Collection[int]) -> Iterator[tuple[int, Entr
             yield line, entries[0]
 
 
-def _waits(sql: Statements, line: int, entry: Entry) -> bool:
+def _waits(sql: Statements, line: int, entry: Entry, root_id: str | None) -> bool:
+    """Whether it waits for an answer; a call does not any more when the graph around it has gone on without one."""
+    if None not in (root_id, entry.root_id) and entry.root_id != root_id:
+        return False
     return bool(sql.value("checkpoint_writes.place_of_interrupt", line=line, checkpoint_id=entry.checkpoint_id))
 
 
