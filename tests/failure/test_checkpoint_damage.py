@@ -1,5 +1,7 @@
 """Damaged checkpoints: what was lost harms no other thread, and what is left can be used."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,9 @@ import pytest
 from hybrid_memory import HybridCheckpointer, Retention
 from hybrid_memory.errors import CheckpointIncomplete, StateDamaged
 from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.pages import Pages
 from tests.support.checkpoints import Thread, config_of, rows
+from tests.support.sqlite_files import ROOT
 
 
 def opened(directory: Path) -> HybridCheckpointer:
@@ -67,3 +71,38 @@ def test_a_list_that_lost_a_part_holds_no_upkeep_up(tmp_path: Path, lost: int) -
         thread.checkpointer = checkpointer
         thread.put({"texts": [*texts, "one more" * 200]})
         assert thread.state() == {"texts": [*texts, "one more" * 200]}
+
+
+@pytest.mark.parametrize("written", ["before", "since"])
+def test_a_rescue_does_not_find_what_was_deleted_and_given_back(tmp_path: Path, written: str) -> None:
+    """The pages are still in the file, or in the WAL, behind the end that the database has by then."""
+    with opened(tmp_path) as checkpointer:
+        Thread(checkpointer, "kept").put({"a": "kept " * 300})
+        if written == "before":
+            put_secrets(checkpointer)
+    command = [sys.executable, "-c", _LEAVE_A_WAL, str(tmp_path), written]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=60)
+    file = tmp_path / "state.db"
+    assert b"secret" in file.read_bytes() + file.with_name("state.db-wal").read_bytes()
+    with Pages(file) as pages:
+        found = b"".join(value for _, row in pages.rows() for value in row if isinstance(value, bytes))
+    assert b"kept kept" in found
+    assert b"secret" not in found
+
+
+def put_secrets(checkpointer: HybridCheckpointer) -> None:
+    thread = Thread(checkpointer, "deleted")
+    for number in range(20):
+        thread.put({"a": f"secret {number} " * 300})
+
+
+_LEAVE_A_WAL = """
+import os, sys
+from pathlib import Path
+from tests.failure.test_checkpoint_damage import opened, put_secrets
+checkpointer = opened(Path(sys.argv[1]))
+if sys.argv[2] == "since":
+    put_secrets(checkpointer)
+checkpointer.delete_thread("deleted")
+os._exit(0)
+"""

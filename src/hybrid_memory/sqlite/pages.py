@@ -35,9 +35,10 @@ class Pages:
 
     def __init__(self, database: Path) -> None:
         self._file = database.open("rb")
-        self._wal = _committed_pages(database.with_name(database.name + "-wal"))
+        self._wal, size = _committed(database.with_name(database.name + "-wal"))
         in_file = -(-database.stat().st_size // PAGE_BYTES)
-        self.count = max([in_file, *self._wal])
+        # What lies behind the end was given back: rows that were deleted or moved.
+        self.count = max([in_file, *self._wal]) if size is None else size
 
     def __enter__(self) -> Self:
         return self
@@ -137,32 +138,40 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def _committed_pages(wal: Path) -> dict[int, bytes]:
-    """The newest committed copy of every page in a WAL, up to where its chain of checksums ends."""
+def _committed(wal: Path) -> tuple[dict[int, bytes], int | None]:
+    """The newest committed copy of every page in a WAL, up to where its chain of checksums ends.
+
+    And how many pages the database has then, where the WAL tells: one that breaks off may have told more.
+    """
     content = wal.read_bytes() if wal.exists() else b""
     header = content[:_WAL_HEADER_BYTES]
     if len(header) < _WAL_HEADER_BYTES:
-        return {}
+        return {}, None
     order = _WAL_MAGIC.get(int.from_bytes(header[:4], "big"))
     if order is None or int.from_bytes(header[8:12], "big") != PAGE_BYTES:
-        return {}
+        return {}, None
     salts, sums = header[16:24], _chain(header[:24], (0, 0), order)
     if sums != struct.unpack(">II", header[24:32]):
-        return {}
+        return {}, None
     committed: dict[int, bytes] = {}
     uncommitted: dict[int, bytes] = {}
+    size: int | None = None
     step = _FRAME_HEADER_BYTES + PAGE_BYTES
     for start in range(_WAL_HEADER_BYTES, len(content) - step + 1, step):
         frame = content[start : start + step]
         sums = _chain(frame[:8] + frame[_FRAME_HEADER_BYTES:], sums, order)
-        if frame[8:16] != salts or sums != struct.unpack(">II", frame[16:24]):
+        if frame[8:16] != salts:
             break
-        number, is_commit = struct.unpack(">II", frame[:8])
+        if sums != struct.unpack(">II", frame[16:24]):
+            return committed, None
+        number, pages = struct.unpack(">II", frame[:8])
         uncommitted[number] = frame[_FRAME_HEADER_BYTES:]
-        if is_commit:
+        if pages:  # a commit
             committed |= uncommitted
-            uncommitted = {}
-    return committed
+            if size is not None and pages < size:
+                committed = {one: page for one, page in committed.items() if one <= pages}
+            uncommitted, size = {}, pages
+    return committed, size
 
 
 def _chain(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
