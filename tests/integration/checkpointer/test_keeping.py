@@ -110,7 +110,17 @@ def test_deleting_a_run_leaves_what_later_ones_are_rebuilt_from(checkpointer: Hy
     assert checkpointer.get_delta_channel_history(config=config_of("t"), channels=["a"]) == before
     checkpointer.delete_for_runs(["r2"])
     assert thread.all() == []
-    assert rows(checkpointer) == {**NOTHING, "checkpoint_lines": 1}
+    assert rows(checkpointer) == NOTHING
+
+
+def test_a_thread_whose_only_run_is_deleted_leaves_no_row(checkpointer: HybridCheckpointer) -> None:
+    Thread(checkpointer, "t").put({"document": "d" * 1000}, {"run_id": "only"})
+    Thread(checkpointer, "other").put({"document": "d" * 1000})
+    checkpointer.delete_for_runs(["only"])
+    assert rows(checkpointer) == dict.fromkeys(NOTHING, 1) | {"checkpoint_writes": 0}
+    checkpointer.copy_thread("other", "t")
+    assert ids(checkpointer.list(config_of("t"))) == ids(checkpointer.list(config_of("other")))
+    Thread(checkpointer, "t").put({"document": "d" * 1000})
 
 
 def test_a_deleted_thread_leaves_no_row_and_space_is_given_back(checkpointer: HybridCheckpointer) -> None:

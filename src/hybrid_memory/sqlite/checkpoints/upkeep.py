@@ -81,9 +81,10 @@ def checkpoints_of_runs(sql: Statements, run_ids: Sequence[str]) -> Mapping[int,
 
 
 def remove_checkpoints(sql: Statements, by_line: Mapping[int, Collection[str]]) -> None:
-    """Remove checkpoints, given by line."""
+    """Remove checkpoints, given by line; a line that has nothing left goes with them."""
     for line, ids in by_line.items():
         reduce_line(sql, line, partial(_all_but, ids))
+        sql.run("checkpoint_lines.remove_if_empty", line=line)
 
 
 def _all_but(gone: Collection[str], entries: Sequence[Entry]) -> Collection[str]:
