@@ -42,18 +42,23 @@ class OnStateFile(BaseCheckpointSaver[str]):
         self._durable = (durability or self._settings.checkpoint_durability) == "full"
         self._events = events or Events()
         self._state = state or StateFile(directory.expanduser(), self._events)
+        self._closes = state is None
         self._remembered: tuple[Database | None, Memory] = None, Memory()
         self._elements = KnownElements()
         self._turns = Turns()
         self._serialisation_made = Serialisation(self.serde)
 
     def close(self) -> None:
-        """Commit what is queued and close the file; the next call opens it again."""
-        self._state.close()
+        """Commit what is queued and close the file; the next call opens it again.
+
+        The file of a manager, which keeps more in it, is closed with the manager.
+        """
+        if self._closes:
+            self._state.close()
 
     async def aclose(self) -> None:
         """The same without blocking the event loop."""
-        await elsewhere(self._state.close)
+        await elsewhere(self.close)
 
     def __enter__(self) -> Self:
         self._state.database()

@@ -397,6 +397,26 @@ def test_durability_is_a_choice(directory: Path, monkeypatch: pytest.MonkeyPatch
 # With a manager
 
 
+@pytest.mark.parametrize("how", ["with", "async with", "close"])
+async def test_whoever_closes_the_one_of_a_manager_leaves_the_manager_its_file(directory: Path, how: str) -> None:
+    settings = Settings.without_environment(data_dir=directory, memory_type="sqlite")
+    async with HybridMemoryManager(settings) as manager:
+        thread = Thread(manager.checkpointer)
+        if how == "with":
+            with manager.checkpointer:
+                thread.put({"a": 1})
+        elif how == "async with":
+            async with manager.checkpointer:
+                thread.put({"a": 1})
+        else:
+            thread.put({"a": 1})
+            manager.checkpointer.close()
+        node_id = await manager.store_persistent_memory("nick", "prefers tea")
+        assert await manager.get_node("nick", node_id) is not None
+        assert manager.health().outbox_depth == 0
+        assert thread.state() == {"a": 1}
+
+
 def test_a_manager_has_one_before_it_is_started(directory: Path) -> None:
     before = set(threading.enumerate())
     manager = HybridMemoryManager(Settings.without_environment(data_dir=directory))
