@@ -91,10 +91,10 @@ def refuse_our_own(path: Path, directory: Path) -> None:
     """Let no file of the data directory that apsw opens be opened by another SQLite.
 
     Raises:
-        InvalidInput: it is one, under whatever name.
+        InvalidInput: it is one, under whatever name, or would be.
     """
     for ours in (directory / STATE.name, directory / CACHE.name):
-        if path.exists() and ours.exists() and ours.samefile(path):
+        if path.resolve() == ours.resolve() or (path.exists() and ours.exists() and ours.samefile(path)):
             raise InvalidInput(f"{path} is {ours.name} of this library; it is no file of langgraph-checkpoint-sqlite")
 
 

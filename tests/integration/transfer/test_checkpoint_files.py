@@ -337,6 +337,14 @@ def test_a_missing_file_is_not_made(tmp_path: Path, settings: Settings) -> None:
     assert not settings.data_dir.exists()
 
 
+@pytest.mark.parametrize("name", ["state.db", "cache.db"])
+def test_nothing_is_exported_to_where_a_file_of_ours_will_be(settings: Settings, name: str) -> None:
+    settings.data_dir.mkdir()
+    with pytest.raises(InvalidInput, match=f"is {name} of this library"):
+        export_checkpoints(settings.data_dir / name, settings)
+    assert list(settings.data_dir.iterdir()) == []
+
+
 def test_neither_side_is_opened_by_the_others_library(file: Path, tmp_path: Path, settings: Settings) -> None:
     with watched() as watch:
         import_checkpoints(file, settings)
