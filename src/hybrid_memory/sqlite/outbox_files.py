@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any
 
 from hybrid_memory.errors import InvalidInput
-from hybrid_memory.sqlite.queued import QueuedOperation
+from hybrid_memory.sqlite.queued import QueuedOperation, encoded
 
 _TIMES = ("queued_at", "not_before", "quarantined_at")
 _TYPES: Mapping[str, type | UnionType] = {
@@ -57,12 +57,14 @@ def read_lines(path: Path) -> Iterator[QueuedOperation]:
     Raises:
         InvalidInput: a line is not one of them; the text names it.
     """
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield operation_of(line)
-            except (ValueError, TypeError) as error:
+                operation = operation_of(line.decode())
+                _check_fit_to_keep(operation)
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
                 raise InvalidInput(f"{path.name}, line {number}: {error}") from error
+            yield operation
 
 
 def line_of(operation: QueuedOperation) -> str:
@@ -89,6 +91,12 @@ def operation_of(line: str) -> QueuedOperation:
         if values.get(name) is not None:
             values[name] = _moment(name, values[name])
     return QueuedOperation(**values)
+
+
+def _check_fit_to_keep(operation: QueuedOperation) -> None:
+    """See that it can be written, half surrogate pairs and vectors of other things than numbers being read as well."""
+    line_of(operation).encode()
+    encoded(operation)
 
 
 def _moment(name: str, text: str) -> datetime:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from hybrid_memory.errors import InvalidInput, OutboxFull, StorageRejected
 from hybrid_memory.sqlite import outbox as sqlite_outbox
 from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.outbox import DAMAGED, TOO_OLD, Outbox, UserQueue
-from hybrid_memory.sqlite.outbox_files import read_lines, write_lines
+from hybrid_memory.sqlite.outbox_files import line_of, read_lines, write_lines
 from hybrid_memory.sqlite.outbox_rows import LONGEST_DELAY
 from hybrid_memory.sqlite.queued import QueuedOperation
 from tests.support.outboxes import NOW, OTHER_RUN, RUN, SECOND, drained, names, numbers, operation, outbox_in, wrong_in
@@ -413,6 +414,33 @@ def test_a_line_that_is_no_operation_is_named(tmp_path: Path, line: str, why: st
     file = tmp_path / "export.jsonl"
     file.write_text(line + "\n")
     with pytest.raises(InvalidInput, match=f"export.jsonl, line 1: .*{why}"):
+        list(read_lines(file))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user_id": "\ud800"},
+        {"row": {"content": "\ud800"}},
+        {"embeddings": [1]},
+        {"embeddings": [{"model": "m"}]},
+        {"embeddings": [{"model": "m", "values": ["x"]}]},
+    ],
+    ids=str,
+)
+def test_a_line_that_cannot_be_kept_is_named(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """Before anything of the file is taken in."""
+    file, good = tmp_path / "export.jsonl", line_of(operation("nick", 1))
+    file.write_text(f"{good}\n{json.dumps({**json.loads(good), **fields})}\n")
+    with pytest.raises(InvalidInput, match=r"export\.jsonl, line 2: "):
+        list(read_lines(file))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"[" * 100_000], ids=["binary", "nested"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "export.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"export\.jsonl, line 1: "):
         list(read_lines(file))
 
 
