@@ -23,11 +23,11 @@ class ThreadCalls(OnStateFile):
     """The calls of a checkpointer that are about whole threads."""
 
     def delete_thread(self, thread_id: str) -> None:
-        """Delete everything of a thread; no row of it is left."""
+        """Delete the checkpoints of a thread; no row of them is left. Its transient memory stays."""
         self._state.database().write_blocking(_deleting(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Delete everything of a thread; no row of it is left."""
+        """Delete the checkpoints of a thread; no row of them is left. Its transient memory stays."""
         await (await self._database()).write(_deleting(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
