@@ -246,12 +246,16 @@ class Outbox:
         return await self._state.read(rows.totals)
 
     def _put(self, sql: Statements, new: Sequence[tuple[QueuedOperation, Payload]]) -> None:
-        self._check_room(sql, len(new), sum(payload.size for _, payload in new))
+        before = rows.totals(sql)
         rows.add(sql, new)
+        after = rows.totals(sql)
+        if after != before:  # what is kept already needs no room
+            self._check_room(before, after)
 
-    def _check_room(self, sql: Statements, operations: int, size: int) -> None:
-        queued, quarantined, used = rows.totals(sql)
-        if queued + quarantined + operations > self._most_operations or used + size > self._most_bytes:
+    def _check_room(self, before: tuple[int, int, int], after: tuple[int, int, int]) -> None:
+        """Refuse what does not fit, which undoes the job."""
+        if sum(after[:2]) > self._most_operations or after[2] > self._most_bytes:
+            queued, quarantined, used = before
             raise OutboxFull(
                 f"Postgres does not answer, and {queued} writes wait for it already ({quarantined} more are in "
                 f"quarantine, {used} bytes in all; at most {self._most_operations} and {self._most_bytes} are kept): "

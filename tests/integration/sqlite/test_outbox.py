@@ -135,6 +135,18 @@ async def test_a_full_outbox_says_so_and_keeps_what_it_has(tmp_path: Path) -> No
         assert state.read_blocking(wrong_in) == []
 
 
+async def test_what_is_kept_already_needs_no_room(tmp_path: Path) -> None:
+    """A put whose answer was lost is repeated, and may have filled it."""
+    async with outbox_in(tmp_path, most_operations=10) as (state, outbox):
+        many = [operation("nick", n) for n in range(1, 11)]
+        for _ in range(2):
+            await outbox.put(many)
+        with pytest.raises(OutboxFull):
+            await outbox.put([*many, operation("nick", 11)])
+        assert numbers(await outbox.of_user("nick")) == list(range(1, 11))
+        assert state.read_blocking(wrong_in) == []
+
+
 async def test_large_contents_fill_it_too(tmp_path: Path) -> None:
     large = {"content": "x" * 1000}
     async with outbox_in(tmp_path, most_bytes=10_000) as (_, outbox):
