@@ -77,6 +77,12 @@ select exists (
     select 1 from checkpoint_writes
     where line = :line and checkpoint_id = :checkpoint_id and channel = '__interrupt__');
 
+-- name: place_of_channels
+-- At which checkpoints of a line something was written to channels, a JSON array.
+select distinct checkpoint_id, channel
+from checkpoint_writes
+where line = :line and channel in (select value from json_each(:channels));
+
 -- name: verify
 -- Read every row, so that a damaged one shows.
 select count(*) from checkpoint_writes

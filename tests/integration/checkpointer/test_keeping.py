@@ -19,6 +19,7 @@ from hybrid_memory import HybridCheckpointer, Retention
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.langgraph import threads
 from hybrid_memory.sqlite import files
+from hybrid_memory.sqlite.connection import Statements
 from tests.support.checkpoints import Thread, config_of, ids, rows
 from tests.support.recording import Recorded
 
@@ -355,6 +356,43 @@ def test_calls_that_are_over_are_given_back_after_a_day_though_nothing_happens_a
         "checkpoint_values": 0,
         "checkpoint_writes": 0,
     }
+
+
+@pytest.mark.parametrize(("noted_in", "kept_rows"), [(None, 1), (9, 3), (11, 1)])
+def test_of_a_delta_channel_only_what_it_was_written_since_is_kept(
+    checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch, noted_in: int | None, kept_rows: int
+) -> None:
+    thread = Thread(checkpointer)
+    for number in range(12):
+        thread.put({"count": number}, {"counters_since_delta_snapshot": {"notes": [0, number + 1]}})
+        thread.write([("notes" if number == noted_in else "count", [number])])
+    before = checkpointer.get_delta_channel_history(config=config_of("t"), channels=["notes"])
+    assert [write[2] for write in before["notes"]["writes"]] == ([[noted_in]] if noted_in == 9 else [])
+    for day in range(2):
+        days_later(monkeypatch, day)
+        checkpointer.sweep(Retention(keep_last=1))
+    assert rows(checkpointer)["checkpoints"] == kept_rows
+    assert checkpointer.get_delta_channel_history(config=config_of("t"), channels=["notes"]) == before
+    assert thread.state() == {"count": 11}
+
+
+def test_what_was_swept_is_not_written_again_by_every_sweep(
+    checkpointer: HybridCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changes(sql: Statements) -> int:
+        return sql.connection.total_changes()
+
+    thread = Thread(checkpointer)
+    for number in range(12):
+        thread.put({"count": number}, {"counters_since_delta_snapshot": {"notes": [1, number + 1]}})
+        thread.write([("notes", [number])])
+    for day in range(2):
+        days_later(monkeypatch, day)
+        checkpointer.sweep(Retention(keep_last=1))
+    assert rows(checkpointer)["checkpoints"] == 12
+    before = checkpointer._state.database().write_blocking(changes)
+    checkpointer.sweep(Retention(keep_last=1))
+    assert checkpointer._state.database().write_blocking(changes) == before
 
 
 def test_retention_of_all_and_of_one(checkpointer: HybridCheckpointer, events: Recorded) -> None:

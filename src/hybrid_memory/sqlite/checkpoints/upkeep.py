@@ -101,7 +101,7 @@ def reduce_line(sql: Statements, line: int, choice: Choice, *, now: int | None =
     visible = [entry for entry in entries.values() if entry.retired_at is None]
     kept = set(choice(visible))
     whole = kept | (set() if now is None else _spared(entries, now))
-    needs = _needs(entries, whole)
+    needs = _needs(entries, whole, _written(sql, line, entries.values()))
     gone = [one for one in entries if one not in whole and one not in needs]
     if gone:
         ids = json.dumps(gone)
@@ -174,34 +174,62 @@ def _spared(entries: Mapping[str, Entry], now: int) -> set[str]:
     }
 
 
-def _needs(entries: Mapping[str, Entry], kept: Collection[str]) -> Mapping[str, _Need]:
+def _written(sql: Statements, line: int, entries: Iterable[Entry]) -> Mapping[str, Collection[str]]:
+    """Which DeltaChannels were written to at each checkpoint."""
+    channels = sorted({channel for entry in entries for channel in entry.rebuilt})
+    found: dict[str, set[str]] = {}
+    if channels:
+        rows = sql.rows("checkpoint_writes.place_of_channels", line=line, channels=json.dumps(channels))
+        for checkpoint_id, channel in rows:
+            found.setdefault(checkpoint_id, set()).add(channel)
+    return found
+
+
+def _needs(
+    entries: Mapping[str, Entry], kept: Collection[str], written: Mapping[str, Collection[str]]
+) -> Mapping[str, _Need]:
     """The ancestors from which the DeltaChannels of the kept checkpoints are rebuilt, and what of them."""
     needs: dict[str, _Need] = {}
     for checkpoint_id in kept:
-        entry = entries[checkpoint_id]
-        open_ones = set(entry.rebuilt) - entry.held.keys()
-        walked = {checkpoint_id}
-        while open_ones and entry.parent_id is not None and entry.parent_id not in walked:
-            walked.add(entry.parent_id)
-            parent = entries.get(entry.parent_id)
-            if parent is None:
-                break
-            entry = parent
-            need = needs.setdefault(entry.checkpoint_id, _Need())
-            need.writes |= open_ones
-            need.seeds |= open_ones & entry.held.keys()
-            open_ones -= entry.held.keys()
+        walked, unknown = _walk(entries, entries[checkpoint_id])
+        # Of a channel without a value those before its first write tell nothing.
+        for entry, open_ones in reversed(walked):
+            unknown.difference_update(written.get(entry.checkpoint_id, ()))
+            wanted = open_ones - unknown
+            if wanted:
+                need = needs.setdefault(entry.checkpoint_id, _Need())
+                need.writes |= wanted
+                need.seeds |= wanted & entry.held.keys()
     return needs
+
+
+def _walk(entries: Mapping[str, Entry], entry: Entry) -> tuple[list[tuple[Entry, frozenset[str]]], set[str]]:
+    """The ancestors of a checkpoint as far as DeltaChannels have no value, and the channels that have none at all.
+
+    With each come the channels that have none after it.
+    """
+    walked: list[tuple[Entry, frozenset[str]]] = []
+    open_ones, seen = frozenset(entry.rebuilt) - entry.held.keys(), {entry.checkpoint_id}
+    while open_ones and entry.parent_id is not None and entry.parent_id not in seen:
+        parent = entries.get(entry.parent_id)
+        if parent is None:
+            break
+        entry = parent
+        seen.add(entry.checkpoint_id)
+        walked.append((entry, open_ones))
+        open_ones -= entry.held.keys()
+    return walked, set(open_ones)
 
 
 def _reduce(sql: Statements, line: int, entry: Entry, need: _Need) -> None:
     held = {channel: version for channel, version in entry.held.items() if channel in need.seeds}
-    sql.run(
-        "checkpoints.reduce",
-        line=line,
-        checkpoint_id=entry.checkpoint_id,
-        held=json.dumps(held, separators=(",", ":")),
-    )
+    if entry.retired_at != 0 or held != entry.held:
+        sql.run(
+            "checkpoints.reduce",
+            line=line,
+            checkpoint_id=entry.checkpoint_id,
+            held=json.dumps(held, separators=(",", ":")),
+        )
     sql.run(
         "checkpoint_writes.remove_other_channels",
         line=line,
