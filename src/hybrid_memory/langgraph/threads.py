@@ -23,11 +23,11 @@ class ThreadCalls(OnStateFile):
     """The calls of a checkpointer that are about whole threads."""
 
     def delete_thread(self, thread_id: str) -> None:
-        """Delete the checkpoints of a thread; no row of them is left. Its transient memory stays."""
+        """Delete everything of a thread, its transient memory too; no row of it is left."""
         self._state.database().write_blocking(_deleting(thread_id))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Delete the checkpoints of a thread; no row of them is left. Its transient memory stays."""
+        """Delete everything of a thread, its transient memory too; no row of it is left."""
         await (await self._database()).write(_deleting(thread_id))
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -104,7 +104,13 @@ class ThreadCalls(OnStateFile):
 
 
 def _deleting(thread_id: str) -> Callable[[Statements], None]:
-    return partial(upkeep.remove_thread, thread_id=thread_id_of(thread_id))
+    deleted = thread_id_of(thread_id)
+
+    def delete(sql: Statements) -> None:
+        upkeep.remove_thread(sql, deleted)
+        sql.run("transient_memories.forget_thread", thread_id=deleted)
+
+    return delete
 
 
 def _deleting_runs(run_ids: Iterable[object]) -> Steps[None]:

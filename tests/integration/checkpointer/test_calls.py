@@ -417,6 +417,18 @@ async def test_whoever_closes_the_one_of_a_manager_leaves_the_manager_its_file(d
         assert thread.state() == {"a": 1}
 
 
+async def test_what_was_noted_down_in_a_thread_goes_with_it(directory: Path) -> None:
+    settings = Settings.without_environment(data_dir=directory, memory_type="sqlite")
+    async with HybridMemoryManager(settings) as manager:
+        for thread_id in ("blocking", "awaited", "other"):
+            Thread(manager.checkpointer, thread_id).put({"a": 1})
+            manager.store_transient_memory(thread_id, "noted")
+        manager.checkpointer.delete_thread("blocking")
+        await manager.checkpointer.adelete_thread("awaited")
+        left = {one: len(manager.transient_memories(one)) for one in ("blocking", "awaited", "other")}
+        assert left == {"blocking": 0, "awaited": 0, "other": 1}
+
+
 def test_a_manager_has_one_before_it_is_started(directory: Path) -> None:
     before = set(threading.enumerate())
     manager = HybridMemoryManager(Settings.without_environment(data_dir=directory))
