@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 
 from hybrid_memory import HybridMemoryManager, Settings
 from hybrid_memory.errors import ConfigurationError, InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
+from hybrid_memory.observability import Event, Events
 from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.target import Targets
 from tests.support.managers import KNOWN_TYPES, settings_for
@@ -507,6 +509,23 @@ class TestLifecycle:
         await manager.start()
         assert await manager.flush()
 
+    async def test_one_that_is_closed_while_it_opens_stays_closed(
+        self, manager: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        closing: list[asyncio.Task[None]] = []
+
+        def close_it(event: Event) -> None:
+            if event.name == "unknown_setting":
+                closing.append(asyncio.create_task(manager.aclose()))
+
+        monkeypatch.setenv("HYBRID_MEMORY_NONSENSE", "told of when it begins to open")
+        manager.events.add_hook(close_it)
+        with pytest.raises(StorageUnavailable, match="closed"):
+            await manager.start()
+        await closing[0]
+        assert manager.health().postgres == "down"
+        assert [task for task in asyncio.all_tasks() if task.get_name().startswith("hybrid-memory")] == []
+
     async def test_blocking_calls_on_its_own_loop_are_refused(self, manager: HybridMemoryManager) -> None:
         await manager.start()
         with pytest.raises(WrongThread):
@@ -522,6 +541,20 @@ def plain(targets_outside: Targets) -> Iterator[HybridMemoryManager]:
 
 
 class TestWithoutAnEventLoop:
+    def test_a_call_that_opens_it_is_answered_when_it_is_closed_meanwhile(
+        self, targets_outside: Targets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opening = threading.Event()
+        events = Events(lambda event: opening.set() if event.name == "unknown_setting" else None)
+        monkeypatch.setenv("HYBRID_MEMORY_NONSENSE", "told of when it begins to open")
+        manager = HybridMemoryManager(settings_for(targets_outside), events=events)
+        with ThreadPoolExecutor(1) as other:
+            asked = other.submit(manager.blocking.get_node, "nick", "x")
+            assert opening.wait(10)
+            asyncio.run(manager.aclose())
+            with pytest.raises(StorageUnavailable, match="closed"):
+                asked.result(10)
+
     def test_plain_code(self, plain: HybridMemoryManager) -> None:
         node_id = plain.blocking.store_persistent_memory("nick", "plain")
         assert plain.blocking.ensure_user_memories("nick").get_node(node_id).text == "plain"
