@@ -116,6 +116,7 @@ def test_the_embedded_server_from_nothing(place: Path) -> None:
 def test_psql_hands_on_its_options_and_its_exit_code() -> None:
     run("init")
     assert run("psql", "-A", "-t", "-c", "select 40 + 2").strip() == "42"
+    assert run("psql", "-Atq", "-c", "set my.answer = 42", "-c", "select current_setting('my.answer')").strip() == "42"
     assert "syntax error" in run("psql", "-v", "ON_ERROR_STOP=1", "-c", "nonsense", code=1)
 
 
