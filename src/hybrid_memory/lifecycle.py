@@ -70,6 +70,8 @@ class Lifecycle:
         """
         if self._home.is_inherited:
             return
+        # No loop of its own is begun for this: at the end of a process there may be no threads any more.
+        self._home.adopt_running()
         await self._home.run(functools.partial(self._close, timeout))
         if not self._home.is_here:
             self._home.stop()

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 
-from hybrid_memory import HybridMemoryManager, Settings
+from hybrid_memory import HybridMemoryManager, Settings, default
 from hybrid_memory.errors import ConfigurationError, InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
 from hybrid_memory.observability import Event, Events
 from hybrid_memory.postgres.embedded import EmbeddedServer
@@ -613,6 +613,22 @@ print("done")
         assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
         server = EmbeddedServer(Path(place) / "postgres", Recorded())
         assert server.socket_directory() is None
+
+
+def test_the_default_manager_is_closed_where_no_thread_can_be_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.12 gives none at the end of a process."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setenv("HYBRID_MEMORY_DATA_DIR", str(tmp_path))
+    manager = default.get_manager()
+    manager.store_transient_memory("t", "noted")
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    default._close_at_exit()
+    assert manager._state.opened is None
 
 
 @pytest.mark.parametrize(
