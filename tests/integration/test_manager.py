@@ -461,6 +461,7 @@ class TestPages:
         assert await texts(tags=["x"]) == {"a", "b"}
         assert await texts(tags=["x", "y"]) == {"a"}
         assert await texts(context_types=["tool_output"]) == {"b"}
+        assert await texts(context_types="tool_output", tags="x") == {"b"}, "one name, as with recall"
         assert await texts(thread_id="t") == {"a"}
         assert await texts(metadata={"k": None}) == {"c"}, "null is a value, not the absence of one"
         with pytest.raises(UnknownMemory):
