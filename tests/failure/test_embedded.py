@@ -22,6 +22,7 @@ from hybrid_memory.postgres import permissions, schema
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.link import Link
+from hybrid_memory.postgres.reach import reached
 from hybrid_memory.postgres.target import embedded_targets, resolve
 from hybrid_memory.settings import Settings
 from tests.support.children import Child
@@ -359,6 +360,20 @@ def test_starting_twice_is_one_use(place: Path) -> None:
     assert server.start() == server.start() == embedded_targets(place / "data")
     assert server.leave()
     assert not server.leave()
+
+
+async def test_a_start_that_is_cancelled_leaves_no_server_behind(place: Path, events: Recorded) -> None:
+    async def used() -> None:
+        async with reached(Settings.without_environment(data_dir=place.parent), events):
+            await asyncio.Event().wait()
+
+    using = asyncio.create_task(used())
+    await until(lambda: events.named("embedded_server_chosen"), "it begins to start")
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    await until(lambda: events.named("embedded_server_started"), "it started all the same")
+    assert not postmasters(place)
 
 
 async def test_a_killed_server_is_started_again_and_a_stopped_one_is_not(place: Path, events: Recorded) -> None:

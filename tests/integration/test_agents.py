@@ -415,6 +415,14 @@ class TestPlanAndExecute:
         with pytest.raises(ValidationError, match="Plan"):
             await plan_and_execute(manager, model).ainvoke({"input": "GenePoint?"}, of("nick"))
 
+    async def test_a_model_that_has_nothing_to_say_ends_the_run(self, manager: HybridMemoryManager) -> None:
+        def silent(_: Sequence[BaseMessage], tools: Sequence[str]) -> AIMessage:
+            return next((calling(name, said) for name, said in answers.items() if name in tools), AIMessage(""))
+
+        answers: dict[str, dict[str, Any]] = {"Plan": {"steps": ["wait"]}, "Decision": {}}
+        end = await plan_and_execute(manager, ScriptedChatModel(script=silent)).ainvoke({"input": "hm"}, of("nick"))
+        assert (end["past_steps"], end["response"]) == ([["wait", ""]], "")
+
     def test_without_an_event_loop_and_streaming(self, targets_outside: Targets) -> None:
         with HybridMemoryManager(settings_for(targets_outside)) as manager:
             graph = plan_and_execute(manager, Planner("GenePoint").model(), [look_up])

@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from langgraph.store.postgres import AsyncPostgresStore
 from typer.main import get_command
 
 from hybrid_memory import HybridCheckpointer, migrations
-from hybrid_memory.cli import app, demo
+from hybrid_memory.cli import app, demo, status
 from hybrid_memory.postgres.target import Target, Targets
 from hybrid_memory.settings import Settings
 from tests.support.checkpoints import Thread
@@ -116,6 +118,7 @@ def test_the_embedded_server_from_nothing(place: Path) -> None:
 def test_psql_hands_on_its_options_and_its_exit_code() -> None:
     run("init")
     assert run("psql", "-A", "-t", "-c", "select 40 + 2").strip() == "42"
+    assert run("psql", "-Atq", "-c", "set my.answer = 42", "-c", "select current_setting('my.answer')").strip() == "42"
     assert "syntax error" in run("psql", "-v", "ON_ERROR_STOP=1", "-c", "nonsense", code=1)
 
 
@@ -204,6 +207,28 @@ def test_local_only_needs_no_server() -> None:
     assert "no Postgres is needed" in run("init", "--check", MEMORY_TYPE="sqlite")
     assert json.loads(run("status", "--json", MEMORY_TYPE="sqlite"))["postgres"] == {"state": "off"}
     assert "MEMORY_TYPE=sqlite" in run("psql", code=1, MEMORY_TYPE="sqlite")
+
+
+def test_the_status_of_a_directory_in_which_files_come_and_go(tmp_path: Path) -> None:
+    ended = threading.Event()
+
+    def come_and_go(folder: Path) -> None:
+        while not ended.is_set():
+            for name in ("state.db-wal", "folder.db"):
+                (folder / name).mkdir() if name == "folder.db" else (folder / name).touch()
+            (folder / "folder.db").rmdir()
+            (folder / "state.db-wal").unlink()
+
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "state.db").write_text("12345")
+    with ThreadPoolExecutor(2) as others:
+        others.map(come_and_go, (tmp_path, tmp_path / "postgres"))
+        try:
+            found = [status._local(Settings.without_environment(data_dir=tmp_path)) for _ in range(300)]
+        finally:
+            ended.set()
+    assert {(one["files"].pop("state.db"), one["postgres_bytes"]) for one in found} == {(5, 0)}
+    assert {name for one in found for name in one["files"]} <= {"state.db-wal"}
 
 
 def test_threads_are_shown(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ async def filled(instance: Instance) -> None:
     """Two hundred memories of nick, some of eve."""
     writer = instance(embedder=Words())
     items: list[dict[str, Any]] = [{"content": f"note {number} about tea"} for number in range(200)]
-    items[17] |= {"content": "Rex is a dog", "tags": ["Pets"]}
+    items[17] |= {"content": "Rex is a dog", "tags": ["Pets", "Große Tiere"]}
     items[40] |= {"content": "she drives a lorry", "thread_id": "t1", "metadata": {"source": "crm"}}
     await writer.store_many("nick", items)
     await writer.store_many("eve", [{"content": "a secret dog"}, {"content": "a secret lorry"}])
@@ -65,7 +65,8 @@ class TestFinding:
     async def test_filters_come_before_the_ranking(self, instance: Instance) -> None:
         manager = instance(embedder=Words(), max_held_memories=50)
         for _ in range(2):
-            assert (await texts(manager, "tea", tags=["pets"])) == ["Rex is a dog"]
+            for tag in ("pets", "Große Tiere", "GROSSE TIERE"):
+                assert (await texts(manager, "tea", tags=[tag])) == ["Rex is a dog"], tag
             assert (await texts(manager, "tea", thread_id="t1", metadata={"source": "crm"})) == ["she drives a lorry"]
             assert (await texts(manager, "tea", context_types="tool_output")) == []
             await run_job(manager, LARGE_OWNERS)

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from uuid import uuid4
 
 import pytest
 
-from hybrid_memory import HybridMemoryManager, Settings
+from hybrid_memory import HybridMemoryManager, Settings, default
 from hybrid_memory.errors import ConfigurationError, InvalidInput, StorageUnavailable, UnknownMemory, WrongThread
+from hybrid_memory.observability import Event, Events
 from hybrid_memory.postgres.embedded import EmbeddedServer
 from hybrid_memory.postgres.target import Targets
 from tests.support.managers import KNOWN_TYPES, settings_for
@@ -459,6 +461,7 @@ class TestPages:
         assert await texts(tags=["x"]) == {"a", "b"}
         assert await texts(tags=["x", "y"]) == {"a"}
         assert await texts(context_types=["tool_output"]) == {"b"}
+        assert await texts(context_types="tool_output", tags="x") == {"b"}, "one name, as with recall"
         assert await texts(thread_id="t") == {"a"}
         assert await texts(metadata={"k": None}) == {"c"}, "null is a value, not the absence of one"
         with pytest.raises(UnknownMemory):
@@ -507,6 +510,23 @@ class TestLifecycle:
         await manager.start()
         assert await manager.flush()
 
+    async def test_one_that_is_closed_while_it_opens_stays_closed(
+        self, manager: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        closing: list[asyncio.Task[None]] = []
+
+        def close_it(event: Event) -> None:
+            if event.name == "unknown_setting":
+                closing.append(asyncio.create_task(manager.aclose()))
+
+        monkeypatch.setenv("HYBRID_MEMORY_NONSENSE", "told of when it begins to open")
+        manager.events.add_hook(close_it)
+        with pytest.raises(StorageUnavailable, match="closed"):
+            await manager.start()
+        await closing[0]
+        assert manager.health().postgres == "down"
+        assert [task for task in asyncio.all_tasks() if task.get_name().startswith("hybrid-memory")] == []
+
     async def test_blocking_calls_on_its_own_loop_are_refused(self, manager: HybridMemoryManager) -> None:
         await manager.start()
         with pytest.raises(WrongThread):
@@ -522,6 +542,20 @@ def plain(targets_outside: Targets) -> Iterator[HybridMemoryManager]:
 
 
 class TestWithoutAnEventLoop:
+    def test_a_call_that_opens_it_is_answered_when_it_is_closed_meanwhile(
+        self, targets_outside: Targets, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        opening = threading.Event()
+        events = Events(lambda event: opening.set() if event.name == "unknown_setting" else None)
+        monkeypatch.setenv("HYBRID_MEMORY_NONSENSE", "told of when it begins to open")
+        manager = HybridMemoryManager(settings_for(targets_outside), events=events)
+        with ThreadPoolExecutor(1) as other:
+            asked = other.submit(manager.blocking.get_node, "nick", "x")
+            assert opening.wait(10)
+            asyncio.run(manager.aclose())
+            with pytest.raises(StorageUnavailable, match="closed"):
+                asked.result(10)
+
     def test_plain_code(self, plain: HybridMemoryManager) -> None:
         node_id = plain.blocking.store_persistent_memory("nick", "plain")
         assert plain.blocking.ensure_user_memories("nick").get_node(node_id).text == "plain"
@@ -580,6 +614,22 @@ print("done")
         assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
         server = EmbeddedServer(Path(place) / "postgres", Recorded())
         assert server.socket_directory() is None
+
+
+def test_the_default_manager_is_closed_where_no_thread_can_be_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.12 gives none at the end of a process."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setenv("HYBRID_MEMORY_DATA_DIR", str(tmp_path))
+    manager = default.get_manager()
+    manager.store_transient_memory("t", "noted")
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    default._close_at_exit()
+    assert manager._state.opened is None
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,8 @@ class Service:
     answers: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
     """Errors to answer with first: status, code, headers."""
     down: bool = False
+    page: bytes | None = None
+    """What somebody in between answers with instead, as if all were well."""
     refused_text: str | None = None
     asked: list[list[str]] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
@@ -150,11 +152,11 @@ def embedding_service() -> Iterator[Service]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             status, answer, headers = service.answer(self.headers.get("Authorization", ""), body)
-            content = json.dumps(answer).encode()
+            content = json.dumps(answer).encode() if service.page is None else service.page
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", "text/html" if content.startswith(b"<") else "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

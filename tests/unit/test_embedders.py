@@ -1,11 +1,15 @@
 """Who makes vectors: chosen as it is said, asked in batches, checked in every answer, and never waited for too long."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
-from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
 
 from hybrid_memory import Settings
 from hybrid_memory.embeddings.adapted import AdaptedEmbedder
@@ -79,6 +83,20 @@ class TestOpenAI:
             await embedder.query("hello", timeout=5)
         await embedder.close()
 
+    @pytest.mark.parametrize("page", [b"<html>log in</html>", b'{"data": []}', b'{"data": null}', b"{what?"])
+    async def test_an_answer_of_somebody_else_is_an_error(self, service: Service, page: bytes) -> None:
+        service.page = page
+        embedder = openai(service)
+        with pytest.raises(EmbeddingError, match="answered with something else"):
+            await embedder.query("hello", timeout=5)
+        await embedder.close()
+
+    async def test_one_that_was_closed_can_be_used_again(self, service: Service) -> None:
+        embedder = openai(service)
+        for _ in range(2):
+            assert (await embedder.query("hello", timeout=5)).size == 1536
+            await embedder.close()
+
     async def test_an_answer_that_does_not_come_costs_its_deadline(self, service: Service) -> None:
         service.delay = threading.Event()
         embedder = openai(service)
@@ -139,6 +157,36 @@ class TestAdapted:
             await AdaptedEmbedder(words, 0.2).documents(["one"])
         words.going_on.set()
 
+    @pytest.mark.parametrize("kind", ["function", "embeddings"])
+    async def test_one_that_never_answers_leaves_the_threads_of_others_alone(self, kind: str) -> None:
+        words, shared = Words(), ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(shared)
+        words.going_on.clear()
+        embedder = AdaptedEmbedder(words if kind == "function" else Patient(words), 0.1)
+        for _ in range(3):
+            with pytest.raises(EmbeddingError, match="did not answer"):
+                await embedder.documents(["one"])
+            with pytest.raises(EmbeddingError, match="did not answer"):
+                await embedder.query("one", timeout=0.1)
+        with Deadline(1):
+            assert await asyncio.to_thread(str, 7) == "7"
+        words.going_on.set()
+        assert (await embedder.query("one", timeout=5)).size == words.dimensions
+        await embedder.close()
+
+
+class Patient(Embeddings):
+    """What LangChain calls embeddings, without a word about how to wait for them."""
+
+    def __init__(self, words: Words) -> None:
+        self._words = words
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return self._words(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._words([text])[0]
+
 
 class TestChoosing:
     def test_a_key_alone_chooses_nothing(self) -> None:
@@ -187,3 +235,27 @@ class TestChoosing:
         assert isinstance(embedder, LocalEmbedder)
         assert [one.size for one in await embedder.documents(["text"] * 70)] == [4] * 70
         assert embedder.dimensions == 4
+
+    async def test_a_model_that_takes_long_to_load_is_loaded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loaded, going_on = [], threading.Event()
+
+        class SentenceTransformer:
+            def __init__(self, name: str) -> None:
+                loaded.append(name)
+                going_on.wait(20)
+
+            def encode(self, texts: list[str], **_: object) -> list[list[float]]:
+                return [vector_of(text) for text in texts]
+
+        package = ModuleType("sentence_transformers")
+        package.__spec__ = ModuleSpec(package.__name__, None)
+        monkeypatch.setattr(package, "SentenceTransformer", SentenceTransformer, raising=False)
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+        embedder = LocalEmbedder("mini", 5)
+        for _ in range(2):
+            with pytest.raises(EmbeddingError, match="took longer"):
+                await embedder.query("hello", timeout=0.1)
+        going_on.set()
+        assert (await embedder.query("hello", timeout=5)).size == 16
+        assert loaded == ["mini"]
+        await embedder.close()

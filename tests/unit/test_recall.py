@@ -192,6 +192,13 @@ def test_a_time_in_the_question_counts(graph: UserGraph, memory: UserMemory, clo
     assert why(memory, "dentist in August", 9, limit=12).window is None
 
 
+def test_what_happens_at_the_end_of_all_time_is_no_obstacle(graph: UserGraph, memory: UserMemory) -> None:
+    never = datetime(9999, 12, 31, tzinfo=UTC)
+    graph.apply(everything([turn(1, "the lease ends", at=never), fact(2, "the lease is dear")]))
+    assert set(found(memory, "the lease in December")) == {1, 2}
+    assert set(found(memory, "does the lease end 9999-12-31?")) == {1, 2}
+
+
 def test_a_time_alone_finds_what_happened_then(graph: UserGraph, memory: UserMemory, clock: Clock) -> None:
     clock.pass_hours(36)
     told = [

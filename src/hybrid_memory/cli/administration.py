@@ -47,10 +47,11 @@ def schema() -> None:
 
 def psql(
     context: typer.Context,
-    command: Annotated[str | None, typer.Option("-c", help="Run this SQL and exit.")] = None,
+    commands: Annotated[list[str] | None, typer.Option("-c", help="Run this SQL and exit; may be repeated.")] = None,
 ) -> None:
     """Open psql on the configured server, or on the embedded one as its superuser. Further options go to psql."""
-    raise typer.Exit(asyncio.run(_psql(Settings(), [*(["-c", command] if command else []), *context.args])))
+    given = [argument for command in commands or () for argument in ("-c", command)]
+    raise typer.Exit(asyncio.run(_psql(Settings(), [*given, *context.args])))
 
 
 def stop() -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,19 +115,29 @@ def _described(state: ServerState) -> Report:
 
 def _local(settings: Settings) -> Report:
     directory = settings.data_dir.expanduser().absolute()
-    files = sorted(path for path in directory.glob("*.db*") if path.is_file()) if directory.exists() else []
+    files = {path.name: _size_of(path) for path in sorted(directory.glob("*.db*"))} if directory.exists() else {}
     return {
         "data_dir": str(directory),
         "exists": directory.exists(),
         "sqlite_version": sqlite_version(),
         "sqlite_safe": not is_vulnerable(sqlite_version()),
-        "files": {path.name: path.stat().st_size for path in files},
+        "files": {name: size for name, size in files.items() if size is not None},
         "postgres_bytes": _tree_size(directory / "postgres"),
     }
 
 
 def _tree_size(directory: Path) -> int:
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) if directory.exists() else 0
+    files = (Path(folder, name) for folder, _, names in os.walk(directory) for name in names)
+    return sum(_size_of(path) or 0 for path in files)
+
+
+def _size_of(path: Path) -> int | None:
+    """Of a file; None when it is none, or has gone meanwhile: whoever works there removes some all the time."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _age(moment: datetime | None) -> float | None:

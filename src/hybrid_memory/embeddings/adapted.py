@@ -8,11 +8,13 @@ from typing import Any, TypeAlias
 from langchain_core.embeddings import Embeddings
 
 from hybrid_memory.embeddings.embedder import Vector, checked
+from hybrid_memory.embeddings.threads import OwnThreads
 from hybrid_memory.errors import EmbeddingError
 
 Vectors: TypeAlias = Sequence[Sequence[float]]
 EmbeddingFunction: TypeAlias = Callable[[Sequence[str]], Vectors] | Callable[[Sequence[str]], Awaitable[Vectors]]
 _BATCH = 128
+_MOST_THREADS = 32
 
 
 class AdaptedEmbedder:
@@ -38,9 +40,8 @@ class AdaptedEmbedder:
         self.model = model or _name_of(source)
         self.dimensions = dimensions
         # What LangChain makes of a class without a method of its own is a thread, and so is any function's way.
-        self.may_answer_at_once = (
-            isinstance(source, Embeddings) and type(source).aembed_documents is not Embeddings.aembed_documents
-        )
+        self.may_answer_at_once = _overrides(source, "aembed_documents")
+        self._threads = OwnThreads(_MOST_THREADS)
 
     async def documents(self, texts: Sequence[str]) -> list[Vector]:
         """A vector for each text, in their order."""
@@ -55,17 +56,22 @@ class AdaptedEmbedder:
         return self._checked([await self._answered(self._query(text), timeout)], 1)[0]
 
     async def close(self) -> None:
-        """The source belongs to the caller."""
+        """Let the threads go; the source belongs to the caller."""
+        self._threads.close()
 
     async def _documents(self, texts: list[str]) -> Any:
         if isinstance(self._source, Embeddings):
-            return await self._source.aembed_documents(texts)
-        answer = await asyncio.to_thread(self._source, texts)
+            if _overrides(self._source, "aembed_documents"):
+                return await self._source.aembed_documents(texts)
+            return await self._threads.run(self._source.embed_documents, texts)
+        answer = await self._threads.run(self._source, texts)
         return await answer if inspect.isawaitable(answer) else answer
 
     async def _query(self, text: str) -> Any:
         if isinstance(self._source, Embeddings):
-            return await self._source.aembed_query(text)
+            if _overrides(self._source, "aembed_query"):
+                return await self._source.aembed_query(text)
+            return await self._threads.run(self._source.embed_query, text)
         (vector,) = await self._documents([text])
         return vector
 
@@ -82,6 +88,11 @@ class AdaptedEmbedder:
         vectors = checked(answer, expected, self.dimensions)
         self.dimensions = vectors[0].size
         return vectors
+
+
+def _overrides(source: object, name: str) -> bool:
+    """Whether it is a LangChain `Embeddings` with a method of its own; LangChain's asks a thread that all share."""
+    return isinstance(source, Embeddings) and getattr(type(source), name) is not getattr(Embeddings, name)
 
 
 def _name_of(source: Embeddings | EmbeddingFunction) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hybrid_memory.embeddings.embedder import Vector, checked
+from hybrid_memory.embeddings.threads import OwnThreads
 from hybrid_memory.errors import ConfigurationError, EmbeddingError
 
 _PACKAGE = "sentence_transformers"
@@ -27,7 +28,8 @@ class LocalEmbedder:
         self._name = name
         self._timeout = timeout
         self._encoder: Any = None
-        self._turn = asyncio.Lock()
+        # One: a model answers one after the other, and is loaded once however long that takes.
+        self._thread = OwnThreads(1)
         self.model = f"local:{name}"
         self.dimensions: int | None = None
         self.may_answer_at_once = False
@@ -44,12 +46,13 @@ class LocalEmbedder:
         return (await self._embedded([text], timeout))[0]
 
     async def close(self) -> None:
-        """Nothing is held outside this process."""
+        """Let the thread go; the model stays."""
+        self._thread.close()
 
     async def _embedded(self, texts: list[str], timeout: float) -> list[Vector]:
         try:
-            async with asyncio.timeout(timeout), self._turn:
-                answer = await asyncio.to_thread(self._encode, texts)
+            async with asyncio.timeout(timeout):
+                answer = await self._thread.run(self._encode, texts)
         except TimeoutError:
             raise EmbeddingError(f"{self.model} took longer than {timeout:g} s") from None
         except Exception as error:

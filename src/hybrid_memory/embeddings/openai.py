@@ -52,9 +52,10 @@ class OpenAIEmbedder:
         return (await self._embedded([text], timeout))[0]
 
     async def close(self) -> None:
-        """Close the connections."""
-        if self._client is not None:
-            await self._client.close()
+        """Close the connections; the next call makes new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     async def _embedded(self, texts: Sequence[str], timeout: float) -> list[Vector]:
         from openai import APIStatusError, OpenAIError  # noqa: PLC0415 - half a second, which few programs need
@@ -64,6 +65,7 @@ class OpenAIEmbedder:
         try:
             async with asyncio.timeout(timeout):
                 answer = await self._client.embeddings.create(model=self._name, input=list(texts))
+            in_order = [one.embedding for one in sorted(answer.data, key=lambda one: one.index)]
         except TimeoutError:
             raise EmbeddingError(f"{self.model} did not answer within {timeout:g} s") from None
         except APIStatusError as error:
@@ -72,8 +74,10 @@ class OpenAIEmbedder:
             raise EmbeddingError(said, texts_at_fault=error.status_code in _BAD_REQUEST) from error
         except OpenAIError as error:
             raise EmbeddingError(f"{self.model} cannot be reached: {type(error).__name__}") from error
-        in_order = sorted(answer.data, key=lambda one: one.index)
-        vectors = checked([one.embedding for one in in_order], len(texts), self.dimensions)
+        except Exception as error:
+            # Whoever stands in between, such as a proxy with a page of its own, answers with 200 too.
+            raise EmbeddingError(f"{self.model} answered with something else ({type(error).__name__})") from error
+        vectors = checked(in_order, len(texts), self.dimensions)
         self.dimensions = vectors[0].size
         return vectors
 

@@ -27,10 +27,12 @@ async def reached(settings: Settings, events: Events) -> AsyncIterator[Targets]:
         return
     server = EmbeddedServer(chosen.directory, events)
     events.info("embedded_server_chosen", directory=str(chosen.directory))
-    targets = await asyncio.to_thread(server.start)
+    starting = asyncio.ensure_future(asyncio.to_thread(server.start))
     try:
-        yield targets
+        yield await asyncio.shield(starting)
     finally:
+        # A start goes on in its thread when whoever waits for it is cancelled, and would leave a server to nobody.
+        await asyncio.gather(starting, return_exceptions=True)
         await elsewhere(server.leave)
 
 

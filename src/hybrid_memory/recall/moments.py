@@ -184,12 +184,13 @@ def _since(found: list[Span], words: list[str], place: int, today: date) -> Iter
 
 
 def _calendar(year: int, month: int, day: int | None) -> Iterator[Span]:
-    """A month of a year or a day of it; nothing when there is none such."""
+    """A month of a year or a day of it; nothing when there is none such, or no day after it."""
     try:
         first = date(year, month, day or 1)
-    except ValueError:
+        found = _days_from(first, 1) if day else Span(first, (first.replace(day=1) + _DAY * 31).replace(day=1))
+    except (ValueError, OverflowError):
         return
-    yield _days_from(first, 1) if day else Span(first, (first.replace(day=1) + _DAY * 31).replace(day=1))
+    yield found
 
 
 def _days_from(first: date, count: int) -> Span:
