@@ -70,6 +70,13 @@ class TestFinding:
             assert (await texts(manager, "tea", context_types="tool_output")) == []
             await run_job(manager, LARGE_OWNERS)
 
+    async def test_tags_of_every_alphabet_are_compared_without_case(self, instance: Instance) -> None:
+        manager = instance(embedder=Words(), max_held_memories=50)
+        for tag in ("Straße", "ÄRGER", "Σίσυφος"):
+            await manager.store_persistent_memory("nick", f"tea and {tag}", tags=[tag])
+        for tag, text in (("STRASSE", "Straße"), ("straße", "Straße"), ("ärger", "ÄRGER"), ("ΣΊΣΥΦΟΣ", "Σίσυφος")):
+            assert (await texts(manager, "tea", tags=[tag])) == [f"tea and {text}"]
+
     async def test_changes_count_at_once(self, instance: Instance) -> None:
         manager = instance(max_held_memories=50)
         await run_job(manager, LARGE_OWNERS)

@@ -287,6 +287,22 @@ class TestConversations:
         assert await manager.forget("nick", "m2")
         assert len(await other.get_context("nick", "t")) == 1
 
+    async def test_a_turn_that_comes_into_another_thread_comes_last_there(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager
+    ) -> None:
+        for thread in ("t", "u"):
+            for number in range(3):
+                await manager.add_message("nick", thread, "user", f"{thread}{number}", message_id=f"{thread}{number}")
+        await manager.add_message("nick", "u", "user", "moved", message_id="t0")
+        alone = await manager.store_persistent_memory("nick", {"content": "alone"}, "conversation_message")
+        await manager.update_memory("nick", alone, thread_id="u")
+        await manager.add_message("nick", "u", "user", "after")
+        for one in (manager, other):
+            assert [turn["content"] for turn in await one.get_context("nick", "t")] == ["t1", "t2"]
+            assert [turn["content"] for turn in await one.get_context("nick", "u")] == [
+                "u0", "u1", "u2", "moved", "alone", "after",
+            ]  # fmt: skip
+
     async def test_fifty_callers_share_one_load_and_an_empty_thread_is_remembered(
         self, instance: Callable[..., HybridMemoryManager], events: Recorded
     ) -> None:

@@ -58,6 +58,13 @@ def test_a_put_keeps_what_a_put_keeps(one: Instance) -> None:
     assert (node.text, node.created_at, node.access_count, node.seq) == ("new", START, 3, 5)
 
 
+def test_a_put_into_another_thread_comes_last_there(one: Instance) -> None:
+    there = [fact(1, "old", written_at=START, thread_id="t", seq=1), fact(2, "other", thread_id="u", seq=8)]
+    result = applied(KnownGraph(view_of(there)), one.node(id_of(1), "new", at=1, thread_id="u"))
+    (node,) = result.written.nodes
+    assert (node.thread_id, node.seq) == ("u", 9)
+
+
 def test_what_was_written_later_stays(one: Instance) -> None:
     there = fact(1, "later", written_at=START + timedelta(seconds=5))
     result = applied(KnownGraph(view_of([there])), one.node(id_of(1), "earlier", at=4))
