@@ -12,6 +12,7 @@ from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
 from hybrid_memory import HybridMemoryManager, Settings
+from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.memory.large_users import LARGE_OWNERS, MOST_COMPARED
 from hybrid_memory.postgres import large_owners
 from hybrid_memory.postgres.database import Database
@@ -90,6 +91,18 @@ class TestFinding:
             await run_job(manager, LARGE_OWNERS)
         await manager.forget("nick", new)
         assert (await texts(manager, "parasol")) == []
+
+    async def test_a_question_that_takes_too_long_loads_nobody(
+        self, instance: Instance, events: Recorded, targets: Targets
+    ) -> None:
+        manager = instance(max_held_memories=50, events=events, command_timeout_seconds=0.3)
+        assert (await texts(manager, "dog")) == ["Rex is a dog"]
+        async with administration(targets) as connection, connection.transaction():
+            await connection.execute("lock table memory.postings in access exclusive mode")
+            with pytest.raises(StorageUnavailable):
+                await manager.recall("nick", "dog")
+        assert (await texts(manager, "dog")) == ["Rex is a dog"]
+        assert events.named("loading_user_memories_from_postgres") == []
 
     async def test_words_are_those_of_the_language_of_the_settings(self, instance: Instance) -> None:
         manager = instance(max_held_memories=50, language="portuguese")
