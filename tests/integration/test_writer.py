@@ -16,7 +16,7 @@ from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.batching import Write
 from hybrid_memory.replication.clock import HybridClock
-from hybrid_memory.replication.writer import Writer
+from hybrid_memory.replication.writer import Answer, Writer
 from tests.support.recording import Recorded
 from tests.support.rows import fact_row
 from tests.support.servers import administration
@@ -171,6 +171,24 @@ async def test_a_caller_that_gives_up_does_not_take_its_neighbours_along(writer:
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [place for place, answer in enumerate(answers) if isinstance(answer, asyncio.CancelledError)] == [7]
     assert {"6", "8"} <= set((await stored(targets)).values())
+
+
+@pytest.mark.parametrize("before", ["the answer", "hearing it"])
+async def test_what_becomes_of_a_write_is_told_when_its_caller_has_given_up(database: Database, before: str) -> None:
+    def give_up(*_: object) -> None:
+        if before == "the answer":
+            task.cancel()
+        else:
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+    instance, unheard = str(uuid4()), list[Answer]()
+    writer = Writer(Batches(database, instance, changed=give_up), instance, HybridClock())
+    writer.on_unheard = unheard.append
+    task = asyncio.create_task(writer.write("nick", [node()]))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await writer.close()
+    assert [(one.user_id, isinstance(one, Applied)) for one in unheard] == [("nick", True)]
 
 
 async def test_without_an_answer_nothing_is_acknowledged(

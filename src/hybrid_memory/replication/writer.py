@@ -78,6 +78,8 @@ class Writer:
         self._calls: set[asyncio.Task[None]] = set()
         self._waking = False
         self._closed = False
+        self.on_unheard: Callable[[Answer], None] = lambda _: None
+        """Called with what became of a write whose caller has given up meanwhile."""
 
     async def write(self, user_id: str, writes: Sequence[Write]) -> Answer:
         """Write all of `writes` or none; returns when Postgres or the outbox has committed them.
@@ -95,8 +97,13 @@ class Writer:
         if user.may_be_sent:
             self._ready[user_id] = user
         self._wake()
-        # A caller that gives up ends its own future only; its writes are on their way with its neighbours'.
-        return await request.answer
+        try:
+            # A caller that gives up ends its own future only; its writes are on their way with its neighbours'.
+            return await request.answer
+        except asyncio.CancelledError:
+            if not request.answer.cancelled() and request.answer.exception() is None:
+                self.on_unheard(request.answer.result())
+            raise
 
     async def drained(self) -> None:
         """Wait until nothing is waiting or under way."""
@@ -251,7 +258,7 @@ class Writer:
         else:
             for user, requests in chosen.items():
                 for request in requests:
-                    _answer(request, applied[user])
+                    self._answer(request, applied[user])
 
     async def _keep(self, chosen: Mapping[str, list[_Request]], *, unknown: bool) -> None:
         """Put requests into the outbox, but not those that depend on what is there now."""
@@ -273,7 +280,13 @@ class Writer:
             return
         for user, requests in chosen.items():
             for request in requests:
-                _answer(request, Queued(user, self._instance_id, tuple(map(stored_for_sure, request.operations))))
+                self._answer(request, Queued(user, self._instance_id, tuple(map(stored_for_sure, request.operations))))
+
+    def _answer(self, request: _Request, answer: Answer) -> None:
+        if request.answer.cancelled():
+            self.on_unheard(answer)
+        elif not request.answer.done():
+            request.answer.set_result(answer)
 
     def _once_more(self, user_id: str, operations: Sequence[Operation]) -> list[Operation]:
         """What follows operations whose outcome is unknown, so that an acknowledged id exists in any case.
@@ -332,8 +345,3 @@ def _fail(chosen: Mapping[str, list[_Request]], error: HybridMemoryError) -> Non
         for request in requests:
             if not request.answer.done():
                 request.answer.set_exception(error)
-
-
-def _answer(request: _Request, answer: Answer) -> None:
-    if not request.answer.done():
-        request.answer.set_result(answer)
