@@ -109,6 +109,23 @@ class TestWritingAndFinding:
         assert updated.expires_at is not None
         assert (await manager.update_memory("nick", node_id, content="y")).summary == "y"
 
+    async def test_fields_that_others_change_meanwhile_stay_as_they_are(
+        self, manager: HybridMemoryManager, instance: Callable[..., HybridMemoryManager]
+    ) -> None:
+        behind = instance(max_staleness_seconds=3600, poll_interval_seconds=3600, listen=False)
+        node_id = await manager.store_persistent_memory("nick", "x", summary="old")
+        await behind.ensure_user_memories("nick")
+        await manager.update_memory("nick", node_id, content="y")
+        await asyncio.gather(
+            behind.update_memory("nick", node_id, importance=0.1),
+            behind.update_memory("nick", node_id, tags=(tag for tag in "ab")),
+            behind.update_memory("nick", node_id, metadata={"k": 1}),
+        )
+        for one in (manager, behind):
+            node = await one.get_node("nick", node_id)
+            assert node is not None
+            assert (node.text, node.importance, node.tags, node.metadata) == ("y", 0.1, ("a", "b"), {"k": 1})
+
     async def test_what_has_expired_is_hidden(self, manager: HybridMemoryManager, other: HybridMemoryManager) -> None:
         node_id = await manager.store_persistent_memory("nick", "soon gone", expires_in=0.2)
         memory = await manager.ensure_user_memories("nick")
