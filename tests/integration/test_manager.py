@@ -489,9 +489,10 @@ class TestPages:
         async def texts(**wanted: Any) -> set[str | None]:
             return {node.text for node in await manager.list_memories("nick", **wanted)}
 
-        assert await texts(tags=["x"]) == {"a", "b"}
+        assert await texts(tags=["x"]) == await texts(tags="x") == {"a", "b"}
         assert await texts(tags=["x", "y"]) == {"a"}
-        assert await texts(context_types=["tool_output"]) == {"b"}
+        assert await texts(context_types=["tool_output"]) == await texts(context_types="tool_output") == {"b"}
+        assert await texts(tags="xy") == set(), "one tag, not its letters"
         assert await texts(thread_id="t") == {"a"}
         assert await texts(metadata={"k": None}) == {"c"}, "null is a value, not the absence of one"
         with pytest.raises(UnknownMemory):

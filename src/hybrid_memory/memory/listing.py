@@ -5,6 +5,7 @@ from typing import Any
 
 from hybrid_memory.errors import UnknownMemory
 from hybrid_memory.models import MemoryNode
+from hybrid_memory.recall.question import types_of
 
 
 def page(
@@ -22,8 +23,8 @@ def page(
     Raises:
         UnknownMemory: the memory that `after` names is not there any more.
     """
-    kinds = None if context_types is None else set(context_types)
-    wanted_tags = set(tags or ())
+    kinds = types_of(context_types)
+    wanted_tags = {tags} if isinstance(tags, str) else set(tags or ())
     wanted = dict(metadata or {})
     newest_first = list(reversed(memories))
     if after is not None:
