@@ -81,6 +81,20 @@ async def test_who_writes_on_at_once_is_heard_by_the_same_sender(writer: Writer,
     assert len(await stored(targets)) == 6
 
 
+async def test_of_who_waits_for_nothing_only_his_numbers_are_kept(writer: Writer) -> None:
+    users = [f"user{number}" for number in range(20)]
+    for _ in range(2):
+        await asyncio.gather(*(writer.write(user, [node()]) for user in users))
+    async with writer.standing_still("nobody"), writer.standing_still(users[0]):
+        waits = asyncio.create_task(writer.write(users[0], [node()]))
+        await asyncio.sleep(0)
+    await waits
+    await writer.drained()
+    assert writer._users == {}
+    assert writer.users == users
+    assert [writer.number(user) for user in users] == [4, *[3] * 19]
+
+
 async def test_who_is_to_stand_still_does_not_wait_for_others_who_write_on(writer: Writer) -> None:
     async def write_on() -> None:
         while not stood_still.is_set():
