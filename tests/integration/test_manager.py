@@ -304,6 +304,17 @@ class TestConversations:
         assert await manager.forget("nick", "m2")
         assert len(await other.get_context("nick", "t")) == 1
 
+    async def test_a_turn_that_was_stored_like_any_other_memory_is_read_all_the_same(
+        self, manager: HybridMemoryManager
+    ) -> None:
+        for content in ("tea", ["tea", "milk"], 5):
+            await manager.store_persistent_memory("nick", content, "conversation_message", thread_id="t")
+        await manager.add_message("nick", "t", "user", "more tea")
+        turns = await manager.get_context("nick", "t")
+        assert [turn["content"] for turn in turns] == ["tea", ["tea", "milk"], 5, "more tea"]
+        for query in ("tea", ""):
+            assert "user: more tea" in await manager.context_for("nick", query, max_tokens=500)
+
     async def test_a_turn_that_comes_into_another_thread_comes_last_there(
         self, manager: HybridMemoryManager, other: HybridMemoryManager
     ) -> None:
