@@ -118,6 +118,27 @@ class TestAcknowledging:
             assert not (await second.ensure_user_memories("new")).stale
         assert await stored(targets) == {"kept": 1, "waiting": 1, "later": 1}
 
+    async def test_who_was_met_while_postgres_was_away_is_at_home_where_his_memory_is(
+        self, through: Settings, proxy: FaultProxy, targets: Targets, tmp_path: Path
+    ) -> None:
+        async with HybridMemoryManager(through) as first:
+            for user in ("nick", "ann"):
+                await first.store_persistent_memory(user, "known")
+        nobody = through.model_copy(update={"data_dir": tmp_path / "another", "rollout_percent": 0.0})
+        async with HybridMemoryManager(nobody) as second:
+            proxy.reset()
+            for user in ("nick", "eve"):
+                assert (await second.ensure_user_memories(user)).get_all_nodes() == []
+            await second.store_persistent_memory("ann", "kept here")
+            proxy.heal()
+            await until(lambda: second.health().breaker == "closed", "the breaker closes")
+            for user in ("nick", "eve"):
+                await second.store_persistent_memory(user, "new")
+            for user, there in (("nick", ["known", "new"]), ("eve", ["new"]), ("ann", ["kept here"])):
+                assert [node.text for node in (await second.ensure_user_memories(user)).get_all_nodes()] == there
+        assert await stored(targets) == {"known": 1, "new": 1}
+        assert await stored(targets, "eve") == {}
+
     async def test_what_waits_shows_though_it_could_not_be_read_the_first_time(
         self, through: Settings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
