@@ -221,15 +221,13 @@ class Memories:
         if node.version is not None and not whatever_is_there and not self._writer.would_queue(node.user_id):
             guarded = replace(first, row={**first.row, IF_VERSION: item_version(node)})
             try:
-                await self.write(node.user_id, [guarded, *others])
+                with suppress(StorageUnavailable):  # what waits for Postgres depends on no version
+                    await self.write(node.user_id, [guarded, *others])
+                    return True
             except StorageRejected as error:
                 if error.sqlstate != ANOTHER_VERSION:
                     raise
                 return False
-            except StorageUnavailable:
-                """What waits for Postgres depends on no version."""
-            else:
-                return True
         await self.write(node.user_id, [first, *others])
         return True
 
