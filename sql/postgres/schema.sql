@@ -625,7 +625,10 @@ begin
       context_type = excluded.context_type, content = excluded.content, content_kind = excluded.content_kind,
       summary = excluded.summary, tags = excluded.tags, metadata = excluded.metadata,
       importance = excluded.importance, confidence = excluded.confidence, external_id = excluded.external_id,
-      thread_id = excluded.thread_id, namespace = excluded.namespace, key = excluded.key,
+      thread_id = excluded.thread_id,
+      -- In another thread it comes last, like whatever is new there.
+      seq = case when t.thread_id is not distinct from excluded.thread_id then t.seq else excluded.seq end,
+      namespace = excluded.namespace, key = excluded.key,
       content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
       written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
     where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)
@@ -1341,7 +1344,7 @@ revoke all on function memory.apply_user_batches(
   text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', 'cbf1a0a0019807def8e9dff1d2e9462651ace86fe085770e683d95bdfaf691de');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '1ae483f7fd56a1159376389e26cbc6124b23cd2645b633d2f5514fd9e415e385');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
@@ -1842,7 +1845,9 @@ end
 $$;
 
 -- Whether a memory passes the filters of a question: `at` (what has expired by then does not), `types`, `tags` (in lower
--- case), `thread`, `metadata`, `since`, `until`, `namespace` (how that of an item begins). Without a query inside it is put into the statement that calls it.
+-- case), `thread`, `metadata`, `since`, `until`, `namespace` (how that of an item begins). Tags beyond ASCII pass whatever
+-- they say: lower case is another one here than where the process compares them. Without a query inside it is put into
+-- the statement that calls it.
 create function memory.passes(p_node memory.nodes, p_filters jsonb) returns boolean
 language sql stable parallel safe
 as $$
@@ -1850,9 +1855,8 @@ as $$
     and (not p_filters ? 'types' or p_filters -> 'types' ? p_node.context_type)
     and (not p_filters ? 'thread' or p_node.thread_id = p_filters ->> 'thread')
     and (not p_filters ? 'metadata' or p_node.metadata @> (p_filters -> 'metadata'))
-    -- The tags come without case, in which a few letters are not what lower() makes of them: those are let through.
-    and (not p_filters ? 'tags' or to_jsonb(lower(p_node.tags::text)::text[]) @> (p_filters -> 'tags')
-         or p_node.tags::text ~ '[\u00DF\u0130\u017F\u03C2\u1E9E\uFB00-\uFB06]')
+    and (not p_filters ? 'tags' or p_node.tags::text ~ '[^[:ascii:]]'
+         or to_jsonb(lower(p_node.tags::text collate "C")::text[]) @> (p_filters -> 'tags'))
     and (not p_filters ? 'since'
          or memory.happened_at(p_node.context_type, p_node.content, p_node.created_at)
             >= (p_filters ->> 'since')::timestamptz)
@@ -2180,6 +2184,6 @@ revoke all on function memory.nearest_by_index(
   text, text, integer, public.vector, public.halfvec, jsonb, integer) from public;
 revoke all on function memory.large_users(text, bigint, integer) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', 'ff8690bb079d868ffce09cbf83f225f6fb7a3277c4cb5b9cca5672e0ff4e1a8e');
+insert into memory.schema_migrations (number, name, checksum) values (11, 'large_owners', '2d76e25a9294419fa9179bf37b0ca5fd583cbeb1ad40447189931cb0a3b84f73');
 
 commit;

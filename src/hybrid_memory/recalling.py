@@ -67,7 +67,7 @@ class Recalling(Checkpointing):
 
         Raises:
             InvalidInput: there is nothing to look for, or a value that cannot be; the text names it.
-            StorageUnavailable: Postgres does not answer and nothing is known of the user here.
+            StorageUnavailable: the user is too large to be loaded, and Postgres does not find it in time.
         """
         return await self._on_home(
             lambda parts: parts.finding.recall(

@@ -220,10 +220,14 @@ async def opened(  # noqa: PLR0913, PLR0917 - what the manager was made of
         )
         rows = ItemsAtHome(homes, LocalItems(database), ItemRows(link))
         finding = Finding(border, sessions, vectors, large, accesses)
-        counting = CountingAtHome(homes, LocalCounting(database), None if link.is_absent else Statistics(link))
-        figures = Figures(counting, accesses, events)
+        figures = Figures(
+            CountingAtHome(homes, LocalCounting(database), None if link.is_absent else Statistics(link)),
+            accesses,
+            events,
+        )
         housekeeping = Housekeeping(border, upkeep, figures, sessions, accesses, settings, events)
         freshness = Freshness(sessions, invalidation, link, settings, events)
+        writer.on_unheard = freshness.unheard
         stack.push_async_callback(freshness.close)
         return Parts(
             link=link,

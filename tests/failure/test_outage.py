@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -116,6 +117,60 @@ class TestAcknowledging:
             assert shown(memory.get_all_nodes()) == [("kept", True), ("waiting", True), ("later", True)]
             assert not (await second.ensure_user_memories("new")).stale
         assert await stored(targets) == {"kept": 1, "waiting": 1, "later": 1}
+
+    async def test_who_was_met_while_postgres_was_away_is_at_home_where_his_memory_is(
+        self, through: Settings, proxy: FaultProxy, targets: Targets, tmp_path: Path
+    ) -> None:
+        async with HybridMemoryManager(through) as first:
+            for user in ("nick", "ann"):
+                await first.store_persistent_memory(user, "known")
+        nobody = through.model_copy(update={"data_dir": tmp_path / "another", "rollout_percent": 0.0})
+        async with HybridMemoryManager(nobody) as second:
+            proxy.reset()
+            for user in ("nick", "eve"):
+                assert (await second.ensure_user_memories(user)).get_all_nodes() == []
+            await second.store_persistent_memory("ann", "kept here")
+            proxy.heal()
+            await until(lambda: second.health().breaker == "closed", "the breaker closes")
+            for user in ("nick", "eve"):
+                await second.store_persistent_memory(user, "new")
+            for user, there in (("nick", ["known", "new"]), ("eve", ["new"]), ("ann", ["kept here"])):
+                assert [node.text for node in (await second.ensure_user_memories(user)).get_all_nodes()] == there
+        assert await stored(targets) == {"known": 1, "new": 1}
+        assert await stored(targets, "eve") == {}
+
+    async def test_what_waits_shows_though_it_could_not_be_read_the_first_time(
+        self, through: Settings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with HybridMemoryManager(through) as first:
+            await away(proxy, first)
+            await first.store_persistent_memory("nick", "waiting")
+
+        async def fail(*_: object) -> Any:
+            raise StorageUnavailable("state.db does not answer")
+
+        async with HybridMemoryManager(through) as second:
+            with monkeypatch.context() as patch:
+                patch.setattr(Queue, "of_user", fail)
+                assert (await second.ensure_user_memories("nick")).get_all_nodes() == []
+            memory = await second.ensure_user_memories("nick")
+            assert shown(memory.get_all_nodes()) == [("waiting", False)]
+
+    async def test_what_is_kept_for_a_caller_who_has_given_up_shows_at_once(
+        self, manager: HybridMemoryManager, proxy: FaultProxy
+    ) -> None:
+        memory = await manager.ensure_user_memories("nick")
+        await away(proxy, manager)
+        users, go_on = (await manager._ready()).writer.postgres._users, threading.Event()
+        busy = asyncio.create_task(manager._state.database().write(lambda _: go_on.wait(10)))
+        given_up = asyncio.create_task(manager.store_persistent_memory("nick", "kept", deduplicate=False))
+        await until(lambda: "nick" in users and users["nick"].under_way, "it is on its way into the outbox")
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        go_on.set()
+        await busy
+        await until(lambda: shown(memory.get_all_nodes()) == [("kept", False)], "what waits is shown")
 
     async def test_an_identical_memory_is_known_without_postgres(
         self, manager: HybridMemoryManager, proxy: FaultProxy, targets: Targets

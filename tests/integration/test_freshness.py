@@ -68,6 +68,24 @@ def reading(instance: Make, events: Recorded) -> HybridMemoryManager:
     return instance(events=events, **NEVER)
 
 
+async def test_a_write_whose_caller_has_given_up_is_shown_once_it_is_there(
+    writing: HybridMemoryManager, targets: Targets
+) -> None:
+    await writing.store_persistent_memory("nick", "before")
+    memory = await writing.ensure_user_memories("nick")
+    async with administration(targets) as connection, connection.transaction():
+        await connection.execute("select from memory.user_metadata where user_id = 'nick' for update")
+        given_up = asyncio.create_task(writing.store_persistent_memory("nick", "after all"))
+        await until(
+            lambda: connection.fetchval("select exists (select from pg_locks where not granted)"), "it waits for a lock"
+        )
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        assert texts(memory) == {"before"}
+    await until(lambda: texts(memory) == {"before", "after all"}, "what was written is shown")
+
+
 @pytest.mark.hears
 class TestHearing:
     async def test_a_memory_in_the_hands_of_an_agent_shows_what_others_write(

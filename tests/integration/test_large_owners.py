@@ -12,6 +12,7 @@ from pgvector import Vector
 from pgvector.asyncpg import register_vector
 
 from hybrid_memory import HybridMemoryManager, Settings
+from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.memory.large_users import LARGE_OWNERS, MOST_COMPARED
 from hybrid_memory.postgres import large_owners
 from hybrid_memory.postgres.database import Database
@@ -71,6 +72,13 @@ class TestFinding:
             assert (await texts(manager, "tea", context_types="tool_output")) == []
             await run_job(manager, LARGE_OWNERS)
 
+    async def test_tags_of_every_alphabet_are_compared_without_case(self, instance: Instance) -> None:
+        manager = instance(embedder=Words(), max_held_memories=50)
+        for tag in ("Straße", "ÄRGER", "Σίσυφος"):
+            await manager.store_persistent_memory("nick", f"tea and {tag}", tags=[tag])
+        for tag, text in (("STRASSE", "Straße"), ("straße", "Straße"), ("ärger", "ÄRGER"), ("ΣΊΣΥΦΟΣ", "Σίσυφος")):
+            assert (await texts(manager, "tea", tags=[tag])) == [f"tea and {text}"]
+
     async def test_changes_count_at_once(self, instance: Instance) -> None:
         manager = instance(max_held_memories=50)
         await run_job(manager, LARGE_OWNERS)
@@ -84,6 +92,18 @@ class TestFinding:
             await run_job(manager, LARGE_OWNERS)
         await manager.forget("nick", new)
         assert (await texts(manager, "parasol")) == []
+
+    async def test_a_question_that_takes_too_long_loads_nobody(
+        self, instance: Instance, events: Recorded, targets: Targets
+    ) -> None:
+        manager = instance(max_held_memories=50, events=events, command_timeout_seconds=0.3)
+        assert (await texts(manager, "dog")) == ["Rex is a dog"]
+        async with administration(targets) as connection, connection.transaction():
+            await connection.execute("lock table memory.postings in access exclusive mode")
+            with pytest.raises(StorageUnavailable):
+                await manager.recall("nick", "dog")
+        assert (await texts(manager, "dog")) == ["Rex is a dog"]
+        assert events.named("loading_user_memories_from_postgres") == []
 
     async def test_words_are_those_of_the_language_of_the_settings(self, instance: Instance) -> None:
         manager = instance(max_held_memories=50, language="portuguese")

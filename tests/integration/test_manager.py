@@ -111,6 +111,23 @@ class TestWritingAndFinding:
         assert updated.expires_at is not None
         assert (await manager.update_memory("nick", node_id, content="y")).summary == "y"
 
+    async def test_fields_that_others_change_meanwhile_stay_as_they_are(
+        self, manager: HybridMemoryManager, instance: Callable[..., HybridMemoryManager]
+    ) -> None:
+        behind = instance(max_staleness_seconds=3600, poll_interval_seconds=3600, listen=False)
+        node_id = await manager.store_persistent_memory("nick", "x", summary="old")
+        await behind.ensure_user_memories("nick")
+        await manager.update_memory("nick", node_id, content="y")
+        await asyncio.gather(
+            behind.update_memory("nick", node_id, importance=0.1),
+            behind.update_memory("nick", node_id, tags=(tag for tag in "ab")),
+            behind.update_memory("nick", node_id, metadata={"k": 1}),
+        )
+        for one in (manager, behind):
+            node = await one.get_node("nick", node_id)
+            assert node is not None
+            assert (node.text, node.importance, node.tags, node.metadata) == ("y", 0.1, ("a", "b"), {"k": 1})
+
     async def test_what_has_expired_is_hidden(self, manager: HybridMemoryManager, other: HybridMemoryManager) -> None:
         node_id = await manager.store_persistent_memory("nick", "soon gone", expires_in=0.2)
         memory = await manager.ensure_user_memories("nick")
@@ -289,6 +306,33 @@ class TestConversations:
         assert await manager.forget("nick", "m2")
         assert len(await other.get_context("nick", "t")) == 1
 
+    async def test_a_turn_that_was_stored_like_any_other_memory_is_read_all_the_same(
+        self, manager: HybridMemoryManager
+    ) -> None:
+        for content in ("tea", ["tea", "milk"], 5):
+            await manager.store_persistent_memory("nick", content, "conversation_message", thread_id="t")
+        await manager.add_message("nick", "t", "user", "more tea")
+        turns = await manager.get_context("nick", "t")
+        assert [turn["content"] for turn in turns] == ["tea", ["tea", "milk"], 5, "more tea"]
+        for query in ("tea", ""):
+            assert "user: more tea" in await manager.context_for("nick", query, max_tokens=500)
+
+    async def test_a_turn_that_comes_into_another_thread_comes_last_there(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager
+    ) -> None:
+        for thread in ("t", "u"):
+            for number in range(3):
+                await manager.add_message("nick", thread, "user", f"{thread}{number}", message_id=f"{thread}{number}")
+        await manager.add_message("nick", "u", "user", "moved", message_id="t0")
+        alone = await manager.store_persistent_memory("nick", {"content": "alone"}, "conversation_message")
+        await manager.update_memory("nick", alone, thread_id="u")
+        await manager.add_message("nick", "u", "user", "after")
+        for one in (manager, other):
+            assert [turn["content"] for turn in await one.get_context("nick", "t")] == ["t1", "t2"]
+            assert [turn["content"] for turn in await one.get_context("nick", "u")] == [
+                "u0", "u1", "u2", "moved", "alone", "after",
+            ]  # fmt: skip
+
     async def test_fifty_callers_share_one_load_and_an_empty_thread_is_remembered(
         self, instance: Callable[..., HybridMemoryManager], events: Recorded
     ) -> None:
@@ -458,10 +502,11 @@ class TestPages:
         async def texts(**wanted: Any) -> set[str | None]:
             return {node.text for node in await manager.list_memories("nick", **wanted)}
 
-        assert await texts(tags=["x"]) == {"a", "b"}
+        assert await texts(tags=["x"]) == await texts(tags="x") == {"a", "b"}
         assert await texts(tags=["x", "y"]) == {"a"}
-        assert await texts(context_types=["tool_output"]) == {"b"}
+        assert await texts(context_types=["tool_output"]) == await texts(context_types="tool_output") == {"b"}
         assert await texts(context_types="tool_output", tags="x") == {"b"}, "one name, as with recall"
+        assert await texts(tags="xy") == set(), "one tag, not its letters"
         assert await texts(thread_id="t") == {"a"}
         assert await texts(metadata={"k": None}) == {"c"}, "null is a value, not the absence of one"
         with pytest.raises(UnknownMemory):

@@ -16,7 +16,7 @@ from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.batching import Write
 from hybrid_memory.replication.clock import HybridClock
-from hybrid_memory.replication.writer import Writer
+from hybrid_memory.replication.writer import Answer, Writer
 from tests.support.recording import Recorded
 from tests.support.rows import fact_row
 from tests.support.servers import administration
@@ -79,6 +79,20 @@ async def test_who_writes_on_at_once_is_heard_by_the_same_sender(writer: Writer,
     assert len(senders) == 1
     await writer.drained()
     assert len(await stored(targets)) == 6
+
+
+async def test_of_who_waits_for_nothing_only_his_numbers_are_kept(writer: Writer) -> None:
+    users = [f"user{number}" for number in range(20)]
+    for _ in range(2):
+        await asyncio.gather(*(writer.write(user, [node()]) for user in users))
+    async with writer.standing_still("nobody"), writer.standing_still(users[0]):
+        waits = asyncio.create_task(writer.write(users[0], [node()]))
+        await asyncio.sleep(0)
+    await waits
+    await writer.drained()
+    assert writer._users == {}
+    assert writer.users == users
+    assert [writer.number(user) for user in users] == [4, *[3] * 19]
 
 
 async def test_who_is_to_stand_still_does_not_wait_for_others_who_write_on(writer: Writer) -> None:
@@ -171,6 +185,24 @@ async def test_a_caller_that_gives_up_does_not_take_its_neighbours_along(writer:
     answers = await asyncio.gather(*tasks, return_exceptions=True)
     assert [place for place, answer in enumerate(answers) if isinstance(answer, asyncio.CancelledError)] == [7]
     assert {"6", "8"} <= set((await stored(targets)).values())
+
+
+@pytest.mark.parametrize("before", ["the answer", "hearing it"])
+async def test_what_becomes_of_a_write_is_told_when_its_caller_has_given_up(database: Database, before: str) -> None:
+    def give_up(*_: object) -> None:
+        if before == "the answer":
+            task.cancel()
+        else:
+            asyncio.get_running_loop().call_soon(task.cancel)
+
+    instance, unheard = str(uuid4()), list[Answer]()
+    writer = Writer(Batches(database, instance, changed=give_up), instance, HybridClock())
+    writer.on_unheard = unheard.append
+    task = asyncio.create_task(writer.write("nick", [node()]))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await writer.close()
+    assert [(one.user_id, isinstance(one, Applied)) for one in unheard] == [("nick", True)]
 
 
 async def test_without_an_answer_nothing_is_acknowledged(

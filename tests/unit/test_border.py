@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from hybrid_memory import Settings
 from hybrid_memory.errors import InvalidInput
 from hybrid_memory.memory.border import Border
+from hybrid_memory.memory.extraction.bounded import Bounded
 from hybrid_memory.memory.identity import entity_node_id, name_identity, node_id_of, store_node_id
 from hybrid_memory.memory.namespaces import Namespaces
 from hybrid_memory.memory.summaries import LONGEST, summary_of
@@ -29,6 +30,10 @@ def border() -> Border:
 
 class Colour(enum.Enum):
     RED = "red"
+
+
+class Kind(str, enum.Enum):  # noqa: UP042 - whose text is its name, unlike that of a StrEnum
+    FACT = "conversation_fact"
 
 
 @dataclasses.dataclass
@@ -66,6 +71,16 @@ def test_what_is_data_becomes_json(border: Border) -> None:
         "set": ["a", "b"],
         "tuple": [1, None, True],
     }
+
+
+def test_of_a_member_of_an_enum_of_texts_its_text_counts(border: Border) -> None:
+    assert border.user_id(Kind.FACT) == border.name(Kind.FACT, "role") == "conversation_fact"
+    assert border.tags([Kind.FACT]) == ["conversation_fact"]
+    assert border.item({"kind": Kind.FACT, Kind.FACT: 1})[0] == {"kind": "conversation_fact", "conversation_fact": 1}
+    assert Bounded().plain({Kind.FACT: Kind.FACT}) == {"conversation_fact": "conversation_fact"}
+    first, then = (Namespaces(border).address(("memories", text), text) for text in (Kind.FACT, Kind.FACT.value))
+    assert first == then
+    assert first.owner == "conversation_fact"
 
 
 @pytest.mark.parametrize(

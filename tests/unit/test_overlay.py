@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hybrid_memory.graph.user_graph import UserGraph
 from hybrid_memory.graph.view import GraphView
 from hybrid_memory.models import MemoryNode, Relationship
 from hybrid_memory.postgres.batches import Operation
+from hybrid_memory.replication import pending
 from hybrid_memory.replication.known import KnownGraph, Overlay
 from hybrid_memory.replication.local import LocallyApplied, applied_locally
 from hybrid_memory.replication.local_batches import LocalBatches
@@ -56,6 +58,13 @@ def test_a_put_keeps_what_a_put_keeps(one: Instance) -> None:
     result = applied(KnownGraph(view_of([there])), one.node(id_of(1), "new", at=1, thread_id="t"))
     (node,) = result.written.nodes
     assert (node.text, node.created_at, node.access_count, node.seq) == ("new", START, 3, 5)
+
+
+def test_a_put_into_another_thread_comes_last_there(one: Instance) -> None:
+    there = [fact(1, "old", written_at=START, thread_id="t", seq=1), fact(2, "other", thread_id="u", seq=8)]
+    result = applied(KnownGraph(view_of(there)), one.node(id_of(1), "new", at=1, thread_id="u"))
+    (node,) = result.written.nodes
+    assert (node.thread_id, node.seq) == ("u", 9)
 
 
 def test_what_was_written_later_stays(one: Instance) -> None:
@@ -217,13 +226,32 @@ def test_what_postgres_would_refuse_is_named_and_the_rest_is_shown(one: Instance
 def test_what_was_sent_before_it_could_be_shown_waits_no_more(one: Instance) -> None:
     """Whoever put it into the outbox is told so later than the process that sends hears from Postgres."""
     first, second = one.node(id_of(1), "sent"), one.node(id_of(2), "waits")
-    pending = Pending(USER)
-    pending.remove({one.instance_id: first.n})
-    pending.add(one.instance_id, [first, second])
-    assert [node.text for node in pending.over(view_of()).nodes] == ["waits"]
-    assert pending.last_numbers() == {one.instance_id: second.n}
-    pending.remove({"another run": 99, one.instance_id: second.n})
-    assert not pending
+    queue = Pending(USER)
+    queue.remove({one.instance_id: first.n})
+    queue.add(one.instance_id, [first, second])
+    assert [node.text for node in queue.over(view_of()).nodes] == ["waits"]
+    assert queue.last_numbers() == {one.instance_id: second.n}
+    queue.remove({"another run": 99, one.instance_id: second.n})
+    assert not queue
+
+
+def test_what_comes_while_another_thread_reads_is_shown_to_the_next_reader(
+    one: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, view = Pending(USER), view_of()
+    queue.add(one.instance_id, [one.node(id_of(1), "first")])
+    adding = Thread(target=queue.add, args=(one.instance_id, [one.node(id_of(2), "second")]))
+
+    def meanwhile(*known: Any, **when: Any) -> LocallyApplied:
+        with suppress(RuntimeError):
+            adding.start()
+            adding.join(0.2)
+        return applied_locally(*known, **when)
+
+    monkeypatch.setattr(pending, "applied_locally", meanwhile)
+    assert "first" in {node.text for node in queue.over(view).nodes}
+    adding.join()
+    assert {node.text for node in queue.over(view).nodes} == {"first", "second"}
 
 
 @pytest.fixture

@@ -192,7 +192,10 @@ begin
       context_type = excluded.context_type, content = excluded.content, content_kind = excluded.content_kind,
       summary = excluded.summary, tags = excluded.tags, metadata = excluded.metadata,
       importance = excluded.importance, confidence = excluded.confidence, external_id = excluded.external_id,
-      thread_id = excluded.thread_id, namespace = excluded.namespace, key = excluded.key,
+      thread_id = excluded.thread_id,
+      -- In another thread it comes last, like whatever is new there.
+      seq = case when t.thread_id is not distinct from excluded.thread_id then t.seq else excluded.seq end,
+      namespace = excluded.namespace, key = excluded.key,
       content_hash = excluded.content_hash, version = excluded.version, written_at = excluded.written_at,
       written_by = excluded.written_by, updated_at = excluded.updated_at, expires_at = excluded.expires_at
     where (t.written_at, t.written_by) < (excluded.written_at, excluded.written_by)

@@ -35,7 +35,9 @@ end
 $$;
 
 -- Whether a memory passes the filters of a question: `at` (what has expired by then does not), `types`, `tags` (in lower
--- case), `thread`, `metadata`, `since`, `until`, `namespace` (how that of an item begins). Without a query inside it is put into the statement that calls it.
+-- case), `thread`, `metadata`, `since`, `until`, `namespace` (how that of an item begins). Tags beyond ASCII pass whatever
+-- they say: lower case is another one here than where the process compares them. Without a query inside it is put into
+-- the statement that calls it.
 create function memory.passes(p_node memory.nodes, p_filters jsonb) returns boolean
 language sql stable parallel safe
 as $$
@@ -43,9 +45,8 @@ as $$
     and (not p_filters ? 'types' or p_filters -> 'types' ? p_node.context_type)
     and (not p_filters ? 'thread' or p_node.thread_id = p_filters ->> 'thread')
     and (not p_filters ? 'metadata' or p_node.metadata @> (p_filters -> 'metadata'))
-    -- The tags come without case, in which a few letters are not what lower() makes of them: those are let through.
-    and (not p_filters ? 'tags' or to_jsonb(lower(p_node.tags::text)::text[]) @> (p_filters -> 'tags')
-         or p_node.tags::text ~ '[\u00DF\u0130\u017F\u03C2\u1E9E\uFB00-\uFB06]')
+    and (not p_filters ? 'tags' or p_node.tags::text ~ '[^[:ascii:]]'
+         or to_jsonb(lower(p_node.tags::text collate "C")::text[]) @> (p_filters -> 'tags'))
     and (not p_filters ? 'since'
          or memory.happened_at(p_node.context_type, p_node.content, p_node.created_at)
             >= (p_filters ->> 'since')::timestamptz)

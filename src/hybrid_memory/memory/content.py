@@ -62,7 +62,8 @@ def text_of(value: object, path: str, *, most_bytes: int | None = None, empty: b
         raise InvalidInput(f"{path} must not be empty")
     if most_bytes is not None and size > most_bytes:
         raise InvalidInput(f"{path} is {size} bytes long, {most_bytes} are allowed")
-    return str(value)
+    # What it holds: `str` gives the name of a member of an enum.
+    return str.__str__(value)
 
 
 def _plain(value: object, path: str, depth: int, *, unchanged: bool) -> JSON:

@@ -8,6 +8,7 @@ from hybrid_memory.errors import InvalidInput
 from hybrid_memory.memory.border import Border
 from hybrid_memory.memory.memories import Memories
 from hybrid_memory.memory.sessions import Sessions
+from hybrid_memory.models import MemoryNode
 
 MESSAGE = "conversation_message"
 
@@ -59,9 +60,16 @@ class Conversations:
         memory = await self._sessions.opened(owner)
         return [
             {
-                **turn.content,
+                **_said(turn),
                 "node_id": turn.node_id,
                 "metadata": dict(turn.metadata),
             }
             for turn in memory.newest_turns(thread, limit)
         ]
+
+
+def _said(turn: MemoryNode) -> Mapping[str, Any]:
+    """What a turn says. One that was stored like any other memory may have no role."""
+    if turn.text is None and isinstance(turn.content, Mapping):
+        return turn.content
+    return {"content": turn.content if turn.text is None else turn.text}

@@ -105,11 +105,25 @@ class Finding:
     async def _found_in_postgres(
         self, owner: str, asked: Callable[[], Question], vector: Sequence[float] | None
     ) -> list[RecallHit] | None:
-        """What is found for a user who is too large to be held; None for everybody else, and without Postgres."""
-        with suppress(StorageUnavailable):
-            if self._large is not None and await self._large.includes(owner):
-                return await self._large.hits(owner, asked(), vector)
+        """What is found for a user who is too large to be held; None for everybody else, and without Postgres.
+
+        Raises:
+            StorageUnavailable: Postgres answers, but not this question in time.
+        """
+        if self._large is None or not await self._is_large(self._large, owner):
+            return None
+        try:
+            return await self._large.hits(owner, asked(), vector)
+        except StorageUnavailable:
+            # What took too long must not end in loading all of him; what is away is answered from what is here.
+            if await self._is_large(self._large, owner):
+                raise
         return None
+
+    async def _is_large(self, large: LargeUsers, owner: str) -> bool:
+        with suppress(StorageUnavailable):
+            return await large.includes(owner)
+        return False
 
     async def _compared(
         self, memory: UserMemory, text: str, vector: Sequence[float] | None, *, limit: int, filters: Filters

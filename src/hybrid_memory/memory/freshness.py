@@ -16,6 +16,8 @@ from hybrid_memory.postgres.link import Link
 from hybrid_memory.postgres.listener import Hearing, Listener
 from hybrid_memory.postgres.users import versions_of
 from hybrid_memory.replication.invalidation import Invalidation
+from hybrid_memory.replication.queue import Queued
+from hybrid_memory.replication.writer import Answer
 from hybrid_memory.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,6 +86,13 @@ class Freshness:
         for task in self._looking:
             task.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
+
+    def unheard(self, answer: Answer) -> None:
+        """This process has written something whose caller has given up, so nobody else shows it."""
+        if isinstance(answer, Queued):
+            self._sessions.show_queued(answer)
+        else:
+            self._look_at(answer.user_id, answer.version)
 
     async def compare(self) -> None:
         """Compare every user whose memory is here with Postgres, and have those looked at who have changed.

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.settings import Settings
+from hybrid_memory.sqlite.connection import Statements
 from hybrid_memory.sqlite.database import Database
+from hybrid_memory.sqlite.local_rows import LocalRows
 from hybrid_memory.sqlite.local_users import everybody
 
 Persists = Callable[[str], bool]
@@ -42,6 +44,7 @@ class Homes:
         self.everybody_is_local = everybody_is_local
         self._local: set[str] = set()
         self._settled: set[str] = set()
+        self._supposed: set[str] = set()
 
     async def open(self) -> None:
         """See who has a memory here."""
@@ -52,10 +55,16 @@ class Homes:
         return self.everybody_is_local or user_id in self._local
 
     async def settle(self, user_id: str) -> bool:
-        """Decide on a user who is new here; whether he is local."""
-        if user_id not in self._settled:
-            if not self.is_local(user_id) and not self._persists(user_id) and not await self._is_in_postgres(user_id):
-                self._local.add(user_id)
+        """Decide on a user who is new here; whether he is local. Where Postgres does not say, it is asked again."""
+        if user_id in self._supposed:
+            await self._look_again(user_id)
+        elif user_id not in self._settled:
+            if not self.is_local(user_id) and not self._persists(user_id):
+                knows = await self._is_in_postgres(user_id)
+                if knows is None:
+                    self._supposed.add(user_id)
+                if not knows:
+                    self._local.add(user_id)
             if self.is_local(user_id):
                 await self._settling(user_id)
             self._settled.add(user_id)
@@ -63,7 +72,7 @@ class Homes:
 
     def may_begin(self, user_id: str) -> bool:
         """Whether a memory of his may begin in `state.db` when there is none."""
-        return self.everybody_is_local or not self._persists(user_id)
+        return self.everybody_is_local or (user_id in self._local and not self._persists(user_id))
 
     def has_left(self, user_id: str) -> bool:
         """Whether a local user of whom nothing is here any more was moved to Postgres, by whatever process."""
@@ -74,6 +83,7 @@ class Homes:
     def left(self, user_id: str) -> None:
         """All of a user's memory is in Postgres from now on."""
         self._local.discard(user_id)
+        self._supposed.discard(user_id)
         self._settled.add(user_id)
 
     async def to_be_moved(self) -> list[str]:
@@ -83,12 +93,32 @@ class Homes:
         there = await everybody(self._state)
         return [user_id for user_id, is_copy in there.items() if not is_copy and self._persists(user_id)]
 
-    async def _is_in_postgres(self, user_id: str) -> bool:
+    async def _is_in_postgres(self, user_id: str) -> bool | None:
+        """Whether Postgres knows a user; None when it does not say."""
         try:
             return await self._in_postgres(user_id)
         except StorageUnavailable:
-            # What is stored here meanwhile is merged with what Postgres has when the user is moved there.
-            return False
+            return None
+
+    async def _look_again(self, user_id: str) -> None:
+        """Where somebody is at home who was supposed to be local, unless Postgres still does not say.
+
+        What was stored here meanwhile makes him local: it is merged with what Postgres has when he is moved there.
+        """
+        knows = await self._is_in_postgres(user_id)
+        if knows is None or user_id not in self._supposed:
+            return
+        self._supposed.discard(user_id)
+        if knows:
+            # From now on nothing begins here, and what had begun before is looked for behind it.
+            self._local.discard(user_id)
+            if await self._state.write(lambda sql: _has_memory(sql, user_id)):
+                self._local.add(user_id)
+
+
+def _has_memory(sql: Statements, user_id: str) -> bool:
+    state = LocalRows(sql, user_id).state()
+    return state is not None and not state.is_copy
 
 
 def within(percent: float) -> Persists:

@@ -1,6 +1,7 @@
 """Writing and reading single memories: checked at the border, written through, visible at once."""
 
-from collections.abc import Callable, Mapping, Sequence, Set as AbstractSet
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set as AbstractSet
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ from uuid import UUID
 from hybrid_memory.errors import InvalidInput, StorageRejected, StorageUnavailable, UnknownMemory
 from hybrid_memory.graph.user_graph import utc_now
 from hybrid_memory.graph.view import is_stub
-from hybrid_memory.items import is_item, is_searched_whole, with_metadata
+from hybrid_memory.items import is_item, is_searched_whole, item_version, with_metadata
 from hybrid_memory.memory.accesses import Accesses
 from hybrid_memory.memory.border import Border, Draft
 from hybrid_memory.memory.places import Source, Writing
@@ -17,13 +18,16 @@ from hybrid_memory.memory.twins import twins
 from hybrid_memory.memory.vectors import Vectors
 from hybrid_memory.models import MemoryNode
 from hybrid_memory.observability import Events
-from hybrid_memory.postgres.batches import Applied, Embedding
+from hybrid_memory.postgres.batches import ANOTHER_VERSION, IF_VERSION, Applied, Embedding
 from hybrid_memory.replication.batching import Write, key_of
 from hybrid_memory.replication.queue import Queued
 from hybrid_memory.replication.writer import Answer
 
 _MISSING_END = "23503"
 _CHUNK = 100
+# A memory that others change all the time is replaced at last, as it is known here.
+_MOST_ATTEMPTS = 6
+_LISTS = ("tags", "relates_to", "depends_on", "embedding")
 
 Progress = Callable[[int, int], None]
 
@@ -132,43 +136,23 @@ class Memories:
             node = await self._source.node(owner, wanted)
         except StorageUnavailable:
             return (await self._sessions.opened(owner)).peek(wanted)
-        if node is None or is_stub(node) or (node.expires_at is not None and node.expires_at <= utc_now()):
-            return None
-        return node
+        return _unless_gone(node)
 
     async def update(self, user_id: str, node_id: str | UUID, **fields: Any) -> MemoryNode:
-        """Replace some fields of a memory; the memory as it is then."""
+        """Replace some fields of a memory, and none that somebody else changes meanwhile; the memory as it is then."""
         node = await self.found(user_id, node_id)
-        if node is None:
-            raise UnknownMemory(f"user {user_id!r} has no memory {str(node_id)!r}")
-        if node.context_type == "domain_entity":
-            raise InvalidInput("an entity is changed with store_entity, which merges what is new")
-        new_content = "content" in fields
-        content = fields.pop("content", node.text if node.content_kind == "text" else node.content)
-        context_type = fields.pop("context_type", node.context_type)
-        kept: dict[str, Any] = {
-            "tags": node.tags,
-            "metadata": node.metadata,
-            "importance": node.importance,
-            "confidence": node.confidence,
-            "thread_id": node.thread_id,
-        }
-        if not new_content:
-            kept["summary"] = node.summary
-        draft = await self._of_model(
-            self._border.draft(
-                node.user_id, content, context_type, now=utc_now(), node_id=node.node_id, **(kept | fields)
-            )
-        )
-        row = dict(draft.row) | {"external_id": node.external_id}
-        if is_item(node):
-            row |= _address_kept(node, row)
-        if node.expires_at is not None and "expires_in" not in fields:
-            row["expires_at"] = node.expires_at.isoformat()
-        await self.write(draft.user_id, writes_of(replace(draft, row=row)))
-        updated = await self.found(draft.user_id, draft.node_id)
+        fields |= {name: list(fields[name]) for name in _LISTS if isinstance(fields.get(name), Iterator)}
+        for attempt in range(_MOST_ATTEMPTS):
+            if node is None:
+                raise UnknownMemory(f"user {user_id!r} has no memory {str(node_id)!r}")
+            last = attempt == _MOST_ATTEMPTS - 1
+            if await self._replaced(node, await self._changed(node, fields), whatever_is_there=last):
+                break
+            with suppress(StorageUnavailable):
+                node = _unless_gone(await self._source.node(node.user_id, node.node_id))
+        updated = await self.found(user_id, node_id)
         if updated is None:
-            raise UnknownMemory(f"memory {draft.node_id!r} was deleted while it was changed")
+            raise UnknownMemory(f"memory {str(node_id)!r} was deleted while it was changed")
         return updated
 
     async def forget(self, user_id: str, node_id: str | UUID) -> bool:
@@ -187,7 +171,8 @@ class Memories:
         except StorageRejected as error:
             if error.sqlstate == _MISSING_END:
                 raise self._nothing_to_relate_to(user_id, _ends(writes)) from error
-            self._events.error("failed_to_persist_to_postgres", user_id=user_id, error=str(error))
+            if error.sqlstate != ANOTHER_VERSION:
+                self._events.error("failed_to_persist_to_postgres", user_id=user_id, error=str(error))
             raise
         if isinstance(answer, Queued):
             self._sessions.show_queued(answer)
@@ -203,6 +188,48 @@ class Memories:
         if _is_in_postgres(answer):
             self._events.info("node_persisted_to_postgres", user_id=answer.user_id, node_id=node_id)
         return node_id
+
+    async def _changed(self, node: MemoryNode, fields: Mapping[str, Any]) -> Draft:
+        """A memory with other values in some fields."""
+        if node.context_type == "domain_entity":
+            raise InvalidInput("an entity is changed with store_entity, which merges what is new")
+        content = node.text if node.content_kind == "text" else node.content
+        kept: dict[str, Any] = {
+            "content": content,
+            "context_type": node.context_type,
+            "tags": node.tags,
+            "metadata": node.metadata,
+            "importance": node.importance,
+            "confidence": node.confidence,
+            "thread_id": node.thread_id,
+        }
+        if "content" not in fields:
+            kept["summary"] = node.summary
+        draft = await self._of_model(
+            self._border.draft(node.user_id, now=utc_now(), node_id=node.node_id, **(kept | dict(fields)))
+        )
+        row = dict(draft.row) | {"external_id": node.external_id}
+        if is_item(node):
+            row |= _address_kept(node, row)
+        if node.expires_at is not None and "expires_in" not in fields:
+            row["expires_at"] = node.expires_at.isoformat()
+        return replace(draft, row=row)
+
+    async def _replaced(self, node: MemoryNode, draft: Draft, *, whatever_is_there: bool) -> bool:
+        """Store a memory in place of the one it was made of; False when that has changed in the meantime."""
+        first, *others = writes_of(draft)
+        if node.version is not None and not whatever_is_there and not self._writer.would_queue(node.user_id):
+            guarded = replace(first, row={**first.row, IF_VERSION: item_version(node)})
+            try:
+                with suppress(StorageUnavailable):  # what waits for Postgres depends on no version
+                    await self.write(node.user_id, [guarded, *others])
+                    return True
+            except StorageRejected as error:
+                if error.sqlstate != ANOTHER_VERSION:
+                    raise
+                return False
+        await self.write(node.user_id, [first, *others])
+        return True
 
     async def _of_model(self, draft: Draft) -> Draft:
         """The same, its vector being of the model that is in use."""
@@ -247,6 +274,13 @@ def writes_of(draft: Draft) -> list[Write]:
     writes += [edge_write(draft.node_id, target, "relates_to") for target in dict.fromkeys(draft.relates_to)]
     writes += [edge_write(draft.node_id, target, "depends_on") for target in dict.fromkeys(draft.depends_on)]
     return writes
+
+
+def _unless_gone(node: MemoryNode | None) -> MemoryNode | None:
+    """A row, if it is a memory that has not expired."""
+    if node is None or is_stub(node) or (node.expires_at is not None and node.expires_at <= utc_now()):
+        return None
+    return node
 
 
 def _ends(writes: Sequence[Write]) -> set[str]:

@@ -1,7 +1,7 @@
 """Memories as text for a prompt: the most relevant ones that fit, a line each, with their ids."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from hybrid_memory.models import MemoryNode
 
@@ -35,7 +35,7 @@ def _said(node: MemoryNode) -> str:
     content = node.content
     if node.text is not None:
         said = node.text
-    elif node.context_type == "conversation_message":
+    elif node.context_type == "conversation_message" and isinstance(content, Mapping):
         said = f"{content.get('name') or content.get('role')}: {content.get('content')}"
     elif node.summary:
         said = node.summary

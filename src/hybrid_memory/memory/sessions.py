@@ -243,8 +243,7 @@ class Sessions:
     def confirm(self, users: Iterable[str]) -> None:
         """Postgres was asked, and these memories were what it held."""
         for user_id in users:
-            graph = self._graph(user_id)
-            if graph is not None and graph.loaded:
+            if (graph := self._graph(user_id)) is not None and graph.loaded:
                 graph.confirm()
 
     def mark_stale(self) -> None:
@@ -284,9 +283,7 @@ class Sessions:
     def loaded(self, user_id: str) -> UserMemory | None:
         """The user's memory, if it is here and fresh."""
         session = self._known(user_id)
-        if session is None:
-            return None
-        return session.memory if self._is_fresh(session) else None
+        return session.memory if session is not None and self._is_fresh(session) else None
 
     async def close(self) -> None:
         """End comparisons that are under way."""
@@ -362,9 +359,12 @@ class Sessions:
         user_id = session.graph.user_id
         if self._queue is None or session.pending is not None or await self._homes.settle(user_id):
             return
-        session.pending = Pending(user_id)
-        if self._queue.may_hold(user_id):
-            session.pending.begin_with(await self._queue.of_user(user_id))
+        pending = session.pending = Pending(user_id)
+        try:
+            pending.begin_with(await self._queue.of_user(user_id) if self._queue.may_hold(user_id) else ())
+        except StorageUnavailable:
+            session.pending = None
+            raise
         session.graph.lay_over(session.pending.over if session.pending else None)
 
     async def _refresh(self, session: _Session, *, counting: bool) -> None:

@@ -228,7 +228,7 @@ class _Batch:
             old = there.node
             node = replace(
                 put.node,
-                seq=old.seq,
+                seq=old.seq if old.thread_id == put.node.thread_id else seq,
                 created_at=old.created_at,
                 last_accessed_at=old.last_accessed_at,
                 access_count=old.access_count,

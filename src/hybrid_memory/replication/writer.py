@@ -39,17 +39,24 @@ class _Request:
 
 @dataclass(slots=True)
 class _Waiting:
-    """What one user waits for. Nothing is sent while somebody holds him still, who waits for `returned` first."""
+    """What one user waits for. Nothing is sent while somebody holds him still, who waits for `returned` first.
+
+    `holders` are those who hold him and those who are about to.
+    """
 
     requests: deque[_Request] = field(default_factory=deque)
-    next_number: int = 1
     under_way: bool = False
     still: asyncio.Lock = field(default_factory=asyncio.Lock)
     returned: asyncio.Event = field(default_factory=asyncio.Event)
+    holders: int = 0
 
     @property
     def may_be_sent(self) -> bool:
         return bool(self.requests) and not self.under_way and not self.still.locked()
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.requests and not self.under_way and not self.holders
 
 
 class Writer:
@@ -74,10 +81,14 @@ class Writer:
         self._instance_id = instance_id
         self._clock = clock
         self._users: dict[str, _Waiting] = {}
+        # Kept for good, of whomever this instance has written for.
+        self._next_numbers: dict[str, int] = {}
         self._ready: dict[str, _Waiting] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._waking = False
         self._closed = False
+        self.on_unheard: Callable[[Answer], None] = lambda _: None
+        """Called with what became of a write whose caller has given up meanwhile."""
 
     async def write(self, user_id: str, writes: Sequence[Write]) -> Answer:
         """Write all of `writes` or none; returns when Postgres or the outbox has committed them.
@@ -95,8 +106,13 @@ class Writer:
         if user.may_be_sent:
             self._ready[user_id] = user
         self._wake()
-        # A caller that gives up ends its own future only; its writes are on their way with its neighbours'.
-        return await request.answer
+        try:
+            # A caller that gives up ends its own future only; its writes are on their way with its neighbours'.
+            return await request.answer
+        except asyncio.CancelledError:
+            if not request.answer.cancelled() and request.answer.exception() is None:
+                self.on_unheard(request.answer.result())
+            raise
 
     async def drained(self) -> None:
         """Wait until nothing is waiting or under way."""
@@ -116,6 +132,7 @@ class Writer:
     async def standing_still(self, user_id: str) -> AsyncIterator[None]:
         """Nothing of a user is sent meanwhile, by this writer."""
         user = self._user(user_id)
+        user.holders += 1
         try:
             async with user.still:
                 self._ready.pop(user_id, None)
@@ -124,14 +141,15 @@ class Writer:
                     await user.returned.wait()
                 yield
         finally:
-            if user.may_be_sent:
-                self._ready[user_id] = user
+            user.holders -= 1
+            self._go_on(user_id, user)
+            if self._ready:
                 self._wake()
 
     @property
     def users(self) -> list[str]:
         """Whom this instance has written for."""
-        return list(self._users)
+        return list(self._next_numbers)
 
     @property
     def waiting(self) -> int:
@@ -140,9 +158,9 @@ class Writer:
 
     def number(self, user_id: str) -> int:
         """The next number of a user, for an operation that takes another way."""
-        user = self._user(user_id)
-        user.next_number += 1
-        return user.next_number - 1
+        number = self._next_numbers.get(user_id, 1)
+        self._next_numbers[user_id] = number + 1
+        return number
 
     def _user(self, user_id: str) -> _Waiting:
         user = self._users.get(user_id)
@@ -214,8 +232,14 @@ class Writer:
             user = self._users[user_id]
             user.under_way = False
             user.returned.set()
-            if user.may_be_sent:
-                self._ready[user_id] = user
+            self._go_on(user_id, user)
+
+    def _go_on(self, user_id: str, user: _Waiting) -> None:
+        """Let somebody send for a user again, or forget one for whom there is nothing to do."""
+        if user.may_be_sent:
+            self._ready[user_id] = user
+        elif user.is_idle:
+            self._users.pop(user_id, None)
 
     async def _apply(self, chosen: Mapping[str, list[_Request]]) -> None:
         """Send, or put behind what waits already."""
@@ -251,7 +275,7 @@ class Writer:
         else:
             for user, requests in chosen.items():
                 for request in requests:
-                    _answer(request, applied[user])
+                    self._answer(request, applied[user])
 
     async def _keep(self, chosen: Mapping[str, list[_Request]], *, unknown: bool) -> None:
         """Put requests into the outbox, but not those that depend on what is there now."""
@@ -273,7 +297,13 @@ class Writer:
             return
         for user, requests in chosen.items():
             for request in requests:
-                _answer(request, Queued(user, self._instance_id, tuple(map(stored_for_sure, request.operations))))
+                self._answer(request, Queued(user, self._instance_id, tuple(map(stored_for_sure, request.operations))))
+
+    def _answer(self, request: _Request, answer: Answer) -> None:
+        if request.answer.cancelled():
+            self.on_unheard(answer)
+        elif not request.answer.done():
+            request.answer.set_result(answer)
 
     def _once_more(self, user_id: str, operations: Sequence[Operation]) -> list[Operation]:
         """What follows operations whose outcome is unknown, so that an acknowledged id exists in any case.
@@ -332,8 +362,3 @@ def _fail(chosen: Mapping[str, list[_Request]], error: HybridMemoryError) -> Non
         for request in requests:
             if not request.answer.done():
                 request.answer.set_exception(error)
-
-
-def _answer(request: _Request, answer: Answer) -> None:
-    if not request.answer.done():
-        request.answer.set_result(answer)

@@ -117,4 +117,4 @@ def _number(value: float) -> JSON:
 def _text(value: object) -> str:
     text = value if isinstance(value, str) else str(value)
     text = text.replace("\x00", "") if "\x00" in text else text
-    return str(text) if text.isascii() else text.encode(errors="replace").decode()
+    return str.__str__(text) if text.isascii() else text.encode(errors="replace").decode()
