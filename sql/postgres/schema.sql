@@ -814,7 +814,9 @@ begin
       where o.n > v_mark and o.if_version is not null
         and (o.n = any (v_dead)
              or o.if_version <> coalesce((
-                  select memory.item_version(t.metadata, t.version) from memory.nodes t
+                  -- What a memory that is no item says of a store is its own.
+                  select case when t.key is null then t.version else memory.item_version(t.metadata, t.version) end
+                  from memory.nodes t
                   where t.user_id = p_user and t.node_id = o.node_id
                     and (t.expires_at is null or t.expires_at > v_now)), 0)
              or exists (select from memory.nodes t
@@ -1344,7 +1346,7 @@ revoke all on function memory.apply_user_batches(
   text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '1ae483f7fd56a1159376389e26cbc6124b23cd2645b633d2f5514fd9e415e385');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '080d774dc84ef8b358ab39016d5d6eee9edfb55cc3949573806e295f0b89f67f');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to

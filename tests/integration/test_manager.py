@@ -128,6 +128,19 @@ class TestWritingAndFinding:
             assert node is not None
             assert (node.text, node.importance, node.tags, node.metadata) == ("y", 0.1, ("a", "b"), {"k": 1})
 
+    @pytest.mark.parametrize("version", [7, "7.1"])
+    async def test_metadata_that_looks_like_that_of_an_item_is_like_any_other(
+        self, manager: HybridMemoryManager, other: HybridMemoryManager, version: object
+    ) -> None:
+        kept = {"store": {"version": version}}
+        node_id = await manager.store_persistent_memory("nick", "x", metadata=kept)
+        await other.ensure_user_memories("nick")
+        await asyncio.gather(
+            manager.update_memory("nick", node_id, importance=0.1), other.update_memory("nick", node_id, tags=["a"])
+        )
+        updated = await manager.update_memory("nick", node_id, confidence=0.2)
+        assert (updated.importance, updated.tags, updated.confidence, updated.metadata) == (0.1, ("a",), 0.2, kept)
+
     async def test_what_has_expired_is_hidden(self, manager: HybridMemoryManager, other: HybridMemoryManager) -> None:
         node_id = await manager.store_persistent_memory("nick", "soon gone", expires_in=0.2)
         memory = await manager.ensure_user_memories("nick")

@@ -381,7 +381,9 @@ begin
       where o.n > v_mark and o.if_version is not null
         and (o.n = any (v_dead)
              or o.if_version <> coalesce((
-                  select memory.item_version(t.metadata, t.version) from memory.nodes t
+                  -- What a memory that is no item says of a store is its own.
+                  select case when t.key is null then t.version else memory.item_version(t.metadata, t.version) end
+                  from memory.nodes t
                   where t.user_id = p_user and t.node_id = o.node_id
                     and (t.expires_at is null or t.expires_at > v_now)), 0)
              or exists (select from memory.nodes t
