@@ -11,7 +11,7 @@ import pytest
 
 from hybrid_memory import Settings
 from hybrid_memory.errors import StorageRejected, StorageUnavailable
-from hybrid_memory.postgres.batches import Applied, Batches
+from hybrid_memory.postgres.batches import IF_VERSION, Applied, Batches
 from hybrid_memory.postgres.database import Database
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.batching import Write
@@ -134,6 +134,19 @@ async def test_a_bad_write_of_one_user_does_not_touch_another(writer: Writer, ta
     )
     assert [isinstance(answer, StorageRejected) for answer in answers] == [number == 3 for number in range(8)]
     assert len(await stored(targets)) == 7
+
+
+async def test_who_meets_another_version_costs_the_others_one_more_call(
+    writer: Writer, targets: Targets, events: Recorded
+) -> None:
+    writes = [node() for _ in range(16)]
+    writes[3] = Write("nodes", {**writes[3].row, IF_VERSION: 5})
+    answers = await asyncio.gather(
+        *(writer.write(f"user{number}", [one]) for number, one in enumerate(writes)), return_exceptions=True
+    )
+    assert [isinstance(answer, StorageRejected) for answer in answers] == [number == 3 for number in range(16)]
+    assert len(await stored(targets)) == 15
+    assert calls(events) <= 3
 
 
 async def test_a_missing_end_is_found_at_once_and_fails_alone(

@@ -337,7 +337,11 @@ def _without(chosen: Mapping[str, list[_Request]], error: StorageRejected) -> li
     The order matters: once a later number is applied, an earlier one counts as a repeat.
     """
     if len(chosen) > 1:
-        return [{user: requests} for user, requests in chosen.items()]
+        if error.operation is None or error.operation[0] not in chosen:
+            return [{user: requests} for user, requests in chosen.items()]
+        at_fault = error.operation[0]
+        others = {user: requests for user, requests in chosen.items() if user != at_fault}
+        return [others, {at_fault: chosen[at_fault]}]
     ((user, requests),) = chosen.items()
     if len(requests) == 1:
         return []
