@@ -21,6 +21,7 @@ from hybrid_memory.postgres.batches import QueuedBatches
 from hybrid_memory.postgres.target import Targets
 from hybrid_memory.replication.queue import Queue
 from hybrid_memory.replication.writer import Writer
+from hybrid_memory.sqlite.database import Database
 from hybrid_memory.sqlite.outbox import LEASE, Outbox
 from tests.support.managers import run_job, settings_for
 from tests.support.proxy import FaultProxy
@@ -138,6 +139,54 @@ class TestAcknowledging:
                 assert [node.text for node in (await second.ensure_user_memories(user)).get_all_nodes()] == there
         assert await stored(targets) == {"known": 1, "new": 1}
         assert await stored(targets, "eve") == {}
+
+    @pytest.mark.parametrize("state", ["is slow", "does not answer"])
+    async def test_who_has_begun_a_memory_here_meanwhile_keeps_it_whoever_asks_together(
+        self, through: Settings, proxy: FaultProxy, targets: Targets, monkeypatch: pytest.MonkeyPatch, state: str
+    ) -> None:
+        async with HybridMemoryManager(through) as first:
+            await first.store_persistent_memory("nick", "known")
+        another = {"data_dir": through.data_dir / "another", "rollout_percent": 0.0}
+
+        async def fail(*_: object) -> Any:
+            raise StorageUnavailable("state.db does not answer")
+
+        async with HybridMemoryManager(through.model_copy(update=another)) as second:
+            proxy.reset()
+            await second.store_persistent_memory("nick", "kept here")
+            proxy.heal()
+            await until(lambda: second.health().breaker == "closed", "the breaker closes")
+            if state == "is slow":
+                go_on = threading.Event()
+                asyncio.get_running_loop().call_later(0.5, go_on.set)
+                busy = asyncio.create_task(second._state.database().write(lambda _: go_on.wait(10)))
+            else:
+                with monkeypatch.context() as patch:
+                    patch.setattr(Database, "write", fail)
+                    with pytest.raises(StorageUnavailable):
+                        await second.store_persistent_memory("nick", "not kept")
+                busy = asyncio.create_task(asyncio.sleep(0, result=True))
+            await asyncio.gather(busy, *(second.store_persistent_memory("nick", f"{number}") for number in range(5)))
+            there = {node.text for node in (await second.ensure_user_memories("nick")).get_all_nodes()}
+            assert there == {"kept here", *map(str, range(5))}
+        assert await stored(targets) == {"known": 1}
+
+    async def test_what_waits_for_somebody_who_is_taken_for_local_is_taken_in_before_he_is_read(
+        self, through: Settings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with HybridMemoryManager(through) as first:
+            await away(proxy, first)
+            waiting = await first.store_persistent_memory("nick", "waiting")
+
+        async def fail(*_: object) -> Any:
+            raise StorageUnavailable("state.db does not answer")
+
+        async with HybridMemoryManager(through.model_copy(update={"rollout_percent": 0.0})) as second:
+            with monkeypatch.context() as patch:
+                patch.setattr(Queue, "of_user", fail)
+                with pytest.raises(StorageUnavailable):
+                    await second.get_node("nick", waiting)
+            assert await second.get_node("nick", waiting) is not None
 
     async def test_what_waits_shows_though_it_could_not_be_read_the_first_time(
         self, through: Settings, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 Who has a memory in `state.db` stays there until all of it is in Postgres, and who has one in Postgres stays there.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
 
@@ -44,7 +45,7 @@ class Homes:
         self.everybody_is_local = everybody_is_local
         self._local: set[str] = set()
         self._settled: set[str] = set()
-        self._supposed: set[str] = set()
+        self._supposed: dict[str, asyncio.Lock] = {}
 
     async def open(self) -> None:
         """See who has a memory here."""
@@ -56,18 +57,18 @@ class Homes:
 
     async def settle(self, user_id: str) -> bool:
         """Decide on a user who is new here; whether he is local. Where Postgres does not say, it is asked again."""
-        if user_id in self._supposed:
-            await self._look_again(user_id)
-        elif user_id not in self._settled:
+        if user_id not in self._settled:
             if not self.is_local(user_id) and not self._persists(user_id):
                 knows = await self._is_in_postgres(user_id)
                 if knows is None:
-                    self._supposed.add(user_id)
+                    self._supposed.setdefault(user_id, asyncio.Lock())
                 if not knows:
                     self._local.add(user_id)
             if self.is_local(user_id):
                 await self._settling(user_id)
             self._settled.add(user_id)
+        elif user_id in self._supposed:
+            await self._look_again(user_id, self._supposed[user_id])
         return self.is_local(user_id)
 
     def may_begin(self, user_id: str) -> bool:
@@ -83,7 +84,7 @@ class Homes:
     def left(self, user_id: str) -> None:
         """All of a user's memory is in Postgres from now on."""
         self._local.discard(user_id)
-        self._supposed.discard(user_id)
+        self._supposed.pop(user_id, None)
         self._settled.add(user_id)
 
     async def to_be_moved(self) -> list[str]:
@@ -100,19 +101,30 @@ class Homes:
         except StorageUnavailable:
             return None
 
-    async def _look_again(self, user_id: str) -> None:
+    async def _look_again(self, user_id: str, asking: asyncio.Lock) -> None:
         """Where somebody is at home who was supposed to be local, unless Postgres still does not say.
 
-        What was stored here meanwhile makes him local: it is merged with what Postgres has when he is moved there.
+        What was stored here meanwhile makes him local: it is merged with what Postgres has when he is moved there. Who
+        comes while somebody asks waits until that is decided.
         """
-        knows = await self._is_in_postgres(user_id)
-        if knows is None or user_id not in self._supposed:
-            return
-        self._supposed.discard(user_id)
-        if knows:
-            # From now on nothing begins here, and what had begun before is looked for behind it.
-            self._local.discard(user_id)
-            if await self._state.write(lambda sql: _has_memory(sql, user_id)):
+        is_asked = asking.locked()
+        async with asking:
+            if is_asked:
+                return
+            knows = await self._is_in_postgres(user_id)
+            if knows and user_id in self._supposed:
+                await self._leave_unless_begun(user_id)
+            if knows is not None:
+                self._supposed.pop(user_id, None)
+
+    async def _leave_unless_begun(self, user_id: str) -> None:
+        # From now on nothing begins here, and what had begun before is looked for behind it.
+        self._local.discard(user_id)
+        may_have_begun = True
+        try:
+            may_have_begun = await self._state.write(lambda sql: _has_memory(sql, user_id))
+        finally:
+            if may_have_begun and user_id in self._supposed:
                 self._local.add(user_id)
 
 

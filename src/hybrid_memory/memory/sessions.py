@@ -363,7 +363,7 @@ class Sessions:
         try:
             pending.begin_with(await self._queue.of_user(user_id) if self._queue.may_hold(user_id) else ())
         except StorageUnavailable:
-            session.pending = None
+            session.pending = None if session.pending is pending else session.pending
             raise
         session.graph.lay_over(session.pending.over if session.pending else None)
 
