@@ -80,6 +80,9 @@ class Checkpointing(Operating):
         parts = await super()._ready()
         if self._upstream is not None:
             await self._upstream.open()
+            if self._closed:
+                await self._upstream.close()
+                self._check_open()
         return parts
 
     async def _close(self, timeout: float) -> None:

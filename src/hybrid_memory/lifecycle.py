@@ -118,20 +118,23 @@ class Lifecycle:
                 "the event loop that started this manager has ended, and its connections with it: close the manager "
                 "before its loop ends, or leave start() out, and the first call gives it a loop of its own"
             )
-        if self._parts is None:
-            self._starting = self._starting or asyncio.Lock()
-            async with self._starting:
+        while self._parts is None:
+            opening = self._starting = self._starting or asyncio.Lock()
+            async with opening:
                 self._check_open()
-                if self._parts is None:
-                    parts = await opened(
-                        self.settings, self._border, self._state, self.events, self._embedder, self._persists
-                    )
-                    if self._closed:
-                        await parts.close(_CLOSE_SECONDS, self.events)
-                        raise StorageUnavailable(_CLOSED)
-                    self._parts = parts
-                    self._begin(parts)
+                await self._open_once(opening)
         return self._parts
+
+    async def _open_once(self, opening: asyncio.Lock) -> None:
+        """New parts, unless there are some, or the manager is closed before they are there, be it started since."""
+        if self._parts is not None or opening is not self._starting:
+            return
+        parts = await opened(self.settings, self._border, self._state, self.events, self._embedder, self._persists)
+        if self._closed or opening is not self._starting:
+            await parts.close(_CLOSE_SECONDS, self.events)
+            raise StorageUnavailable(_CLOSED)
+        self._parts = parts
+        self._begin(parts)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -9,7 +9,7 @@ import pytest
 from hybrid_memory import HybridCheckpointer, Retention
 from hybrid_memory.errors import CheckpointIncomplete, StateDamaged
 from hybrid_memory.settings import Settings
-from hybrid_memory.sqlite.pages import Pages
+from hybrid_memory.sqlite.pages import PAGE_BYTES, Pages
 from tests.support.checkpoints import Thread, config_of, rows
 from tests.support.sqlite_files import ROOT
 
@@ -90,6 +90,24 @@ def test_a_rescue_does_not_find_what_was_deleted_and_given_back(tmp_path: Path, 
     assert b"secret" not in found
 
 
+def test_a_rescue_finds_what_lies_behind_a_frame_that_was_lost(tmp_path: Path) -> None:
+    """It is in the file already, behind the end that the last commit before that frame tells."""
+    with opened(tmp_path) as checkpointer:
+        Thread(checkpointer, "kept").put({"a": "kept " * 300})
+    command = [sys.executable, "-c", _LEAVE_A_WAL, str(tmp_path), "copied"]
+    subprocess.run(command, check=True, cwd=ROOT, timeout=60)
+    file = tmp_path / "state.db"
+    wal = file.with_name("state.db-wal")
+    frames = wal.read_bytes()
+    step = 24 + PAGE_BYTES
+    lost = 32 + len(frames) // step // 2 * step
+    wal.write_bytes(frames[:lost] + bytes(24) + frames[lost + 24 :])
+    with Pages(file) as pages:
+        found = b"".join(value for _, row in pages.rows() for value in row if isinstance(value, bytes))
+    assert b"kept kept" in found
+    assert b"secret 19 " in found
+
+
 def put_secrets(checkpointer: HybridCheckpointer) -> None:
     thread = Thread(checkpointer, "deleted")
     for number in range(20):
@@ -99,10 +117,14 @@ def put_secrets(checkpointer: HybridCheckpointer) -> None:
 _LEAVE_A_WAL = """
 import os, sys
 from pathlib import Path
+import apsw
 from tests.failure.test_checkpoint_damage import opened, put_secrets
 checkpointer = opened(Path(sys.argv[1]))
-if sys.argv[2] == "since":
+if sys.argv[2] != "before":
     put_secrets(checkpointer)
-checkpointer.delete_thread("deleted")
+if sys.argv[2] == "copied":
+    apsw.Connection(str(Path(sys.argv[1], "state.db"))).execute("pragma wal_checkpoint(passive)").fetchall()
+else:
+    checkpointer.delete_thread("deleted")
 os._exit(0)
 """

@@ -376,6 +376,21 @@ async def test_a_start_that_is_cancelled_leaves_no_server_behind(place: Path, ev
     assert not postmasters(place)
 
 
+def test_a_loop_that_ends_while_it_starts_leaves_no_server_behind(place: Path, events: Recorded) -> None:
+    async def used() -> None:
+        async with reached(Settings.without_environment(data_dir=place.parent), events):
+            await asyncio.Event().wait()
+
+    async def main() -> asyncio.Task[None]:
+        using = asyncio.create_task(used())
+        await until(lambda: events.named("embedded_server_chosen"), "it begins to start")
+        return using
+
+    assert asyncio.run(main()).cancelled()
+    assert events.named("embedded_server_started"), "it started all the same"
+    assert not postmasters(place)
+
+
 async def test_a_killed_server_is_started_again_and_a_stopped_one_is_not(place: Path, events: Recorded) -> None:
     link = Link(Settings.without_environment(data_dir=place.parent), events)
     await link.start()

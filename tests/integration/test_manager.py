@@ -585,6 +585,28 @@ class TestLifecycle:
         assert manager.health().postgres == "down"
         assert [task for task in asyncio.all_tasks() if task.get_name().startswith("hybrid-memory")] == []
 
+    async def test_one_that_is_started_again_while_it_opens_is_opened_once(
+        self, manager: HybridMemoryManager, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        again: list[asyncio.Task[None]] = []
+
+        async def start_again() -> None:
+            await manager.aclose(0)
+            await manager.start()
+
+        def begin(event: Event) -> None:
+            if event.name == "unknown_setting" and not again:
+                again.append(asyncio.create_task(start_again()))
+
+        monkeypatch.setenv("HYBRID_MEMORY_NONSENSE", "told of when it begins to open")
+        manager.events.add_hook(begin)
+        with pytest.raises(StorageUnavailable, match="closed"):
+            await manager.start()
+        await again[0]
+        assert await manager.flush()
+        await manager.aclose()
+        assert [task for task in asyncio.all_tasks() if task.get_name().startswith("hybrid-memory")] == []
+
     async def test_blocking_calls_on_its_own_loop_are_refused(self, manager: HybridMemoryManager) -> None:
         await manager.start()
         with pytest.raises(WrongThread):

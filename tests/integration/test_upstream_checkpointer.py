@@ -4,7 +4,9 @@ import asyncio
 import sqlite3
 import stat
 from contextlib import closing
+from pathlib import Path
 
+import aiosqlite
 import pytest
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
@@ -55,6 +57,26 @@ async def test_before_start_and_after_close_it_says_what_it_needs(upstream: Sett
     await manager.start()
     assert manager.checkpointer is not first
     await manager.aclose()
+
+
+async def test_one_that_is_closed_while_it_opens_stays_closed(
+    upstream: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = HybridMemoryManager(upstream)
+    connect, closing_it, made = aiosqlite.connect, [], []
+
+    def closed_meanwhile(path: Path) -> aiosqlite.Connection:
+        closing_it.append(asyncio.create_task(manager.aclose()))
+        made.append(connect(path))
+        return made[0]
+
+    monkeypatch.setattr(aiosqlite, "connect", closed_meanwhile)
+    with pytest.raises(StorageUnavailable, match="closed"):
+        await manager.start()
+    await closing_it[0]
+    with pytest.raises(ConfigurationError, match=r"await manager\.start\(\)"):
+        _ = manager.checkpointer
+    assert len(made) == 1
 
 
 def test_with_a_plain_manager_it_runs_on_the_managers_loop(targets_outside: Targets, settings: Settings) -> None:

@@ -16,6 +16,7 @@ from hybrid_memory.embeddings.adapted import AdaptedEmbedder
 from hybrid_memory.embeddings.choosing import chosen
 from hybrid_memory.embeddings.local import LocalEmbedder
 from hybrid_memory.embeddings.openai import OpenAIEmbedder
+from hybrid_memory.embeddings.threads import OwnThreads
 from hybrid_memory.errors import ConfigurationError, EmbeddingError
 from tests.support.embedders import Service, Words, embedding_service, vector_of
 from tests.support.waiting import Deadline
@@ -173,6 +174,21 @@ class TestAdapted:
         words.going_on.set()
         assert (await embedder.query("one", timeout=5)).size == words.dimensions
         await embedder.close()
+
+    async def test_closing_cancels_nobody_who_waits_for_a_thread(self) -> None:
+        begun, going_on = threading.Event(), threading.Event()
+
+        def held_up() -> bool:
+            begun.set()
+            return going_on.wait(20)
+
+        threads = OwnThreads(1)
+        first = asyncio.create_task(threads.run(held_up))
+        second = asyncio.create_task(threads.run(str, 7))
+        assert await asyncio.to_thread(begun.wait, 10)
+        threads.close()
+        going_on.set()
+        assert (await second, await first) == ("7", True)
 
 
 class Patient(Embeddings):

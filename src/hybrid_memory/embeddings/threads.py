@@ -25,7 +25,8 @@ class OwnThreads:
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
 
     def close(self) -> None:
-        """End those that are free, without waiting for the others; the next call begins with new ones."""
+        """End them once nobody waits for one, without waiting for that; the next call begins with new ones."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Whoever waits for one has a deadline, and would take a cancelled call for its own cancellation.
+            pool.shutdown(wait=False)

@@ -27,7 +27,8 @@ async def reached(settings: Settings, events: Events) -> AsyncIterator[Targets]:
         return
     server = EmbeddedServer(chosen.directory, events)
     events.info("embedded_server_chosen", directory=str(chosen.directory))
-    starting = asyncio.ensure_future(asyncio.to_thread(server.start))
+    # No task: those that are left when a loop ends are cancelled all at once.
+    starting = asyncio.get_running_loop().run_in_executor(None, server.start)
     try:
         yield await asyncio.shield(starting)
     finally:

@@ -161,7 +161,9 @@ def _committed(wal: Path) -> tuple[dict[int, bytes], int | None]:
         frame = content[start : start + step]
         sums = _chain(frame[:8] + frame[_FRAME_HEADER_BYTES:], sums, order)
         if frame[8:16] != salts:
-            break
+            # Frames of an earlier round; or damage, when some of this one follow.
+            behind = range(start + step, len(content) - step + 1, step)
+            return committed, None if any(content[at + 8 : at + 16] == salts for at in behind) else size
         if sums != struct.unpack(">II", frame[16:24]):
             return committed, None
         number, pages = struct.unpack(">II", frame[:8])
