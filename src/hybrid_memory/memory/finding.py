@@ -1,7 +1,6 @@
 """Finding the memories a question is about: words and vectors of one user, filters before both."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Literal
@@ -110,20 +109,15 @@ class Finding:
         Raises:
             StorageUnavailable: Postgres answers, but not this question in time.
         """
-        if self._large is None or not await self._is_large(self._large, owner):
+        if self._large is None or not await self._large.surely_includes(owner):
             return None
         try:
             return await self._large.hits(owner, asked(), vector)
         except StorageUnavailable:
             # What took too long must not end in loading all of him; what is away is answered from what is here.
-            if await self._is_large(self._large, owner):
+            if await self._large.surely_includes(owner):
                 raise
         return None
-
-    async def _is_large(self, large: LargeUsers, owner: str) -> bool:
-        with suppress(StorageUnavailable):
-            return await large.includes(owner)
-        return False
 
     async def _compared(
         self, memory: UserMemory, text: str, vector: Sequence[float] | None, *, limit: int, filters: Filters

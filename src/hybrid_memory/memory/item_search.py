@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Protocol
@@ -178,10 +177,9 @@ class ItemSearch:
 
     async def _is_large(self, owner: str) -> bool:
         """Whether an owner is not to be loaded for a question; what waits for Postgres shows only where he is."""
-        if self._large is not None and not self._sessions.awaits_delivery(owner):
-            with suppress(StorageUnavailable):
-                return await self._large.includes(owner)
-        return False
+        if self._large is None or self._sessions.awaits_delivery(owner):
+            return False
+        return await self._large.surely_includes(owner)
 
     async def _namespaces_of(self, owner: str, *, strong: bool) -> Iterable[Namespace]:
         if not self._is_here(owner):

@@ -5,6 +5,7 @@ The ranking is that of every other user, over some hundred candidates instead of
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import isnan
@@ -14,6 +15,7 @@ import numpy as np
 
 from hybrid_memory.background import Background
 from hybrid_memory.embeddings.embedder import Vector
+from hybrid_memory.errors import StorageUnavailable
 from hybrid_memory.graph.delta import Delta
 from hybrid_memory.graph.user_graph import Clock, UserGraph, utc_now
 from hybrid_memory.memory.sessions import Sessions
@@ -91,6 +93,12 @@ class LargeUsers:
             StorageUnavailable: Postgres does not answer.
         """
         return not self._sessions.holds(user_id) and await self._rows.size(user_id) > self._most_held
+
+    async def surely_includes(self, user_id: str) -> bool:
+        """The same; False where Postgres does not say."""
+        with suppress(StorageUnavailable):
+            return await self.includes(user_id)
+        return False
 
     async def hits(self, user_id: str, question: Question, vector: Sequence[float] | None) -> list[RecallHit]:
         """What fits a question, the best first.
