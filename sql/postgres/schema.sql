@@ -525,10 +525,13 @@ as $$
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
 $$;
 
--- The version of an item of a store: that of its last write, which stays the same while its expiry is put off.
-create function memory.item_version(p_metadata jsonb, p_version bigint) returns bigint
+-- The version of a memory's last write; that of an item of a store stays the same while its expiry is put off. What a
+-- memory without a key, which is no item, says of a store is its own.
+create function memory.item_version(p_key text, p_metadata jsonb, p_version bigint) returns bigint
 language sql immutable parallel safe
-as $$ select coalesce((p_metadata #>> '{store,version}')::bigint, p_version) $$;
+as $$
+  select case when p_key is null then p_version else coalesce((p_metadata #>> '{store,version}')::bigint, p_version) end
+$$;
 
 -- Another id for a node, and for the ends of its relationships; its vectors are left to be made anew. One statement moves
 -- both: foreign keys are checked at its end.
@@ -814,9 +817,7 @@ begin
       where o.n > v_mark and o.if_version is not null
         and (o.n = any (v_dead)
              or o.if_version <> coalesce((
-                  -- What a memory that is no item says of a store is its own.
-                  select case when t.key is null then t.version else memory.item_version(t.metadata, t.version) end
-                  from memory.nodes t
+                  select memory.item_version(t.key, t.metadata, t.version) from memory.nodes t
                   where t.user_id = p_user and t.node_id = o.node_id
                     and (t.expires_at is null or t.expires_at > v_now)), 0)
              or exists (select from memory.nodes t
@@ -1334,7 +1335,7 @@ revoke all on function memory.listed(jsonb, text) from public;
 revoke all on function memory.names_of(jsonb) from public;
 revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
-revoke all on function memory.item_version(jsonb, bigint) from public;
+revoke all on function memory.item_version(text, jsonb, bigint) from public;
 revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;
@@ -1346,7 +1347,7 @@ revoke all on function memory.apply_user_batches(
   text[], uuid, jsonb[], public.vector[], public.halfvec[]) from public;
 revoke all on function memory.apply_user_batch(text, uuid, jsonb, public.vector[], public.halfvec[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '080d774dc84ef8b358ab39016d5d6eee9edfb55cc3949573806e295f0b89f67f');
+insert into memory.schema_migrations (number, name, checksum) values (6, 'write_batch', '934cc2c37b95878145c1319c6ef4eee55281d57d2cc60f9f4a9176a9cf914d5d');
 
 -- 0007 housekeeping
 -- What keeps statistics fresh and tables small. What looks at all users only names them; what removes rows is bound to
@@ -1683,7 +1684,8 @@ begin
   select version into v_version from memory.user_metadata where user_id = p_user for update;
   update memory.nodes as n
     set expires_at = v_now + (n.metadata #>> '{store,ttl}')::double precision * interval '1 minute',
-        metadata = jsonb_set(n.metadata, '{store,version}', to_jsonb(memory.item_version(n.metadata, n.version))),
+        metadata = jsonb_set(
+          n.metadata, '{store,version}', to_jsonb(memory.item_version(n.key, n.metadata, n.version))),
         version = v_version + 1
     where n.user_id = p_user and n.node_id = any (p_nodes) and n.expires_at > v_now
       and n.expires_at < v_now + (n.metadata #>> '{store,ttl}')::double precision * interval '0.9 minute';
@@ -1698,7 +1700,7 @@ $$;
 revoke all on function memory.store_owners(text, integer) from public;
 revoke all on function memory.refresh_items(text, uuid[]) from public;
 
-insert into memory.schema_migrations (number, name, checksum) values (9, 'store', 'fce57c1087d8eb92c545340c975e41fb71c713b873cf387a182cdf9f0408b205');
+insert into memory.schema_migrations (number, name, checksum) values (9, 'store', 'cbaec4db651a5ad0f06e9bdb0c313fde51de7e97feb5453fa2aed23d9016927a');
 
 -- 0010 freshness
 -- What processes compare, so that all of them are fresh: which database this is, and where users stand.

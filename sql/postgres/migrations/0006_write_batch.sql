@@ -92,10 +92,13 @@ as $$
                          + coalesce((p_new ->> 'update_count')::bigint, 0) - 1))
 $$;
 
--- The version of an item of a store: that of its last write, which stays the same while its expiry is put off.
-create function memory.item_version(p_metadata jsonb, p_version bigint) returns bigint
+-- The version of a memory's last write; that of an item of a store stays the same while its expiry is put off. What a
+-- memory without a key, which is no item, says of a store is its own.
+create function memory.item_version(p_key text, p_metadata jsonb, p_version bigint) returns bigint
 language sql immutable parallel safe
-as $$ select coalesce((p_metadata #>> '{store,version}')::bigint, p_version) $$;
+as $$
+  select case when p_key is null then p_version else coalesce((p_metadata #>> '{store,version}')::bigint, p_version) end
+$$;
 
 -- Another id for a node, and for the ends of its relationships; its vectors are left to be made anew. One statement moves
 -- both: foreign keys are checked at its end.
@@ -381,9 +384,7 @@ begin
       where o.n > v_mark and o.if_version is not null
         and (o.n = any (v_dead)
              or o.if_version <> coalesce((
-                  -- What a memory that is no item says of a store is its own.
-                  select case when t.key is null then t.version else memory.item_version(t.metadata, t.version) end
-                  from memory.nodes t
+                  select memory.item_version(t.key, t.metadata, t.version) from memory.nodes t
                   where t.user_id = p_user and t.node_id = o.node_id
                     and (t.expires_at is null or t.expires_at > v_now)), 0)
              or exists (select from memory.nodes t
@@ -901,7 +902,7 @@ revoke all on function memory.listed(jsonb, text) from public;
 revoke all on function memory.names_of(jsonb) from public;
 revoke all on function memory.named_at(jsonb) from public;
 revoke all on function memory.merged_entity(jsonb, jsonb, jsonb, jsonb) from public;
-revoke all on function memory.item_version(jsonb, bigint) from public;
+revoke all on function memory.item_version(text, jsonb, bigint) from public;
 revoke all on function memory.rename_node(text, uuid, uuid, bigint) from public;
 revoke all on function memory.raised_confidence(jsonb, jsonb) from public;
 revoke all on function memory.unerased(text, jsonb) from public;

@@ -29,7 +29,8 @@ begin
   select version into v_version from memory.user_metadata where user_id = p_user for update;
   update memory.nodes as n
     set expires_at = v_now + (n.metadata #>> '{store,ttl}')::double precision * interval '1 minute',
-        metadata = jsonb_set(n.metadata, '{store,version}', to_jsonb(memory.item_version(n.metadata, n.version))),
+        metadata = jsonb_set(
+          n.metadata, '{store,version}', to_jsonb(memory.item_version(n.key, n.metadata, n.version))),
         version = v_version + 1
     where n.user_id = p_user and n.node_id = any (p_nodes) and n.expires_at > v_now
       and n.expires_at < v_now + (n.metadata #>> '{store,ttl}')::double precision * interval '0.9 minute';
